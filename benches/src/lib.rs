@@ -1,0 +1,1 @@
+//! Virtio front ends, load and measuring methods.

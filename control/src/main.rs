@@ -1,0 +1,3 @@
+//! The binary `ringyard`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Frames, ports, hubs, workers and rings: everything that touches a frame.
