@@ -1,0 +1,229 @@
+//! The books: counters of each port and worker, in one shared memory file from the start, so that a successor of this
+//! process finds them.
+//!
+//! A [`Block`] has one writer (its worker; for a stopped worker nobody) and any number of readers, who sum the blocks of
+//! all workers. Counters only grow while the port lives; [`Journal::clear`] is called before a slot is given to a port.
+
+use std::io;
+use std::ops::AddAssign;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::drops::DropReason;
+use crate::port::Tally;
+use crate::ring::Mapping;
+
+/// Ports that a switch has room for.
+pub const PORTS_MAX: usize = 4096;
+
+/// Counters of one port and worker, in bytes: a whole number of cache lines.
+const BLOCK_LEN: usize = 256;
+const IN_FRAMES: usize = 0;
+const IN_BYTES: usize = 1;
+const FORWARDED: usize = 2;
+const TAKERS: usize = 3;
+const OFFERED: usize = 4;
+const OUT_FRAMES: usize = 5;
+const OUT_BYTES: usize = 6;
+const IN_DROPS: usize = 8;
+const OUT_DROPS: usize = IN_DROPS + DropReason::COUNT;
+const _: () = assert!((OUT_DROPS + DropReason::COUNT) * 8 <= BLOCK_LEN);
+
+/// All counters, in a memory file.
+pub struct Journal {
+    mapping: Mapping,
+    file: OwnedFd,
+    workers: usize,
+}
+
+impl Journal {
+    /// Room for [`PORTS_MAX`] ports, each counted by `workers` workers.
+    pub fn new(workers: usize) -> io::Result<Journal> {
+        let (mapping, file) = Mapping::memfd("ringyard-journal", PORTS_MAX * workers * BLOCK_LEN)?;
+        Ok(Journal { mapping, file, workers })
+    }
+
+    /// The memory file, for whoever keeps it beyond this process.
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// The counters of `port` that `worker` alone writes.
+    ///
+    /// # Panics
+    /// If either is out of range.
+    #[inline]
+    pub fn block(&self, port: usize, worker: usize) -> Block<'_> {
+        assert!(port < PORTS_MAX && worker < self.workers);
+        let words = self.mapping.words((port * self.workers + worker) * BLOCK_LEN, BLOCK_LEN / 8);
+        Block { words }
+    }
+
+    /// The counters of `port`, all workers together.
+    pub fn port(&self, port: usize) -> PortCounters {
+        let mut sum = PortCounters::default();
+        for worker in 0..self.workers {
+            sum += self.block(port, worker).read();
+        }
+        sum
+    }
+
+    /// Sets the counters of `port` to 0. Only while no worker has the port.
+    pub fn clear(&self, port: usize) {
+        for worker in 0..self.workers {
+            for word in self.block(port, worker).words {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The counters of one port and worker.
+#[derive(Clone, Copy)]
+pub struct Block<'a> {
+    words: &'a [AtomicU64],
+}
+
+impl Block<'_> {
+    /// One writer, so no locked addition is needed. Relaxed: a counter orders nothing, readers want its value only.
+    #[inline]
+    fn add(self, word: usize, count: u64) {
+        let word = &self.words[word];
+        word.store(word.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    fn add_drops(self, first: usize, drops: &[u64; DropReason::COUNT]) {
+        for (reason, count) in drops.iter().enumerate() {
+            if *count != 0 {
+                self.add(first + reason, *count);
+            }
+        }
+    }
+
+    /// Frames that left the sender: `frames` with `bytes` bytes, of which `forwarded` had takers, `takers` in all, and
+    /// the rest was dropped as `drops` says.
+    #[inline]
+    pub fn count_ingress(
+        self,
+        frames: u64,
+        bytes: u64,
+        forwarded: u64,
+        takers: u64,
+        drops: &[u64; DropReason::COUNT],
+    ) {
+        self.add(IN_FRAMES, frames);
+        self.add(IN_BYTES, bytes);
+        self.add(FORWARDED, forwarded);
+        self.add(TAKERS, takers);
+        if forwarded != frames {
+            self.add_drops(IN_DROPS, drops);
+        }
+    }
+
+    /// Frames offered to an egress, and what became of them.
+    #[inline]
+    pub fn count_egress(self, offered: u64, tally: &Tally) {
+        self.add(OFFERED, offered);
+        self.add(OUT_FRAMES, tally.frames);
+        self.add(OUT_BYTES, tally.bytes);
+        if tally.frames != offered {
+            self.add_drops(OUT_DROPS, &tally.drops);
+        }
+    }
+
+    fn read(self) -> PortCounters {
+        let word = |index: usize| self.words[index].load(Ordering::Relaxed);
+        let drops = |first: usize| std::array::from_fn(|reason| word(first + reason));
+        PortCounters {
+            ingress: IngressCounters {
+                frames: word(IN_FRAMES),
+                bytes: word(IN_BYTES),
+                forwarded: word(FORWARDED),
+                takers: word(TAKERS),
+                drops: drops(IN_DROPS),
+            },
+            egress: EgressCounters {
+                offered: word(OFFERED),
+                frames: word(OUT_FRAMES),
+                bytes: word(OUT_BYTES),
+                drops: drops(OUT_DROPS),
+            },
+        }
+    }
+}
+
+/// Into the switch: `frames` = `forwarded` + Σ `drops`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IngressCounters {
+    /// Frames that left the sender.
+    pub frames: u64,
+    /// Bytes of the frames that were lent.
+    pub bytes: u64,
+    /// Frames that had a taker.
+    pub forwarded: u64,
+    /// Takers of these frames, summed: what all egresses together were offered.
+    pub takers: u64,
+    /// Frames that had none, by reason.
+    pub drops: [u64; DropReason::COUNT],
+}
+
+/// Out of the switch: `offered` = `frames` + Σ `drops`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EgressCounters {
+    /// Frames meant for this port.
+    pub offered: u64,
+    /// Frames sent.
+    pub frames: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Frames not sent, by reason.
+    pub drops: [u64; DropReason::COUNT],
+}
+
+/// Both sides of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Into the switch.
+    pub ingress: IngressCounters,
+    /// Out of the switch.
+    pub egress: EgressCounters,
+}
+
+impl AddAssign for PortCounters {
+    fn add_assign(&mut self, other: PortCounters) {
+        self.ingress.frames += other.ingress.frames;
+        self.ingress.bytes += other.ingress.bytes;
+        self.ingress.forwarded += other.ingress.forwarded;
+        self.ingress.takers += other.ingress.takers;
+        self.egress.offered += other.egress.offered;
+        self.egress.frames += other.egress.frames;
+        self.egress.bytes += other.egress.bytes;
+        for reason in 0..DropReason::COUNT {
+            self.ingress.drops[reason] += other.ingress.drops[reason];
+            self.egress.drops[reason] += other.egress.drops[reason];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_summed_and_ports_apart() {
+        let journal = Journal::new(2).unwrap();
+        let mut drops = [0; DropReason::COUNT];
+        drops[DropReason::Runt as usize] = 1;
+        journal.block(7, 0).count_ingress(3, 200, 2, 4, &drops);
+        journal.block(7, 1).count_ingress(1, 60, 1, 1, &[0; DropReason::COUNT]);
+        journal.block(8, 1).count_egress(2, &Tally { frames: 2, bytes: 120, ..Tally::default() });
+        let seven = journal.port(7);
+        assert_eq!((seven.ingress.frames, seven.ingress.forwarded, seven.ingress.takers), (4, 3, 5));
+        assert_eq!(seven.ingress.drops[DropReason::Runt as usize], 1);
+        assert_eq!(seven.egress, EgressCounters::default());
+        assert_eq!(journal.port(8).egress.frames, 2);
+        journal.clear(7);
+        assert_eq!(journal.port(7), PortCounters::default());
+        assert_eq!(journal.port(8).egress.bytes, 120);
+    }
+}

@@ -1,0 +1,270 @@
+//! One forwarding step: from a burst to the egresses that take its frames.
+//!
+//! Classify first: each frame's header becomes picks in the [`Outbox`], a list a destination. Then one send a
+//! destination, so that a receiver's ring is opened once a burst. Everything is counted here, and only here.
+
+use crate::counters::Journal;
+use crate::drops::DropReason;
+use crate::frame::{BURST_FRAMES, Burst, Frame, Taken};
+use crate::hub::Verdict;
+use crate::port::{EgressScratch, IngressEnd, IngressScratch, Tally};
+use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
+
+/// One worker's means to forward: its scratch memory and its place in the journal.
+pub struct Forwarder<'j> {
+    journal: &'j Journal,
+    worker: usize,
+    outbox: Outbox,
+    ingress: IngressScratch,
+    egress: EgressScratch,
+}
+
+/// What was decided of the frames of one burst, by destination.
+#[derive(Default)]
+struct Outbox {
+    lists: Vec<Picks>,
+    touched: Vec<PortIndex>,
+}
+
+/// The frames that one port is offered.
+#[derive(Clone)]
+struct Picks {
+    count: u8,
+    picks: [u8; BURST_FRAMES],
+    /// Offered and refused at once.
+    refused: Tally,
+}
+
+impl Default for Picks {
+    fn default() -> Picks {
+        Picks { count: 0, picks: [0; BURST_FRAMES], refused: Tally::default() }
+    }
+}
+
+impl Outbox {
+    /// Makes room for `ports` ports; outside of polls.
+    fn resize(&mut self, ports: usize) {
+        if self.lists.len() < ports {
+            self.lists.resize(ports, Picks::default());
+            self.touched.reserve(ports);
+        }
+    }
+
+    #[inline]
+    fn list(&mut self, port: PortIndex) -> &mut Picks {
+        let list = &mut self.lists[port.at()];
+        if list.count == 0 && list.refused.drops == [0; DropReason::COUNT] {
+            self.touched.push(port);
+        }
+        list
+    }
+
+    #[inline]
+    fn take(&mut self, port: PortIndex, frame: u8) {
+        let list = self.list(port);
+        list.picks[usize::from(list.count) & (BURST_FRAMES - 1)] = frame;
+        list.count += 1;
+    }
+
+    fn refuse(&mut self, port: PortIndex, reason: DropReason) {
+        self.list(port).refused.drop(reason);
+    }
+}
+
+/// What became of one burst at its ingress.
+#[derive(Default)]
+struct Outcome {
+    frames: u64,
+    bytes: u64,
+    forwarded: u64,
+    takers: u64,
+    drops: [u64; DropReason::COUNT],
+}
+
+impl<'j> Forwarder<'j> {
+    /// For worker `worker` of the journal.
+    pub fn new(journal: &'j Journal, worker: usize) -> Forwarder<'j> {
+        Forwarder {
+            journal,
+            worker,
+            outbox: Outbox::default(),
+            ingress: IngressScratch::default(),
+            egress: EgressScratch::default(),
+        }
+    }
+
+    /// Makes room for what a new snapshot holds.
+    pub fn adopt(&mut self, snapshot: &Snapshot) {
+        self.outbox.resize(snapshot.ports.len());
+    }
+
+    /// Polls one duty once and forwards what it lends. Returns how many frames left the sender.
+    pub fn serve(&mut self, snapshot: &Snapshot, duty: &Duty) -> usize {
+        let Some(port) = snapshot.ports[duty.port.at()].as_deref() else { return 0 };
+        let Forwarder { journal, worker, outbox, ingress, egress } = self;
+        let mut outcome = Outcome::default();
+        let polled = duty.end.ingress.poll(ingress, &mut |burst| {
+            outcome.frames += burst.len() as u64;
+            outcome.bytes += burst.bytes() as u64;
+            match silence(port, &duty.end) {
+                Some(reason) => outcome.drops[reason as usize] += burst.len() as u64,
+                None => {
+                    classify(snapshot, port, duty.port, burst, outbox, &mut outcome);
+                    dispatch(snapshot, burst, outbox, egress, |to, offered, tally| {
+                        journal.block(to.at(), *worker).count_egress(offered, tally);
+                    });
+                }
+            }
+            Taken::ALL
+        });
+        if polled > 0 {
+            let given_up = std::mem::take(&mut ingress.tally);
+            outcome.frames += given_up.dropped();
+            outcome.drops.iter_mut().zip(given_up.drops).for_each(|(sum, count)| *sum += count);
+            journal.block(duty.port.at(), *worker).count_ingress(
+                outcome.frames,
+                outcome.bytes,
+                outcome.forwarded,
+                outcome.takers,
+                &outcome.drops,
+            );
+        }
+        polled
+    }
+}
+
+/// Why all frames of this ingress are consumed and dropped, if they are.
+#[inline]
+fn silence(port: &PortView, end: &IngressEnd) -> Option<DropReason> {
+    end.discard.or(port.silenced).or(if port.hub.is_none() { Some(DropReason::NoReceiver) } else { None })
+}
+
+/// Turns each frame into picks.
+#[inline]
+fn classify(
+    snapshot: &Snapshot,
+    port: &PortView,
+    sender: PortIndex,
+    burst: &Burst<'_>,
+    outbox: &mut Outbox,
+    outcome: &mut Outcome,
+) {
+    let Some(hub) = port.hub else { return };
+    let hub = &*snapshot.hubs[hub as usize];
+    for (index, frame) in burst.frames().enumerate() {
+        let mut takers = 0;
+        hub.for_each_taker(sender, &frame, |verdict| {
+            takers += 1;
+            match verdict {
+                Verdict::Take(port) => outbox.take(port, index as u8),
+                Verdict::Refuse(port, reason) => outbox.refuse(port, reason),
+            }
+        });
+        if takers == 0 {
+            outcome.drops[DropReason::NoReceiver as usize] += 1;
+        } else {
+            outcome.forwarded += 1;
+            outcome.takers += takers;
+        }
+    }
+}
+
+/// Hands every destination its share and empties the outbox. `count` is told what each port was offered and what became
+/// of that.
+#[inline]
+fn dispatch(
+    snapshot: &Snapshot,
+    burst: &Burst<'_>,
+    outbox: &mut Outbox,
+    scratch: &mut EgressScratch,
+    mut count: impl FnMut(PortIndex, u64, &Tally),
+) {
+    let Outbox { lists, touched } = outbox;
+    for port in touched.drain(..) {
+        let list = &mut lists[port.at()];
+        let picks = &list.picks[..usize::from(list.count)];
+        let offered = picks.len() as u64 + list.refused.dropped();
+        scratch.tally = std::mem::take(&mut list.refused);
+        let egress = snapshot.ports[port.at()].as_ref().map_or(&[][..], |view| &view.egress);
+        let settled = match egress {
+            [] => {
+                scratch.tally.drops[DropReason::NotReady as usize] += picks.len() as u64;
+                picks.len()
+            }
+            [only] => only.send(scratch, burst, picks),
+            queues => send_to_queues(queues, scratch, burst, picks),
+        };
+        scratch.tally.drops[DropReason::NoRoom as usize] += (picks.len() - settled) as u64;
+        count(port, offered, &scratch.tally);
+        list.count = 0;
+    }
+}
+
+/// The sender's queue decides where the receiver has as many; else each flow keeps to one queue (virtio 1.2,
+/// 5.1.6.5.6). Never the worker, so that moving a duty reorders nothing.
+fn send_to_queues(
+    queues: &[std::sync::Arc<dyn crate::port::Egress>],
+    scratch: &mut EgressScratch,
+    burst: &Burst<'_>,
+    picks: &[u8],
+) -> usize {
+    if let Some(queue) = queues.get(usize::from(burst.queue())) {
+        return queue.send(scratch, burst, picks);
+    }
+    let mut settled = 0;
+    for (number, queue) in queues.iter().enumerate() {
+        let mut share = [0; BURST_FRAMES];
+        let mut count = 0;
+        for &pick in picks {
+            if flow(&burst.frame(usize::from(pick))) as usize % queues.len() == number {
+                share[count] = pick;
+                count += 1;
+            }
+        }
+        if count > 0 {
+            settled += queue.send(scratch, burst, &share[..count]);
+        }
+    }
+    settled
+}
+
+/// A number that is the same for all frames of a flow: from the addresses, and for unfragmented TCP and UDP from the
+/// ports (which stand at the same place in both, and hold a part of any other payload that is constant or harmless).
+fn flow(frame: &Frame<'_>) -> u32 {
+    let header = frame.header();
+    let mut hash = 0x811c_9dc5u32;
+    let mut mix =
+        |bytes: &[u8]| bytes.iter().for_each(|&b| hash = (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    mix(&header[..12]);
+    match flow_fields(header) {
+        Some((addresses, ports)) => {
+            mix(addresses);
+            mix(ports);
+        }
+        None => mix(&header[12..14]),
+    }
+    hash >> 8
+}
+
+/// The addresses of an IP packet, and the ports of an unfragmented TCP or UDP one.
+fn flow_fields(header: &[u8]) -> Option<(&[u8], &[u8])> {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let tag = if header[12..14] == [0x81, 0x00] { 4 } else { 0 };
+    let packet = header.get(14 + tag..)?;
+    match *header.get(12 + tag..14 + tag)? {
+        [0x08, 0x00] if packet.len() >= 20 => {
+            let fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0;
+            let start = usize::from(packet[0] & 0x0f) * 4;
+            let has_ports = !fragment && matches!(packet[9], TCP | UDP);
+            let ports = if has_ports { packet.get(start..start + 4).unwrap_or_default() } else { &[] };
+            Some((&packet[12..20], ports))
+        }
+        [0x86, 0xdd] if packet.len() >= 40 => {
+            let ports =
+                if matches!(packet[6], TCP | UDP) { packet.get(40..44).unwrap_or_default() } else { &[][..] };
+            Some((&packet[8..40], ports))
+        }
+        _ => None,
+    }
+}

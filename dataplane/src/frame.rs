@@ -1,0 +1,413 @@
+//! A frame as the data plane sees it: lent, in the sender's memory, with its first bytes copied out once.
+//!
+//! [`BurstBuilder`] is how an ingress makes a [`Burst`]: it copies each frame's first [`HEADER_LEN`] bytes into the
+//! worker's scratch memory and remembers where the rest lies. Every decision is made on that copy, and the copy is what
+//! the receiver gets, so a sender that rewrites its memory after a check gains nothing. The lifetime of a burst is that
+//! of the poll that lends it.
+
+use std::marker::PhantomData;
+
+use crate::drops::DropReason;
+use crate::mac::Mac;
+
+/// Frames in a burst, at most; a [`Taken`] has a bit for each.
+pub const BURST_FRAMES: usize = 64;
+/// Bytes in a burst: the frame that reaches this ends it, so that ports share a worker by bytes and not by frames.
+pub const BURST_BYTES: usize = 128 * 1024;
+/// Pieces in a burst, at most.
+pub const BURST_PIECES: usize = 1024;
+/// Bytes of a frame that are copied out of the sender's memory before anything is decided.
+pub const HEADER_LEN: usize = 64;
+/// Bytes of an Ethernet header; what is shorter is no frame.
+pub const ETHERNET_LEN: usize = 14;
+/// The longest frame: an IP packet of 65,535 bytes behind an Ethernet header with two VLAN tags.
+pub const FRAME_LEN_MAX: usize = 65_535 + ETHERNET_LEN + 8;
+
+/// A stretch of the sender's memory behind a frame's header copy. Never seen as a slice: the sender may write to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    start: *const u8,
+    len: u32,
+}
+
+impl Piece {
+    /// First byte. Readable for [`Piece::len`] bytes as long as the burst lives.
+    #[inline]
+    pub fn start(&self) -> *const u8 {
+        self.start
+    }
+
+    /// Bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there are no bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Which frames of a burst are settled (delivered or dropped), a bit each. The rest the ingress lends again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken(pub u64);
+
+impl Taken {
+    /// Every frame of every burst.
+    pub const ALL: Taken = Taken(u64::MAX);
+
+    /// Whether frame `index` is settled.
+    #[inline]
+    pub fn settled(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+
+    /// How many of the first `frames` frames are settled before the first unsettled one.
+    #[inline]
+    pub fn leading(self, frames: usize) -> usize {
+        (self.0.trailing_ones() as usize).min(frames)
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    len: u32,
+    header_len: u16,
+    first_piece: u16,
+    pieces: u16,
+}
+
+/// One worker's memory for the burst that it is being lent. Made once, used for every poll.
+pub struct BurstScratch {
+    headers: Box<[[u8; HEADER_LEN]; BURST_FRAMES]>,
+    extents: Box<[Extent; BURST_FRAMES]>,
+    frames: usize,
+    pieces: Vec<Piece>,
+    bytes: usize,
+}
+
+impl Default for BurstScratch {
+    fn default() -> BurstScratch {
+        BurstScratch {
+            headers: Box::new([[0; HEADER_LEN]; BURST_FRAMES]),
+            extents: Box::new([Extent::default(); BURST_FRAMES]),
+            frames: 0,
+            pieces: Vec::with_capacity(BURST_PIECES),
+            bytes: 0,
+        }
+    }
+}
+
+impl BurstScratch {
+    /// Starts an empty burst of frames whose memory lives for `'m`, read from queue `queue` of its port.
+    #[inline]
+    pub fn begin<'s, 'm>(&'s mut self, queue: u16) -> BurstBuilder<'s, 'm> {
+        self.frames = 0;
+        self.bytes = 0;
+        self.pieces.clear();
+        BurstBuilder { scratch: self, queue, memory: PhantomData }
+    }
+}
+
+/// Collects the frames of one poll.
+pub struct BurstBuilder<'s, 'm> {
+    scratch: &'s mut BurstScratch,
+    queue: u16,
+    memory: PhantomData<&'m [u8]>,
+}
+
+impl<'m> BurstBuilder<'_, 'm> {
+    /// Whether the burst has reached one of its limits ([`BURST_FRAMES`], [`BURST_BYTES`]) or has less than
+    /// `pieces_wanted` pieces left.
+    #[inline]
+    pub fn is_full(&self, pieces_wanted: usize) -> bool {
+        self.scratch.frames == BURST_FRAMES
+            || self.scratch.bytes >= BURST_BYTES
+            || self.scratch.pieces.len() + pieces_wanted > BURST_PIECES
+    }
+
+    /// Frames so far.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.scratch.frames
+    }
+
+    /// Whether there is no frame yet.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.scratch.frames == 0
+    }
+
+    /// Adds a frame that lies in one piece of the port's own memory.
+    ///
+    /// Errors: [`DropReason::Runt`] and [`DropReason::TooLong`], and nothing is added.
+    ///
+    /// # Panics
+    /// If the burst [is full](Self::is_full).
+    pub fn push_slice(&mut self, frame: &'m [u8]) -> Result<(), DropReason> {
+        check_len(frame.len())?;
+        let header_len = frame.len().min(HEADER_LEN);
+        self.scratch.headers[self.scratch.frames][..header_len].copy_from_slice(&frame[..header_len]);
+        let rest = &frame[header_len..];
+        let pieces = if rest.is_empty() { 0 } else { 1 };
+        if pieces == 1 {
+            self.scratch.pieces.push(Piece { start: rest.as_ptr(), len: rest.len() as u32 });
+        }
+        self.commit(frame.len(), header_len, pieces);
+        Ok(())
+    }
+
+    /// Where the ring engine copies the next frame's header to.
+    #[inline]
+    pub(crate) fn header_slot(&mut self) -> &mut [u8; HEADER_LEN] {
+        &mut self.scratch.headers[self.scratch.frames]
+    }
+
+    /// Adds a piece of the frame that the next [`Self::commit`] ends.
+    ///
+    /// # Safety
+    /// `start` is readable for `len` bytes during `'m`, whoever else writes there.
+    #[allow(unsafe_code)] // the ring engine lends guest memory, which no slice may describe
+    #[inline]
+    pub(crate) unsafe fn push_piece(&mut self, start: *const u8, len: u32) {
+        self.scratch.pieces.push(Piece { start, len });
+    }
+
+    /// Takes back the last `pieces` pieces, of a frame that turned out to be none.
+    #[inline]
+    pub(crate) fn abandon(&mut self, pieces: usize) {
+        let keep = self.scratch.pieces.len() - pieces;
+        self.scratch.pieces.truncate(keep);
+    }
+
+    /// Ends the frame whose header stands in [`Self::header_slot`] and whose last `pieces` pieces were pushed.
+    #[inline]
+    pub(crate) fn commit(&mut self, len: usize, header_len: usize, pieces: usize) {
+        let first_piece = (self.scratch.pieces.len() - pieces) as u16;
+        self.scratch.extents[self.scratch.frames] =
+            Extent { len: len as u32, header_len: header_len as u16, first_piece, pieces: pieces as u16 };
+        self.scratch.frames += 1;
+        self.scratch.bytes += len;
+    }
+
+    /// The burst, to be lent.
+    #[inline]
+    pub fn burst(&self) -> Burst<'_> {
+        Burst {
+            headers: &self.scratch.headers,
+            extents: &self.scratch.extents[..self.scratch.frames],
+            pieces: &self.scratch.pieces,
+            bytes: self.scratch.bytes,
+            queue: self.queue,
+        }
+    }
+}
+
+/// Whether a frame of `len` bytes may enter the switch.
+#[inline]
+pub fn check_len(len: usize) -> Result<(), DropReason> {
+    if len < ETHERNET_LEN {
+        return Err(DropReason::Runt);
+    }
+    if len > FRAME_LEN_MAX {
+        return Err(DropReason::TooLong);
+    }
+    Ok(())
+}
+
+/// The frames of one poll, lent.
+pub struct Burst<'a> {
+    headers: &'a [[u8; HEADER_LEN]; BURST_FRAMES],
+    extents: &'a [Extent],
+    pieces: &'a [Piece],
+    bytes: usize,
+    queue: u16,
+}
+
+impl<'a> Burst<'a> {
+    /// Frames.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.extents.len()
+    }
+
+    /// Whether nothing is lent.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.extents.is_empty()
+    }
+
+    /// Bytes of all frames together.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The queue of the sending port that the frames came from.
+    #[inline]
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// Frame `index`, counted from 0.
+    #[inline]
+    pub fn frame(&self, index: usize) -> Frame<'a> {
+        let extent = self.extents[index];
+        let first = usize::from(extent.first_piece);
+        Frame {
+            len: extent.len as usize,
+            header: &self.headers[index & (BURST_FRAMES - 1)][..usize::from(extent.header_len)],
+            body: &self.pieces[first..first + usize::from(extent.pieces)],
+        }
+    }
+
+    /// All frames in order.
+    pub fn frames(&self) -> impl Iterator<Item = Frame<'a>> + '_ {
+        (0..self.len()).map(|index| self.frame(index))
+    }
+}
+
+/// One Ethernet frame without FCS, lent.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    len: usize,
+    header: &'a [u8],
+    body: &'a [Piece],
+}
+
+impl<'a> Frame<'a> {
+    /// Bytes from the destination address to the end of the payload.
+    #[inline]
+    #[allow(clippy::len_without_is_empty)] // a frame has 14 bytes or more
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The copy of the frame's first bytes: [`HEADER_LEN`], or all of a shorter frame; at least [`ETHERNET_LEN`].
+    #[inline]
+    pub fn header(&self) -> &'a [u8] {
+        self.header
+    }
+
+    /// What follows the header, in the sender's memory.
+    #[inline]
+    pub fn body(&self) -> &'a [Piece] {
+        self.body
+    }
+
+    /// The destination address.
+    #[inline]
+    pub fn destination(&self) -> Mac {
+        let h = self.header;
+        Mac([h[0], h[1], h[2], h[3], h[4], h[5]])
+    }
+
+    /// The source address.
+    #[inline]
+    pub fn source(&self) -> Mac {
+        let h = self.header;
+        Mac([h[6], h[7], h[8], h[9], h[10], h[11]])
+    }
+
+    /// The VLAN that an outermost 802.1Q tag names: `None` when untagged. A tag that is cut after its type has no
+    /// number and reads as [`VLAN_CUT`], which no filter admits.
+    #[inline]
+    pub fn vlan(&self) -> Option<u16> {
+        let h = self.header;
+        if h[12] != 0x81 || h[13] != 0x00 {
+            return None;
+        }
+        Some(if h.len() < 16 { VLAN_CUT } else { u16::from_be_bytes([h[14], h[15]]) & 0x0fff })
+    }
+}
+
+/// What [`Frame::vlan`] says of a frame that ends inside its VLAN tag.
+pub const VLAN_CUT: u16 = 0x1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame_of(len: usize) -> Vec<u8> {
+        (0..len).map(|i| i as u8).collect()
+    }
+
+    #[test]
+    fn short_frame_lies_in_the_header_copy_alone() {
+        let bytes = frame_of(60);
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(3);
+        builder.push_slice(&bytes).unwrap();
+        let burst = builder.burst();
+        assert_eq!((burst.len(), burst.bytes(), burst.queue()), (1, 60, 3));
+        assert_eq!(burst.frame(0).header(), &bytes[..]);
+        assert!(burst.frame(0).body().is_empty());
+    }
+
+    #[test]
+    fn long_frame_has_a_header_and_one_piece() {
+        let bytes = frame_of(1500);
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(0);
+        builder.push_slice(&bytes).unwrap();
+        let burst = builder.burst();
+        let frame = burst.frame(0);
+        assert_eq!(frame.header(), &bytes[..HEADER_LEN]);
+        assert_eq!(frame.body().len(), 1);
+        assert_eq!(frame.body()[0].len(), 1500 - HEADER_LEN);
+        assert_eq!(frame.body()[0].start(), bytes[HEADER_LEN..].as_ptr());
+    }
+
+    #[test]
+    fn runts_and_giants_are_refused() {
+        let mut scratch = BurstScratch::default();
+        let giant = frame_of(FRAME_LEN_MAX + 1);
+        let mut builder = scratch.begin(0);
+        assert_eq!(builder.push_slice(&giant[..13]), Err(DropReason::Runt));
+        assert_eq!(builder.push_slice(&giant), Err(DropReason::TooLong));
+        assert!(builder.is_empty());
+        assert_eq!(builder.push_slice(&giant[..FRAME_LEN_MAX]), Ok(()));
+    }
+
+    #[test]
+    fn burst_is_full_by_frames_and_by_bytes() {
+        let small = frame_of(14);
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(0);
+        for _ in 0..BURST_FRAMES {
+            assert!(!builder.is_full(1));
+            builder.push_slice(&small).unwrap();
+        }
+        assert!(builder.is_full(0));
+        let large = frame_of(FRAME_LEN_MAX);
+        let mut builder = scratch.begin(0);
+        builder.push_slice(&large).unwrap();
+        assert!(!builder.is_full(1));
+        builder.push_slice(&large).unwrap();
+        assert!(builder.is_full(0), "two frames of the greatest length pass 128 KiB");
+    }
+
+    #[test]
+    fn vlan_is_read_from_a_whole_tag_only() {
+        let mut tagged = frame_of(18);
+        tagged[12..16].copy_from_slice(&[0x81, 0x00, 0xe0, 0x05]);
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(0);
+        builder.push_slice(&tagged).unwrap();
+        builder.push_slice(&tagged[..15]).unwrap();
+        let untagged = frame_of(18);
+        builder.push_slice(&untagged).unwrap();
+        let vlans: Vec<_> = builder.burst().frames().map(|f| f.vlan()).collect();
+        assert_eq!(vlans, [Some(5), Some(VLAN_CUT), None]);
+    }
+
+    #[test]
+    fn leading_settled_run_ends_at_the_first_gap() {
+        assert_eq!(Taken(0b1011).leading(4), 2);
+        assert_eq!(Taken::ALL.leading(64), 64);
+        assert_eq!(Taken(0).leading(5), 0);
+        assert!(Taken(0b100).settled(2) && !Taken(0b100).settled(1));
+    }
+}

@@ -1,0 +1,250 @@
+//! The compiled form of a hub: from a frame's header to the ports that take it.
+//!
+//! Links and filters are resolved when the table is built, so that the cost of a frame follows the ports that take it
+//! and not the ports there are. `exact` holds, by address, the ports that list it; `wide` holds, by class, the ports
+//! that take all of that class and therefore stand in no exact entry of it. What is left for each frame is three tests
+//! a taker: not the sender, refused or not, and the VLAN where the port filters it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::drops::DropReason;
+use crate::filter::{RxFilter, RxState, VlanSet};
+use crate::frame::{Frame, VLAN_CUT};
+use crate::mac::Mac;
+use crate::snapshot::PortIndex;
+
+/// A port on a hub, to be compiled.
+pub struct Member {
+    /// The port.
+    pub port: PortIndex,
+    /// Frames may reach it: its administrative link is up, and somebody is connected.
+    pub up: bool,
+    /// What its NIC wants; `None` takes everything.
+    pub filter: Option<Arc<RxFilter>>,
+}
+
+/// What the table says of one frame and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The port takes the frame.
+    Take(PortIndex),
+    /// The frame was for this port by its exact address, and the port refuses it.
+    Refuse(PortIndex, DropReason),
+}
+
+/// The tables of one hub. Immutable.
+#[derive(Default)]
+pub struct HubTable {
+    exact: AddressMap,
+    takers: Vec<Taker>,
+    wide: [Range<u32>; CLASSES],
+    vlans: Vec<VlanSet>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Taker {
+    port: PortIndex,
+    refusal: Option<DropReason>,
+    vlans: VlanTest,
+}
+
+/// How a taker treats tagged frames.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum VlanTest {
+    /// Takes all, even a cut tag: promiscuous, or no NIC.
+    Any,
+    /// Takes all that have a number.
+    Whole,
+    /// Takes what is in the set of this place in `HubTable::vlans`.
+    Set(u32),
+    /// Takes none.
+    Untagged,
+}
+
+const CLASSES: usize = 3;
+
+/// 0: unicast, 1: multicast, 2: broadcast.
+#[inline]
+fn class(destination: Mac) -> usize {
+    if destination == Mac::BROADCAST { 2 } else { usize::from(destination.is_multicast()) }
+}
+
+impl HubTable {
+    /// Compiles the table of a hub with these ports.
+    pub fn new(members: &[Member]) -> HubTable {
+        let mut table = HubTable::default();
+        let mut exact: HashMap<Mac, Vec<Taker>> = HashMap::new();
+        let mut wide: [Vec<Taker>; CLASSES] = Default::default();
+        for member in members {
+            table.add(member, &mut exact, &mut wide);
+        }
+        for (class, takers) in wide.into_iter().enumerate() {
+            table.wide[class] = table.append(&takers);
+        }
+        let ranges =
+            exact.into_iter().map(|(mac, takers)| (mac.key(), table.append(&takers))).collect::<Vec<_>>();
+        table.exact = AddressMap::new(&ranges);
+        table
+    }
+
+    fn append(&mut self, takers: &[Taker]) -> Range<u32> {
+        let first = self.takers.len() as u32;
+        self.takers.extend_from_slice(takers);
+        first..self.takers.len() as u32
+    }
+
+    /// Enters one port wherever it may be found.
+    fn add(
+        &mut self,
+        member: &Member,
+        exact: &mut HashMap<Mac, Vec<Taker>>,
+        wide: &mut [Vec<Taker>; CLASSES],
+    ) {
+        let port = member.port;
+        let everything = Taker { port, refusal: None, vlans: VlanTest::Any };
+        let Some(filter) = member.filter.as_deref().filter(|filter| !filter.promiscuous) else {
+            if member.up {
+                wide.iter_mut().for_each(|takers| takers.push(everything));
+            }
+            return;
+        };
+        let vlans = self.vlan_test(filter);
+        let taker = Taker { vlans, ..everything };
+        let takes_all = [
+            filter.unicast == RxState::All || filter.unicast == RxState::Normal && filter.unicast_overflow,
+            filter.multicast == RxState::All
+                || filter.multicast == RxState::Normal && filter.multicast_overflow,
+            filter.broadcast_allowed,
+        ];
+        for class in 0..CLASSES {
+            if member.up && takes_all[class] {
+                wide[class].push(taker);
+            }
+        }
+        let listed = filter.unicast_table.iter().filter(|mac| !mac.is_multicast()).chain([&filter.main_mac]);
+        let groups =
+            filter.multicast_table.iter().filter(|mac| mac.is_multicast() && **mac != Mac::BROADCAST);
+        for mac in listed.chain(groups).filter(|mac| !(member.up && takes_all[class(**mac)])) {
+            let refusal =
+                match (member.up, if mac.is_multicast() { filter.multicast } else { filter.unicast }) {
+                    (false, _) => Some(DropReason::LinkDown),
+                    (true, RxState::None) => Some(DropReason::Filtered),
+                    (true, _) => None,
+                };
+            let takers = exact.entry(*mac).or_default();
+            if takers.last().is_none_or(|last| last.port != port) {
+                takers.push(Taker { refusal, ..taker });
+            }
+        }
+    }
+
+    fn vlan_test(&mut self, filter: &RxFilter) -> VlanTest {
+        match filter.vlan {
+            RxState::All => VlanTest::Whole,
+            RxState::None => VlanTest::Untagged,
+            RxState::Normal => {
+                self.vlans.push(filter.vlan_table.clone());
+                VlanTest::Set(self.vlans.len() as u32 - 1)
+            }
+        }
+    }
+
+    /// Calls `decide` for every port that takes the frame that `sender` sent, or refuses it by its exact address.
+    #[inline]
+    pub fn for_each_taker(&self, sender: PortIndex, frame: &Frame<'_>, mut decide: impl FnMut(Verdict)) {
+        let destination = frame.destination();
+        let vlan = frame.vlan();
+        for taker in self.slice(self.exact.find(destination.key())) {
+            if taker.port == sender {
+                continue;
+            }
+            let refusal = taker.refusal.or((!self.passes(taker.vlans, vlan)).then_some(DropReason::Filtered));
+            decide(match refusal {
+                None => Verdict::Take(taker.port),
+                Some(reason) => Verdict::Refuse(taker.port, reason),
+            });
+        }
+        for taker in self.slice(self.wide[class(destination)].clone()) {
+            if taker.port != sender && self.passes(taker.vlans, vlan) {
+                decide(Verdict::Take(taker.port));
+            }
+        }
+    }
+
+    #[inline]
+    fn slice(&self, range: Range<u32>) -> &[Taker] {
+        &self.takers[range.start as usize..range.end as usize]
+    }
+
+    #[inline]
+    fn passes(&self, test: VlanTest, vlan: Option<u16>) -> bool {
+        let Some(vlan) = vlan else { return true };
+        match test {
+            VlanTest::Any => true,
+            VlanTest::Whole => vlan != VLAN_CUT,
+            VlanTest::Set(place) => self.vlans[place as usize].contains(vlan),
+            VlanTest::Untagged => false,
+        }
+    }
+}
+
+/// From an address to a range of takers: open addressing, at most half full, so that a look-up is one cache line or
+/// two. The seed is random: guests list addresses, and must not be able to make them collide.
+struct AddressMap {
+    slots: Box<[(u64, Range<u32>)]>,
+    seed: u64,
+}
+
+/// No address has this key: addresses are 48 bits.
+const FREE: u64 = u64::MAX;
+
+impl Default for AddressMap {
+    fn default() -> AddressMap {
+        AddressMap::new(&[])
+    }
+}
+
+impl AddressMap {
+    fn new(entries: &[(u64, Range<u32>)]) -> AddressMap {
+        let size = (entries.len() * 2).next_power_of_two().max(2);
+        let seed = RandomState::new().build_hasher().finish() | 1;
+        let mut map = AddressMap { slots: vec![(FREE, 0..0); size].into(), seed };
+        for (key, range) in entries {
+            let mut slot = map.home(*key);
+            while map.slots[slot].0 != FREE {
+                slot = (slot + 1) & (size - 1);
+            }
+            map.slots[slot] = (*key, range.clone());
+        }
+        map
+    }
+
+    /// Multiply and fold: the high half of the product depends on every bit of the key and of the seed.
+    #[inline]
+    fn home(&self, key: u64) -> usize {
+        let product = u128::from(key ^ self.seed) * u128::from(self.seed.rotate_left(32) | 1);
+        ((product >> 64) as u64 ^ product as u64) as usize & (self.slots.len() - 1)
+    }
+
+    #[inline]
+    fn find(&self, key: u64) -> Range<u32> {
+        let mut slot = self.home(key);
+        loop {
+            let (found, range) = &self.slots[slot];
+            if *found == key {
+                return range.clone();
+            }
+            if *found == FREE {
+                return 0..0;
+            }
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+//! Walks descriptor chains (virtio 1.2, 2.7.5 to 2.7.8): every shared word once, every bound ours.
+
+#![allow(unsafe_code)] // indirect tables lie in guest memory
+
+use super::Fault;
+use super::memory::Window;
+use super::view::{Descriptor, RingView};
+
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+
+const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
+const DESCRIPTOR_LEN: u64 = 16;
+
+/// A stretch of guest memory that was found to be mapped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buffer {
+    pub start: *mut u8,
+    pub len: u32,
+}
+
+/// Turns guest addresses into pointers, remembering the last region.
+pub(crate) struct Walker<'v> {
+    view: &'v RingView,
+    window: Window,
+}
+
+/// A chain of one descriptor, or the need to walk.
+pub(crate) enum Head {
+    /// The whole chain is this one buffer.
+    Single { buffer: Buffer, writable: bool },
+    /// More: call [`Walker::walk`].
+    Chain(Descriptor),
+}
+
+/// Takes the buffers of a chain in order: the buffer, and whether the device may write it. Says whether to go on.
+pub(crate) type Visit<'f> = &'f mut dyn FnMut(Buffer, bool) -> bool;
+
+impl<'v> Walker<'v> {
+    pub(crate) fn new(view: &'v RingView) -> Walker<'v> {
+        Walker { view, window: Window::NONE }
+    }
+
+    /// Reads the head descriptor of a chain. The common case ends here: one buffer, in one region.
+    #[inline]
+    pub(crate) fn head(&mut self, head: u16) -> Result<Head, Fault> {
+        let descriptor = self.view.descriptor(head).ok_or(Fault::DescriptorIndex)?;
+        if descriptor.flags & (NEXT | INDIRECT) != 0 {
+            return Ok(Head::Chain(descriptor));
+        }
+        match self.find(descriptor.addr, u64::from(descriptor.len)) {
+            Some(start) => {
+                let buffer = Buffer { start, len: descriptor.len };
+                Ok(Head::Single { buffer, writable: descriptor.flags & WRITE != 0 })
+            }
+            None => Ok(Head::Chain(descriptor)),
+        }
+    }
+
+    /// Visits all buffers of the chain that begins with `first`, until `visit` has enough.
+    pub(crate) fn walk(&mut self, first: Descriptor, visit: Visit<'_>) -> Result<(), Fault> {
+        let mut descriptor = first;
+        let mut left = self.view.size();
+        loop {
+            if descriptor.flags & INDIRECT != 0 {
+                return self.walk_indirect(descriptor, left, visit);
+            }
+            if !self.visit_range(descriptor, visit)? || descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            if left == 0 {
+                return Err(Fault::ChainLength);
+            }
+            descriptor = self.view.descriptor(descriptor.next).ok_or(Fault::DescriptorIndex)?;
+        }
+    }
+
+    /// The table ends the chain: nothing may follow it, it may hold no other, and it is no longer than the ring.
+    fn walk_indirect(&mut self, table: Descriptor, left: u16, visit: Visit<'_>) -> Result<(), Fault> {
+        let bytes = u64::from(table.len);
+        let entries = bytes / DESCRIPTOR_LEN;
+        let fits = entries > 0 && bytes.is_multiple_of(DESCRIPTOR_LEN) && entries <= u64::from(left);
+        if !self.view.options().indirect || table.flags & NEXT != 0 || !fits {
+            return Err(Fault::Indirect);
+        }
+        table.addr.checked_add(bytes - 1).ok_or(Fault::Address)?;
+        let mut index = 0;
+        for _ in 0..entries {
+            let entry = self.indirect_entry(table.addr + index * DESCRIPTOR_LEN)?;
+            if entry.flags & INDIRECT != 0 {
+                return Err(Fault::Indirect);
+            }
+            if !self.visit_range(entry, visit)? || entry.flags & NEXT == 0 {
+                return Ok(());
+            }
+            index = u64::from(entry.next);
+            if index >= entries {
+                return Err(Fault::DescriptorIndex);
+            }
+        }
+        Err(Fault::ChainLength)
+    }
+
+    /// Copies one entry of an indirect table, which may lie across regions and need not be aligned.
+    fn indirect_entry(&mut self, addr: u64) -> Result<Descriptor, Fault> {
+        let mut words = [0u64; 2];
+        let mut place = words.as_mut_ptr().cast::<u8>();
+        self.ranges(addr, DESCRIPTOR_LEN, |buffer| {
+            // SAFETY: `ranges` found the buffer mapped; the lengths of its calls add up to the 16 bytes of `words`.
+            unsafe { std::ptr::copy_nonoverlapping(buffer.start, place, buffer.len as usize) };
+            // SAFETY: stays within `words` or one past it, as above.
+            place = unsafe { place.add(buffer.len as usize) };
+            true
+        })?;
+        opaque();
+        Ok(Descriptor::from_words(words))
+    }
+
+    fn visit_range(&mut self, descriptor: Descriptor, visit: Visit<'_>) -> Result<bool, Fault> {
+        let writable = descriptor.flags & WRITE != 0;
+        self.ranges(descriptor.addr, u64::from(descriptor.len), |buffer| visit(buffer, writable))
+    }
+
+    /// Splits a range over the regions it lies in. An empty range must still be somewhere.
+    fn ranges(&mut self, addr: u64, len: u64, mut visit: impl FnMut(Buffer) -> bool) -> Result<bool, Fault> {
+        addr.checked_add(len).ok_or(Fault::Address)?;
+        let (mut addr, mut left) = (addr, len);
+        loop {
+            if let Some(start) = self.find(addr, left) {
+                return Ok(visit(Buffer { start, len: left as u32 }));
+            }
+            let (start, here) = self.window.find_start(addr).ok_or(Fault::Address)?;
+            if !visit(Buffer { start, len: here as u32 }) {
+                return Ok(false);
+            }
+            (addr, left) = (addr + here, left - here);
+        }
+    }
+
+    /// Where the whole range lies; else leaves the window that holds `addr`, or none, behind.
+    #[inline]
+    fn find(&mut self, addr: u64, len: u64) -> Option<*mut u8> {
+        if let Some(start) = self.window.find(addr, len) {
+            return Some(start);
+        }
+        self.window = self.view.window(addr).unwrap_or(Window::NONE);
+        self.window.find(addr, len)
+    }
+}
+
+/// Copies `len` bytes of guest memory into memory of ours, of which only the copy is used from here on.
+///
+/// # Safety
+/// `from` is mapped and `to` is writable for `len` bytes.
+#[inline]
+pub(crate) unsafe fn copy_in(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's; memory of ours and of a guest do not overlap.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
+    opaque();
+}
+
+/// Copies between two guests.
+///
+/// # Safety
+/// Both are mapped for `len` bytes. They may be the same memory by double mapping, which garbles only that memory.
+#[inline]
+pub(crate) unsafe fn copy_across(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's; two mappings never overlap in our address space.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
+}
+
+/// After this the compiler knows nothing of any memory, so it cannot read a guest's word again in place of our copy.
+#[inline(always)]
+fn opaque() {
+    // SAFETY: no instruction at all.
+    unsafe { std::arch::asm!("", options(nostack, preserves_flags)) };
+}

@@ -1,0 +1,355 @@
+//! The running switch, as its one control thread holds it: ports go in and out, and [`Switch::publish`] makes the
+//! workers follow.
+//!
+//! Changes are collected as [`PortPlan`]s and take effect together. Publishing builds the next snapshot out of the parts
+//! of the last one that are still true, swaps it in, waits until no worker uses the old one, and gives what is retired
+//! to a thread that frees it: unmapping a guest takes longer than anyone should wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use crate::bells::Bells;
+use crate::counters::{Journal, PORTS_MAX, PortCounters};
+use crate::drops::DropReason;
+use crate::filter::RxFilter;
+use crate::grace::{self, Publisher};
+use crate::hub::{HubTable, Member};
+use crate::port::{Attachment, IngressEnd};
+use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
+use crate::worker::{self, Mode};
+
+/// Which cores work, and how.
+#[derive(Clone, Debug)]
+pub struct SwitchConfig {
+    /// A worker each, pinned to this core; `None`: not pinned.
+    pub cores: Vec<Option<usize>>,
+    /// What idle workers do.
+    pub mode: Mode,
+}
+
+/// All that the data plane has to know of a port.
+#[derive(Clone, Default)]
+pub struct PortPlan {
+    /// The hub it is on, by the user's number.
+    pub hub: Option<i32>,
+    /// The administrative link is up.
+    pub link: bool,
+    /// What its NIC wants; `None` takes everything.
+    pub filter: Option<Arc<RxFilter>>,
+    /// What its driver gave. Its link is up when the administrative link is and this has a carrier.
+    pub attachment: Attachment,
+}
+
+/// How a worker is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// The core it is pinned to.
+    pub core: Option<usize>,
+    /// It sleeps.
+    pub asleep: bool,
+    /// Ingresses it polls.
+    pub duties: usize,
+}
+
+/// There are [`PORTS_MAX`] ports already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchFull;
+
+struct WorkerHandle {
+    core: Option<usize>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A port, and which worker polls each of its queues.
+struct Place {
+    plan: PortPlan,
+    view: Arc<PortView>,
+    workers: BTreeMap<u16, usize>,
+}
+
+/// A hub that has ports.
+struct Hub {
+    slot: u32,
+    ports: BTreeSet<PortIndex>,
+}
+
+/// The switch. Dropping it stops the workers.
+pub struct Switch {
+    publisher: Publisher<Snapshot>,
+    journal: Arc<Journal>,
+    workers: Vec<WorkerHandle>,
+    stop: Arc<AtomicBool>,
+    reaper: mpsc::Sender<Box<dyn FnOnce() + Send>>,
+    places: Vec<Option<Place>>,
+    hubs: BTreeMap<i32, Hub>,
+    tables: Vec<Arc<HubTable>>,
+    duties: Vec<Arc<[Duty]>>,
+    changes: Changes,
+    retired: PortCounters,
+}
+
+/// What has to be built anew at the next publish.
+#[derive(Default)]
+struct Changes {
+    hubs: BTreeSet<i32>,
+    workers: BTreeSet<usize>,
+    removed: Vec<PortIndex>,
+    any: bool,
+}
+
+impl Switch {
+    /// Starts the workers, with nothing to do.
+    pub fn start(config: &SwitchConfig) -> io::Result<Switch> {
+        let count = config.cores.len();
+        let journal = Arc::new(Journal::new(count)?);
+        let duties: Vec<Arc<[Duty]>> = (0..count).map(|_| Arc::from([])).collect();
+        let (publisher, readers) =
+            grace::channel(Snapshot { duties: duties.clone().into(), ..Snapshot::default() }, count);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut workers = Vec::new();
+        for ((index, reader), &core) in readers.into_iter().enumerate().zip(&config.cores) {
+            let (journal, stop, mode) = (journal.clone(), stop.clone(), config.mode);
+            let setup = worker::Setup { index, mode, reader, journal, bells: Bells::new()?, stop };
+            let wake = setup.bells.wake();
+            let thread = thread::Builder::new().name(format!("worker {index}")).spawn(move || {
+                if let Some(id) = core {
+                    core_affinity::set_for_current(core_affinity::CoreId { id });
+                }
+                worker::run(setup);
+            })?;
+            workers.push(WorkerHandle { core, wake, thread: Some(thread) });
+        }
+        let (reaper, retired) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        thread::Builder::new()
+            .name("reaper".into())
+            .spawn(move || retired.into_iter().for_each(|job| job()))?;
+        Ok(Switch {
+            publisher,
+            journal,
+            workers,
+            stop,
+            reaper,
+            places: Vec::new(),
+            hubs: BTreeMap::new(),
+            tables: Vec::new(),
+            duties,
+            changes: Changes::default(),
+            retired: PortCounters::default(),
+        })
+    }
+
+    /// A place for a new port, on no hub and with its counters at 0.
+    pub fn add_port(&mut self) -> Result<PortIndex, SwitchFull> {
+        let free = self.places.iter().position(Option::is_none).unwrap_or(self.places.len());
+        if free == PORTS_MAX {
+            return Err(SwitchFull);
+        }
+        if free == self.places.len() {
+            self.places.push(None);
+        }
+        self.journal.clear(free);
+        let plan = PortPlan::default();
+        self.places[free] = Some(Place { view: Arc::new(view(&plan, None)), plan, workers: BTreeMap::new() });
+        self.changes.any = true;
+        Ok(PortIndex(free as u16))
+    }
+
+    /// Replaces all that is known of a port; takes effect at the next [`Self::publish`].
+    ///
+    /// # Panics
+    /// If there is no such port.
+    pub fn set_port(&mut self, port: PortIndex, plan: PortPlan) {
+        let mut place = self.places[port.at()].take().expect("the caller has the port");
+        if place.plan.hub != plan.hub {
+            self.leave_hub(port, place.plan.hub);
+            self.join_hub(port, plan.hub);
+        }
+        self.changes.hubs.extend(plan.hub);
+        self.changes.any = true;
+        self.changes.workers.extend(place.workers.values());
+        let kept: BTreeMap<u16, usize> = std::mem::take(&mut place.workers);
+        for end in &plan.attachment.ingress {
+            let worker = kept.get(&end.queue).copied().unwrap_or_else(|| self.least_loaded(&place.workers));
+            place.workers.insert(end.queue, worker);
+            self.changes.workers.insert(worker);
+        }
+        let slot = plan.hub.and_then(|hub| self.hubs.get(&hub)).map(|hub| hub.slot);
+        place.view = Arc::new(view(&plan, slot));
+        let old = std::mem::replace(&mut place.plan, plan);
+        self.places[port.at()] = Some(place);
+        self.retire_later(old);
+    }
+
+    /// Takes a port away at the next [`Self::publish`]; its counters are added to [`Self::retired_counters`].
+    ///
+    /// # Panics
+    /// If there is no such port.
+    pub fn remove_port(&mut self, port: PortIndex) {
+        self.set_port(port, PortPlan::default());
+        self.changes.removed.push(port);
+    }
+
+    /// Makes the workers follow all changes since the last call, and returns when none of them can use anything that
+    /// was taken away.
+    pub fn publish(&mut self) {
+        if !std::mem::take(&mut self.changes.any) {
+            return;
+        }
+        for hub in std::mem::take(&mut self.changes.hubs) {
+            self.compile(hub);
+        }
+        let workers = std::mem::take(&mut self.changes.workers);
+        let mut changed = Vec::new();
+        for worker in workers {
+            let duties = self.duties_of(worker);
+            if !same_duties(&duties, &self.duties[worker]) {
+                self.duties[worker] = duties;
+                changed.push(worker);
+            }
+        }
+        let removed = std::mem::take(&mut self.changes.removed);
+        let retired = self.publisher.swap(self.snapshot(&removed));
+        for &worker in &changed {
+            let _ = rustix::io::write(&*self.workers[worker].wake, &1u64.to_ne_bytes());
+        }
+        let old = self.publisher.wait(retired, thread::yield_now);
+        // A sleeper whose duties changed is awake by now; it must drop its share before the reaper has the rest.
+        for &worker in &changed {
+            while !self.publisher.has_caught_up(worker) {
+                thread::yield_now();
+            }
+        }
+        for port in removed {
+            self.retired += self.journal.port(port.at());
+            self.places[port.at()] = None;
+        }
+        self.retire_later(old);
+    }
+
+    /// Runs `job` on the thread that frees retired parts, after all parts retired so far are freed.
+    pub fn after_reaping(&self, job: impl FnOnce() + Send + 'static) {
+        // The reaper lives as long as this sender.
+        let _ = self.reaper.send(Box::new(job));
+    }
+
+    /// The counters of a port.
+    pub fn counters(&self, port: PortIndex) -> PortCounters {
+        self.journal.port(port.at())
+    }
+
+    /// The counters of all ports that were removed, added up.
+    pub fn retired_counters(&self) -> PortCounters {
+        self.retired
+    }
+
+    /// How the workers are doing.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let status = |(index, worker): (usize, &WorkerHandle)| WorkerStatus {
+            core: worker.core,
+            asleep: self.publisher.is_asleep(index),
+            duties: self.duties[index].len(),
+        };
+        self.workers.iter().enumerate().map(status).collect()
+    }
+
+    fn retire_later(&self, part: impl Send + 'static) {
+        self.after_reaping(move || drop(part));
+    }
+
+    fn leave_hub(&mut self, port: PortIndex, hub: Option<i32>) {
+        let Some(id) = hub else { return };
+        let Some(hub) = self.hubs.get_mut(&id) else { return };
+        hub.ports.remove(&port);
+        self.changes.hubs.insert(id);
+    }
+
+    fn join_hub(&mut self, port: PortIndex, hub: Option<i32>) {
+        let Some(id) = hub else { return };
+        if !self.hubs.contains_key(&id) {
+            let taken: BTreeSet<u32> = self.hubs.values().map(|hub| hub.slot).collect();
+            let slot = (0..).find(|slot| !taken.contains(slot)).expect("fewer hubs than numbers");
+            self.tables.resize((slot as usize + 1).max(self.tables.len()), Arc::default());
+            self.hubs.insert(id, Hub { slot, ports: BTreeSet::new() });
+        }
+        if let Some(hub) = self.hubs.get_mut(&id) {
+            hub.ports.insert(port);
+        }
+    }
+
+    /// Builds the table of a hub anew; one without ports is forgotten.
+    fn compile(&mut self, id: i32) {
+        let Some(hub) = self.hubs.get(&id) else { return };
+        let members: Vec<Member> = hub.ports.iter().filter_map(|&port| self.member(port)).collect();
+        self.tables[hub.slot as usize] = Arc::new(HubTable::new(&members));
+        if hub.ports.is_empty() {
+            self.hubs.remove(&id);
+        }
+    }
+
+    fn member(&self, port: PortIndex) -> Option<Member> {
+        let plan = &self.places[port.at()].as_ref()?.plan;
+        Some(Member { port, up: is_up(plan), filter: plan.filter.clone() })
+    }
+
+    /// The worker with the fewest duties, those in `also` counted.
+    fn least_loaded(&self, also: &BTreeMap<u16, usize>) -> usize {
+        let mut load = vec![0; self.workers.len()];
+        let placed = self.places.iter().flatten().flat_map(|place| place.workers.values());
+        placed.chain(also.values()).for_each(|&worker| load[worker] += 1);
+        (0..load.len()).min_by_key(|&worker| load[worker]).unwrap_or(0)
+    }
+
+    fn duties_of(&self, worker: usize) -> Arc<[Duty]> {
+        let mut duties = Vec::new();
+        for (index, place) in self.places.iter().enumerate() {
+            let Some(place) = place else { continue };
+            let mine = |end: &&Arc<IngressEnd>| place.workers.get(&end.queue) == Some(&worker);
+            let port = PortIndex(index as u16);
+            duties.extend(
+                place.plan.attachment.ingress.iter().filter(mine).map(|end| Duty { port, end: end.clone() }),
+            );
+        }
+        duties.into()
+    }
+
+    fn snapshot(&self, removed: &[PortIndex]) -> Snapshot {
+        let mut ports: Vec<_> =
+            self.places.iter().map(|place| place.as_ref().map(|place| place.view.clone())).collect();
+        removed.iter().for_each(|port| ports[port.at()] = None);
+        Snapshot { ports: ports.into(), hubs: self.tables.clone().into(), duties: self.duties.clone().into() }
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        // Relaxed: the ring that follows is a system call, and the join orders the rest.
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in &mut self.workers {
+            let _ = rustix::io::write(&*worker.wake, &1u64.to_ne_bytes());
+            if let Some(thread) = worker.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn is_up(plan: &PortPlan) -> bool {
+    plan.link && plan.attachment.carrier
+}
+
+fn view(plan: &PortPlan, hub: Option<u32>) -> PortView {
+    PortView {
+        hub,
+        silenced: (!is_up(plan)).then_some(DropReason::LinkDown),
+        egress: plan.attachment.egress.clone().into(),
+    }
+}
+
+fn same_duties(a: &[Duty], b: &[Duty]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.port == b.port && Arc::ptr_eq(&a.end, &b.end))
+}

@@ -1,0 +1,175 @@
+//! A worker: one thread, pinned to a core, that polls the ingresses its snapshot gives it.
+//!
+//! A duty that stays idle is parked: its doorbell is armed, and it leaves the poll set until epoll says that there is
+//! work. With every duty parked the worker sleeps in epoll, or in [`Mode::Poll`] spins over it. The generation is
+//! compared before every duty, so a publisher waits for one burst at most.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::bells::{Bells, Patience};
+use crate::counters::Journal;
+use crate::forward::Forwarder;
+use crate::grace::Reader;
+use crate::snapshot::{Duty, Snapshot};
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Sleeps until a doorbell rings.
+    #[default]
+    Adaptive,
+    /// Never sleeps: no wake-up is in any frame's way, and the core is always busy.
+    Poll,
+}
+
+/// How often doorbells are looked at while there is other work, in microseconds.
+const LOOK_US: u64 = 20;
+/// Rounds between two looks at the clock, which costs as much as a frame.
+const ROUNDS_PER_CLOCK: u32 = 4;
+
+/// What a worker thread is made of.
+pub(crate) struct Setup {
+    pub index: usize,
+    pub mode: Mode,
+    pub reader: Reader<Snapshot>,
+    pub journal: Arc<Journal>,
+    pub bells: Bells,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Runs until told to stop.
+pub(crate) fn run(setup: Setup) {
+    let Setup { index, mode, mut reader, journal, bells, stop } = setup;
+    let forwarder = Forwarder::new(&journal, index);
+    let (duties, watched, epoch) = (Arc::from([]), Vec::new(), Instant::now());
+    let mut worker = Worker { index, forwarder, bells, duties, watched, epoch, now_us: 0 };
+    reader.catch_up(|snapshot| worker.adopt(snapshot));
+    let mut rounds = 0u32;
+    let mut looked_us = 0;
+    // Relaxed: the flag is all there is to see, and whoever sets it rings and joins.
+    while !stop.load(Ordering::Relaxed) {
+        let busy = worker.round(&mut reader);
+        rounds = rounds.wrapping_add(1);
+        if !busy && mode == Mode::Adaptive {
+            reader.sleep(|| worker.bells.wait(Patience::Forever));
+            worker.unpark();
+        } else if rounds.is_multiple_of(ROUNDS_PER_CLOCK) {
+            worker.read_clock();
+            if worker.now_us - looked_us >= LOOK_US {
+                looked_us = worker.now_us;
+                worker.bells.wait(Patience::None);
+                worker.unpark();
+            }
+        }
+    }
+}
+
+struct Worker<'j> {
+    index: usize,
+    forwarder: Forwarder<'j>,
+    bells: Bells,
+    /// What `watched` was made from.
+    duties: Arc<[Duty]>,
+    /// By bell.
+    watched: Vec<Watched>,
+    epoch: Instant,
+    now_us: u64,
+}
+
+/// A duty, and how it fares with this worker.
+struct Watched {
+    duty: Duty,
+    /// The key of its doorbell; none: the duty is never parked.
+    bell: Option<u64>,
+    parked: bool,
+    /// When it last had a frame or was unparked, by the worker's clock.
+    busy_us: u64,
+}
+
+impl Worker<'_> {
+    /// Serves every duty that is not parked once. Whether there is one.
+    fn round(&mut self, reader: &mut Reader<Snapshot>) -> bool {
+        if reader.is_stale() {
+            reader.catch_up(|snapshot| self.adopt(snapshot));
+        }
+        let mut busy = false;
+        for place in 0..self.watched.len() {
+            if self.watched[place].parked {
+                continue;
+            }
+            if reader.is_stale() {
+                return true;
+            }
+            let watched = &mut self.watched[place];
+            if self.forwarder.serve(reader.current(), &watched.duty) > 0 {
+                watched.busy_us = self.now_us;
+            } else if self.now_us - watched.busy_us >= u64::from(watched.duty.end.linger_us) {
+                self.park(place);
+            }
+            busy |= !self.watched[place].parked;
+        }
+        busy
+    }
+
+    /// Lets an idle duty be, unless its doorbell finds work at the last look, or it has none.
+    fn park(&mut self, place: usize) {
+        let Watched { duty, bell: Some(key), parked, .. } = &mut self.watched[place] else { return };
+        let doorbell = &duty.end.doorbell;
+        let Some(fd) = doorbell.fd() else { return };
+        if !doorbell.arm() {
+            *parked = true;
+            self.bells.arm(fd, *key);
+        }
+    }
+
+    /// Takes up the duties whose doorbells rang.
+    fn unpark(&mut self) {
+        self.read_clock();
+        for &key in self.bells.rung() {
+            let Ok(place) = self.watched.binary_search_by_key(&Some(key), |watched| watched.bell) else {
+                continue;
+            };
+            let watched = &mut self.watched[place];
+            watched.duty.end.doorbell.disarm();
+            (watched.parked, watched.busy_us) = (false, self.now_us);
+        }
+    }
+
+    fn read_clock(&mut self) {
+        self.now_us = self.epoch.elapsed().as_micros() as u64;
+    }
+
+    /// Makes the duties those of `snapshot`: takes leave of the ones that are gone, keeps the others as they are, and
+    /// begins new ones busy.
+    fn adopt(&mut self, snapshot: &Snapshot) {
+        self.forwarder.adopt(snapshot);
+        let duties = &snapshot.duties[self.index];
+        if Arc::ptr_eq(duties, &self.duties) {
+            return;
+        }
+        self.read_clock();
+        self.duties = duties.clone();
+        let identity = |duty: &Duty| Arc::as_ptr(&duty.end).addr();
+        let mut old: HashMap<usize, Watched> =
+            self.watched.drain(..).map(|watched| (identity(&watched.duty), watched)).collect();
+        for duty in duties.iter() {
+            let watched = old.remove(&identity(duty)).unwrap_or_else(|| self.begin(duty));
+            self.watched.push(watched);
+        }
+        for gone in old.into_values() {
+            if let (Some(_), Some(fd)) = (gone.bell, gone.duty.end.doorbell.fd()) {
+                self.bells.remove(fd);
+            }
+        }
+        self.watched.sort_by_key(|watched| watched.bell);
+    }
+
+    fn begin(&mut self, duty: &Duty) -> Watched {
+        duty.end.doorbell.disarm();
+        let bell = duty.end.doorbell.fd().and_then(|fd| self.bells.add(fd).ok());
+        Watched { duty: duty.clone(), bell, parked: false, busy_us: self.now_us }
+    }
+}
