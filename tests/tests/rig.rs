@@ -1,0 +1,139 @@
+//! The rig shown to work against peers that are not ours: guests on QEMU's own netdevs, testpmd against testpmd, raw
+//! frames over a veth pair. When a test of the switch fails and these pass, it is the switch.
+
+use std::time::Duration;
+
+use ringyard_tests::dpdk::{Testpmd, TestpmdConfig, TestpmdPort, VirtioUser};
+use ringyard_tests::flow::{self, Flow, FlowConfig, numbered_frame};
+use ringyard_tests::guest::{BOOT_TIME_MAX, Guest, GuestConfig, NetAttach};
+use ringyard_tests::netns::{self, Netns};
+use ringyard_tests::packet::PacketSocket;
+use ringyard_tests::slot::Slot;
+use ringyard_tests::{Doing, Result, deadline};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// Two guests, joined by two datagram sockets in a directory.
+fn joined_guests(slot: &Slot) -> Result<(Guest, Guest, TempDir)> {
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let dgram = |local: &str, remote: &str| {
+        let (local, remote) = (path(local), path(remote));
+        let options = format!("local.type=unix,local.path={local},remote.type=unix,remote.path={remote}");
+        NetAttach::Raw(vec!["-netdev".into(), format!("dgram,id=n0,{options}")])
+    };
+    let mut first = Guest::start(slot, GuestConfig::new(1, dgram("a", "b")))?;
+    let mut second = Guest::start(slot, GuestConfig::new(2, dgram("b", "a")))?;
+    first.wait_booted(BOOT_TIME_MAX)?;
+    second.wait_booted(BOOT_TIME_MAX)?;
+    Ok((first, second, directory))
+}
+
+#[test]
+fn guests_on_qemus_own_netdev_ping_and_run_iperf3() -> Result<()> {
+    let slot = Slot::take()?;
+    let (mut first, mut second, _directory) = joined_guests(&slot)?;
+    first.expect("ping -c 3 -i 0.2 10.0.0.2")?;
+    second.expect("ping -6 -c 3 -i 0.2 fd00::1")?;
+
+    let server = second.spawn("iperf3 -s -1")?;
+    second.expect("until netstat -lnt | grep -q :5201; do sleep 0.1; done")?;
+    let report = first.expect("iperf3 -c 10.0.0.2 -t 2")?;
+    assert!(report.contains("receiver"), "{report}");
+    let server = second.wait(&server, Duration::from_secs(10))?;
+    assert_eq!(server.status, 0, "{}", server.stdout);
+
+    let status = first.monitor()?.execute("query-status", json!({})).doing("asking QEMU")?;
+    assert_eq!(status["status"], "running");
+    Ok(())
+}
+
+#[test]
+fn command_in_a_guest_gives_its_output_and_status() -> Result<()> {
+    let slot = Slot::take()?;
+    let mut guest = Guest::boot(&slot, GuestConfig::new(1, NetAttach::Raw(unplugged())))?;
+    let output = guest.run("echo one; echo two >&2; exit 3")?;
+    assert_eq!((output.status, output.stdout.as_str()), (3, "one\ntwo\n"));
+    let killed = guest.run_within("sleep 60", Duration::from_secs(1))?;
+    assert_eq!(killed.status, 137);
+    let missing = guest.expect("nonesuch").expect_err("there is no such command");
+    assert!(missing.to_string().contains("ended with 127"), "{missing}");
+    guest.expect("ip link add link eth0 name eth0.4 type vlan id 4")?;
+    guest.kill()
+}
+
+/// A netdev that leads nowhere.
+fn unplugged() -> Vec<String> {
+    ["-netdev", "hubport,id=n0,hubid=0"].map(String::from).to_vec()
+}
+
+#[test]
+fn testpmd_front_end_passes_frames_through_testpmd_back_end() -> Result<()> {
+    let slot = Slot::take()?;
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let sockets = ["v0", "v1"].map(|name| directory.path().join(name));
+    let vhost =
+        |socket: &std::path::PathBuf| TestpmdPort::Vhost { socket: socket.clone(), client: false, queues: 1 };
+    let mut back = Testpmd::launch(&slot, &TestpmdConfig::new("back", sockets.iter().map(vhost).collect()))?;
+    back.start()?;
+
+    let fronts = (1..).zip(&sockets);
+    let fronts = fronts.map(|(number, socket)| TestpmdPort::VirtioUser(VirtioUser::connect(socket, number)));
+    let config = TestpmdConfig { forward_core: 0, ..TestpmdConfig::new("front", fronts.collect()) };
+    let mut front = Testpmd::launch(&slot, &config)?;
+    front.start_tx_first(4)?;
+    deadline::wait_for("10,000 frames at each port", Duration::from_secs(20), || {
+        let stats = front.stats()?;
+        Ok(stats.iter().all(|port| port.rx_packets > 10_000).then_some(()))
+    })?;
+    let stopped = front.stop()?;
+    assert!(stopped.contains("RX-packets"), "{stopped}");
+    assert!(front.stats()?.iter().all(|port| port.rx_errors == 0 && port.tx_errors == 0));
+    front.quit()?;
+    back.quit()
+}
+
+/// Two namespaces joined by a veth pair, a socket at each end, and what flows between them.
+fn joined_sockets() -> Result<(Netns, Netns, PacketSocket, PacketSocket, FlowConfig)> {
+    let (left, right) = (Netns::new()?, Netns::new()?);
+    netns::join((&left, "v0"), (&right, "v0"))?;
+    left.bring_up("v0", &["10.0.0.1/24", "fd00::1/64"])?;
+    right.bring_up("v0", &["10.0.0.2/24", "fd00::2/64"])?;
+    let sockets = (PacketSocket::open(&left, "v0")?, PacketSocket::open(&right, "v0")?);
+    let config =
+        FlowConfig { destination: right.mac("v0")?, source: left.mac("v0")?, length: 60, rate: 2000 };
+    Ok((left, right, sockets.0, sockets.1, config))
+}
+
+#[test]
+fn flow_between_namespaces_arrives_whole() -> Result<()> {
+    let (left, right, from, to, config) = joined_sockets()?;
+    left.run("ping -c 1 -W 5 10.0.0.2 && ping -c 1 -W 5 fd00::2")?;
+    let flow = Flow::start(from, to, config);
+    right.run("ping -c 5 -i 0.1 10.0.0.1")?;
+    let report = flow.finish()?;
+    assert!(report.sent > 100, "{report:?}");
+    assert_eq!((report.lost(), report.doubled, report.overtaken), (0, 0, 0), "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn lost_doubled_and_overtaken_frames_are_counted() -> Result<()> {
+    let (_left, _right, from, to, config) = joined_sockets()?;
+    for number in [0, 2, 1, 1, 4] {
+        from.send(&numbered_frame(config, number))?;
+    }
+    let report = flow::collect(&to, config.source, 5, Duration::from_millis(500))?;
+    assert_eq!((report.lost(), report.doubled, report.overtaken), (1, 1, 2), "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn namespace_is_gone_after_drop() -> Result<()> {
+    let netns = Netns::new()?;
+    let path = std::path::Path::new("/run/netns").join(netns.name());
+    assert!(path.exists());
+    drop(netns);
+    assert!(!path.exists());
+    Ok(())
+}
