@@ -1,6 +1,9 @@
 //! The rig shown to work against peers that are not ours: guests on QEMU's own netdevs, testpmd against testpmd, raw
 //! frames over a veth pair. When a test of the switch fails and these pass, it is the switch.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringyard_tests::dpdk::{Testpmd, TestpmdConfig, TestpmdPort, VirtioUser};
@@ -62,6 +65,32 @@ fn command_in_a_guest_gives_its_output_and_status() -> Result<()> {
     guest.kill()
 }
 
+#[test]
+fn monitor_client_gets_replies_errors_and_events_and_passes_descriptors() -> Result<()> {
+    let slot = Slot::take()?;
+    let guest = Guest::start(&slot, GuestConfig::new(1, NetAttach::Raw(unplugged())))?;
+    let mut monitor = guest.monitor()?;
+    assert!(monitor.greeting()["QMP"]["version"]["qemu"]["major"].is_u64());
+
+    monitor.execute("stop", json!({})).doing("stopping the guest")?;
+    let stopped = monitor.execute("query-status", json!({})).doing("asking QEMU")?;
+    assert_eq!(stopped["status"], "paused");
+    monitor.wait_event("STOP", Duration::from_secs(5))?;
+
+    let error = monitor.execute("nope", json!({})).expect_err("there is no such command");
+    assert_eq!(error.class, "CommandNotFound");
+    assert_eq!(error.desc, "The command nope has not been found");
+    monitor.send_raw(b"{\"execute\": 1}")?;
+    let reply = monitor.wait_reply(Duration::from_secs(5))?;
+    assert_eq!(reply["error"]["desc"], "QMP input member 'execute' must be a string");
+
+    let null = File::open("/dev/null").doing("opening /dev/null")?;
+    let name = json!({"fdname": "null"});
+    monitor.execute_with_fds("getfd", name.clone(), &[null.as_fd()]).doing("passing a descriptor")?;
+    monitor.execute("closefd", name).doing("closing the descriptor passed")?;
+    Ok(())
+}
+
 /// A netdev that leads nowhere.
 fn unplugged() -> Vec<String> {
     ["-netdev", "hubport,id=n0,hubid=0"].map(String::from).to_vec()
@@ -72,8 +101,7 @@ fn testpmd_front_end_passes_frames_through_testpmd_back_end() -> Result<()> {
     let slot = Slot::take()?;
     let directory = tempfile::tempdir().doing("making a directory")?;
     let sockets = ["v0", "v1"].map(|name| directory.path().join(name));
-    let vhost =
-        |socket: &std::path::PathBuf| TestpmdPort::Vhost { socket: socket.clone(), client: false, queues: 1 };
+    let vhost = |socket: &PathBuf| TestpmdPort::Vhost { socket: socket.clone(), client: false, queues: 1 };
     let mut back = Testpmd::launch(&slot, &TestpmdConfig::new("back", sockets.iter().map(vhost).collect()))?;
     back.start()?;
 
@@ -131,7 +159,7 @@ fn lost_doubled_and_overtaken_frames_are_counted() -> Result<()> {
 #[test]
 fn namespace_is_gone_after_drop() -> Result<()> {
     let netns = Netns::new()?;
-    let path = std::path::Path::new("/run/netns").join(netns.name());
+    let path = Path::new("/run/netns").join(netns.name());
     assert!(path.exists());
     drop(netns);
     assert!(!path.exists());
