@@ -121,6 +121,29 @@ fn testpmd_front_end_passes_frames_through_testpmd_back_end() -> Result<()> {
     back.quit()
 }
 
+/// The front ends that the switch must serve, on a back end that is not ours: one connects, the other one listens.
+#[test]
+fn vhost_user_guests_ping_through_testpmd_back_end() -> Result<()> {
+    let slot = Slot::take()?;
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let [listening, connecting] = ["v0", "v1"].map(|name| directory.path().join(name));
+    let ports = vec![
+        TestpmdPort::Vhost { socket: listening.clone(), client: false, queues: 1 },
+        TestpmdPort::Vhost { socket: connecting.clone(), client: true, queues: 1 },
+    ];
+    let mut back = Testpmd::launch(&slot, &TestpmdConfig::new("back", ports))?;
+    back.start()?;
+
+    let served = NetAttach::VhostUser { socket: connecting, server: true, queues: 1, reconnect: None };
+    let mut first = Guest::start(&slot, GuestConfig::new(1, NetAttach::connect(listening)))?;
+    let mut second = Guest::start(&slot, GuestConfig::new(2, served))?;
+    first.wait_booted(BOOT_TIME_MAX)?;
+    second.wait_booted(BOOT_TIME_MAX)?;
+    first.expect("ping -c 3 -i 0.2 10.0.0.2")?;
+    second.expect("ping -6 -c 3 -i 0.2 fd00::1")?;
+    Ok(())
+}
+
 /// Two namespaces joined by a veth pair, a socket at each end, and what flows between them.
 fn joined_sockets() -> Result<(Netns, Netns, PacketSocket, PacketSocket, FlowConfig)> {
     let (left, right) = (Netns::new()?, Netns::new()?);
