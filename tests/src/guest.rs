@@ -168,6 +168,12 @@ impl Guest {
         self.answer(&id, within)
     }
 
+    /// One of the kernel's counters of an interface, such as `rx_packets`.
+    pub fn counter(&mut self, interface: &str, counter: &str) -> Result<u64> {
+        let text = self.expect(&format!("cat /sys/class/net/{interface}/statistics/{counter}"))?;
+        text.trim().parse().doing(format!("reading {counter} of {interface}: {text:?}"))
+    }
+
     /// A client of the guest's own QEMU monitor.
     pub fn monitor(&self) -> Result<Qmp> {
         Qmp::connect(&self.directory.path().join(MONITOR), ANSWER_TIME_MAX)

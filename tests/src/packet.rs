@@ -1,6 +1,7 @@
 //! Raw Ethernet frames on an interface inside a namespace, over an AF_PACKET socket. The socket hears whatever arrives
 //! at the interface and what the namespace's own kernel sends there, but not what it sends itself. The kernel takes a
-//! VLAN tag off before the socket sees a frame: to receive tagged traffic, open the socket on a VLAN interface.
+//! VLAN tag off before the socket sees a frame, so tagged frames can be sent and counted here, but whoever wants to read
+//! their tags does so in a guest, on a VLAN interface: the host's kernel may not have any.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -55,6 +56,13 @@ impl PacketSocket {
     }
 }
 
+/// The frame with an 802.1Q tag for `vlan` after its addresses.
+pub fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(12);
+    let tag = [ETHERTYPE_VLAN.to_be_bytes(), vlan.to_be_bytes()].concat();
+    [addresses, &tag, rest].concat()
+}
+
 /// Opens the socket in the calling thread's namespace. Nothing reaches it before it is bound: it starts with no protocol.
 fn open_bound(interface: &str) -> Result<OwnedFd> {
     let doing = || format!("opening a packet socket on {interface}");
@@ -103,6 +111,8 @@ unsafe impl SocketAddrArg for LinkAddress {
 
 /// Every protocol (`if_ether.h`).
 const ETH_P_ALL: u16 = 3;
+/// 802.1Q.
+const ETHERTYPE_VLAN: u16 = 0x8100;
 /// The longest that a tap or veth hands over: 64 KiB of a segmentation offload, and headers.
 const FRAME_MAX: usize = 66 * 1024;
 /// Room for what arrives while a test is busy; the kernel caps it at `net.core.rmem_max`.

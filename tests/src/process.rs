@@ -41,6 +41,28 @@ impl Process {
         self.child.id()
     }
 
+    /// The time that the program's threads have spent on a core since they began; only of those whose names begin with
+    /// `prefix`. Threads that have ended count no more.
+    pub fn cpu_time(&self, prefix: &str) -> Result<Duration> {
+        let tasks = format!("/proc/{}/task", self.id());
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(&tasks).doing(format!("listing {tasks}"))? {
+            let task = task.doing(format!("listing {tasks}"))?.path();
+            // A thread may end while it is looked at.
+            let (Ok(name), Ok(times)) =
+                (fs::read_to_string(task.join("comm")), fs::read_to_string(task.join("schedstat")))
+            else {
+                continue;
+            };
+            if name.starts_with(prefix) {
+                let on_core = times.split_whitespace().next().and_then(|time| time.parse::<u64>().ok());
+                nanoseconds +=
+                    on_core.ok_or_else(|| Error::new(format!("{} says {times:?}", task.display())))?;
+            }
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
     /// What the program has written so far.
     pub fn log(&self) -> String {
         match fs::read(&self.log) {

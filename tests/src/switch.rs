@@ -56,14 +56,9 @@ impl Switch {
         self.directory.path().join(name)
     }
 
-    /// The switch's process id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// What the switch has logged.
-    pub fn log(&self) -> String {
-        self.process.log()
+    /// The switch's process.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// The counters now.

@@ -10,7 +10,8 @@ use ringyard_tests::dpdk::{Testpmd, TestpmdConfig, TestpmdPort, VirtioUser};
 use ringyard_tests::flow::{self, Flow, FlowConfig, numbered_frame};
 use ringyard_tests::guest::{BOOT_TIME_MAX, Guest, GuestConfig, NetAttach};
 use ringyard_tests::netns::{self, Netns};
-use ringyard_tests::packet::PacketSocket;
+use ringyard_tests::packet::{PacketSocket, tagged};
+use ringyard_tests::process::{Process, command};
 use ringyard_tests::slot::Slot;
 use ringyard_tests::{Doing, Result, deadline};
 use serde_json::json;
@@ -62,6 +63,7 @@ fn command_in_a_guest_gives_its_output_and_status() -> Result<()> {
     let missing = guest.expect("nonesuch").expect_err("there is no such command");
     assert!(missing.to_string().contains("ended with 127"), "{missing}");
     guest.expect("ip link add link eth0 name eth0.4 type vlan id 4")?;
+    assert_eq!(guest.counter("eth0.4", "rx_packets")?, 0);
     guest.kill()
 }
 
@@ -176,6 +178,31 @@ fn lost_doubled_and_overtaken_frames_are_counted() -> Result<()> {
     }
     let report = flow::collect(&to, config.source, 5, Duration::from_millis(500))?;
     assert_eq!((report.lost(), report.doubled, report.overtaken), (1, 1, 2), "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn tagged_frame_is_received_without_its_tag() -> Result<()> {
+    let (_left, _right, from, to, config) = joined_sockets()?;
+    from.send(&tagged(&numbered_frame(config, 0), 5))?;
+    let report = flow::collect(&to, config.source, 1, Duration::from_secs(5))?;
+    assert_eq!(report.received, 1);
+    Ok(())
+}
+
+#[test]
+fn process_is_timed_and_ends_when_asked() -> Result<()> {
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let mut shell = command("sh")?;
+    shell.args(["-c", "echo ready; while :; do :; done"]);
+    let mut process = Process::start("busy", shell, directory.path())?;
+    process
+        .wait_for_log("readiness", 0, Duration::from_secs(5), |log| log.contains("ready").then_some(()))?;
+    deadline::wait_for("50 ms of work", Duration::from_secs(5), || {
+        Ok((process.cpu_time("sh")? >= Duration::from_millis(50)).then_some(()))
+    })?;
+    assert_eq!(process.cpu_time("other")?, Duration::ZERO);
+    assert!(!process.terminate(Duration::from_secs(5))?.success());
     Ok(())
 }
 
