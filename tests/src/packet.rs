@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
-use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netdevice::name_to_index, recv, send,
     socket_with,
@@ -68,7 +68,7 @@ fn open_bound(interface: &str) -> Result<OwnedFd> {
     let doing = || format!("opening a packet socket on {interface}");
     let socket =
         socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None).doing(doing())?;
-    set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_SIZE).doing(doing())?;
+    set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_SIZE).doing(doing())?;
     let index = name_to_index(&socket, interface).doing(doing())?;
     bind(&socket, &LinkAddress::every_frame_on(index)).doing(doing())?;
     Ok(socket)
@@ -115,5 +115,5 @@ const ETH_P_ALL: u16 = 3;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 /// The longest that a tap or veth hands over: 64 KiB of a segmentation offload, and headers.
 const FRAME_MAX: usize = 66 * 1024;
-/// Room for what arrives while a test is busy; the kernel caps it at `net.core.rmem_max`.
+/// Room for what arrives while the test waits for a core; forced, past `net.core.rmem_max`.
 const RECEIVE_BUFFER_SIZE: usize = 8 << 20;
