@@ -49,9 +49,10 @@ impl Netns {
         Ok(command)
     }
 
-    /// Runs a shell command inside to its end; its standard output.
+    /// Runs a shell command inside to its end, for at most [`COMMAND_SECONDS_MAX`]; its standard output.
     pub fn run(&self, shell_command: &str) -> Result<String> {
-        run(self.command("sh")?.args(["-c", shell_command]))
+        let seconds = COMMAND_SECONDS_MAX.to_string();
+        run(self.command("timeout")?.args(["-s", "KILL", &seconds, "sh", "-c", shell_command]))
     }
 
     /// Takes an interface of the host's namespace, such as a tap that the switch has made.
@@ -111,5 +112,8 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
     bytes?.try_into().ok()
 }
+
+/// How long [`Netns::run`] lets a command run, in seconds.
+pub const COMMAND_SECONDS_MAX: u32 = 60;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
