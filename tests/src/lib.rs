@@ -1,1 +1,22 @@
-//! The rig that the integration tests share.
+//! The rig that the integration tests share: a monitor client, the switch as a process, network namespaces with raw
+//! frames in them, real QEMU guests and DPDK's testpmd. Whatever a test starts through it is gone when the test drops
+//! it, and dies with the test process at the latest.
+//!
+//! Tests that start guests or testpmd hold a [`slot::Slot`] meanwhile: they need the cores to themselves.
+
+pub mod deadline;
+pub mod dpdk;
+pub mod error;
+pub mod flow;
+pub mod guest;
+pub mod netns;
+pub mod packet;
+pub mod plug;
+pub mod process;
+pub mod qmp;
+pub mod slot;
+pub mod stats;
+pub mod switch;
+pub mod tools;
+
+pub use error::{Doing, Error, Result};

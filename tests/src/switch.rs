@@ -1,0 +1,140 @@
+//! The switch under test, as a user runs it: the binary in a process of its own, with a monitor in a temporary
+//! directory. However a test ends it, the books must balance first.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::deadline::wait_for;
+use crate::error::{Doing, Error, Result};
+use crate::process::{Process, command};
+use crate::qmp::Qmp;
+use crate::stats::Stats;
+use crate::tools;
+
+/// A running switch. Dropping it checks the books and fails the test if they do not balance or the switch does not end.
+pub struct Switch {
+    process: Process,
+    qmp: Qmp,
+    directory: TempDir,
+    finished: bool,
+}
+
+impl Switch {
+    /// Starts `ringyard run -qmp … ARGS` in a new directory, which is its working directory, and waits until its
+    /// monitor answers.
+    pub fn start(args: &[&str]) -> Result<Switch> {
+        let directory = tempfile::tempdir().doing("making the switch's directory")?;
+        let monitor = directory.path().join(MONITOR);
+        let mut ringyard = command(tools::switch_binary()?)?;
+        ringyard.current_dir(directory.path());
+        ringyard.args(["run", "-qmp", &format!("unix:{},server=on,wait=off", monitor.display())]).args(args);
+        let mut process = Process::start("ringyard", ringyard, directory.path())?;
+        wait_for("the switch's monitor", START_TIME_MAX, || {
+            process.expect_running()?;
+            Ok(monitor.exists().then_some(()))
+        })?;
+        let qmp = Qmp::connect(&monitor, START_TIME_MAX).map_err(|error| with_log(error, &process))?;
+        Ok(Switch { process, qmp, directory, finished: false })
+    }
+
+    /// The switch's monitor, as its first client.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.qmp
+    }
+
+    /// The monitor's socket, for further clients.
+    pub fn monitor(&self) -> PathBuf {
+        self.path(MONITOR)
+    }
+
+    /// A path in the switch's directory, for sockets.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The switch's process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The counters now.
+    pub fn stats(&mut self) -> Result<Stats> {
+        let answer = self.qmp.execute("x-query-stats", json!({})).doing("asking for the counters")?;
+        serde_json::from_value(answer.clone()).doing(format!("reading the counters {answer}"))
+    }
+
+    /// Waits until `condition` holds for the counters, which it returns; `what` names it in the error.
+    pub fn wait_stats(
+        &mut self,
+        what: &str,
+        within: Duration,
+        condition: impl Fn(&Stats) -> bool,
+    ) -> Result<Stats> {
+        let mut last = None;
+        let waited = wait_for(what, within, || {
+            let stats = self.stats()?;
+            let holds = condition(&stats);
+            last = Some(stats.clone());
+            Ok(holds.then_some(stats))
+        });
+        waited.map_err(|error| with_log(Error::new(format!("{error}; last: {last:#?}")), &self.process))
+    }
+
+    /// Waits until the port of that name has a carrier.
+    pub fn wait_carrier(&mut self, port: &str, within: Duration) -> Result<Stats> {
+        self.wait_stats(&format!("the carrier of {port}"), within, |stats| {
+            stats.port(port).is_some_and(|port| port.carrier)
+        })
+    }
+
+    /// Checks the books, ends the switch with SIGTERM and checks that it ended well.
+    pub fn finish(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.finished = true;
+        // Traffic may still run, and the counters are not read at one moment: the books must balance within a time.
+        let mut imbalances = Vec::new();
+        let balanced = wait_for("the books to balance", SETTLE_TIME_MAX, || {
+            imbalances = self.stats()?.imbalances();
+            Ok(imbalances.is_empty().then_some(()))
+        });
+        balanced.map_err(|error| {
+            with_log(Error::new(format!("{error}: {}", imbalances.join("; "))), &self.process)
+        })?;
+        let status = self.process.terminate(END_TIME_MAX).map_err(|error| with_log(error, &self.process))?;
+        if !status.success() {
+            return Err(with_log(Error::new(format!("the switch ended with {status}")), &self.process));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the switch's log:\n{}", self.process.log());
+        } else if !self.finished
+            && let Err(error) = self.end()
+        {
+            panic!("{error}");
+        }
+    }
+}
+
+fn with_log(error: Error, process: &Process) -> Error {
+    Error::new(format!("{error}\nthe switch's log:\n{}", process.log()))
+}
+
+const MONITOR: &str = "monitor.sock";
+/// From start to an answering monitor.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+/// From the last frame to balanced books.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(2);
+/// From SIGTERM to the end.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
