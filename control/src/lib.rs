@@ -1,1 +1,6 @@
 //! The control side: QMP, the command line, and the one mutable model of the switch.
+//!
+//! Text becomes typed values here and nowhere else. [`json`] turns a monitor's bytes into values, [`qapi`] visits them
+//! with the error texts that QMP clients know, [`wire`] holds one struct for each object of the schema.
+
+pub mod json;
