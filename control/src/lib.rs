@@ -4,3 +4,4 @@
 //! with the error texts that QMP clients know, [`wire`] holds one struct for each object of the schema.
 
 pub mod json;
+pub mod qapi;
