@@ -5,3 +5,4 @@
 
 pub mod json;
 pub mod qapi;
+pub mod wire;
