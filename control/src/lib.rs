@@ -3,6 +3,9 @@
 //! Text becomes typed values here and nowhere else. [`json`] turns a monitor's bytes into values, [`qapi`] visits them
 //! with the error texts that QMP clients know, [`wire`] holds one struct for each object of the schema.
 
+pub mod hmp;
 pub mod json;
+pub mod monitor;
 pub mod qapi;
+pub mod version;
 pub mod wire;
