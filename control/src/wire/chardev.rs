@@ -27,9 +27,9 @@ pub struct SocketBackend {
     /// Whether to wait for the first connection. We never do; it is an error only for a client.
     pub wait: Option<bool>,
     /// Seconds between attempts to connect; 0: none.
-    pub reconnect: Option<u32>,
+    pub reconnect: Option<i64>,
     /// The same in milliseconds.
-    pub reconnect_ms: Option<u32>,
+    pub reconnect_ms: Option<i64>,
 }
 
 /// A chardev that can be opened.
@@ -66,12 +66,14 @@ impl ChardevAdd {
         let AddressType::Unix = addr.required("type")?;
         let mut unix: Visitor = addr.required("data")?;
         let path = unix.required("path")?;
-        let backend_members = SocketBackend::visit(&mut data, path, true)?;
-        for visited in [unix, addr, data, backend, visitor] {
-            visited.finish()?;
-        }
+        unix.finish()?;
+        addr.finish()?;
+        let socket = SocketBackend::visit(&mut data, path, true)?;
+        data.finish()?;
+        backend.finish()?;
+        visitor.finish()?;
         check_id(&id)?;
-        Ok(ChardevAdd { id, backend: backend_members })
+        Ok(ChardevAdd { id, backend: socket })
     }
 
     /// Visits the flat form: `socket,id=c0,path=…,server=on,wait=off`. Ends the visit.
@@ -110,8 +112,9 @@ impl SocketBackend {
     fn role(&self) -> Result<SocketRole, QapiError> {
         let pause = match (self.reconnect, self.reconnect_ms) {
             (Some(_), Some(_)) => return refused("'reconnect' and 'reconnect-ms' are mutually exclusive"),
-            (Some(seconds), None) => Some(Duration::from_secs(seconds.into())),
-            (None, milliseconds) => milliseconds.map(|ms| Duration::from_millis(ms.into())),
+            (Some(seconds), None) => Some(Duration::from_secs(limited("reconnect", seconds)?)),
+            (None, Some(ms)) => Some(Duration::from_millis(limited("reconnect-ms", ms)?)),
+            (None, None) => None,
         };
         let reconnect = pause.filter(|pause| !pause.is_zero());
         if !self.server {
@@ -135,6 +138,12 @@ impl ChardevSpec {
         let server = if self.role == SocketRole::Server { ",server=on" } else { "" };
         format!("{state}unix:{}{server}", self.path.display())
     }
+}
+
+/// The schema says `int`; what makes sense fits into 32 bits without a sign.
+fn limited(name: &str, value: i64) -> Result<u64, QapiError> {
+    let value = u32::try_from(value).map(u64::from);
+    value.map_err(|_| QapiError::generic(format!("'{name}' must be in range [0, {}]", u32::MAX)))
 }
 
 /// A path that fits into a unix socket address.
@@ -228,6 +237,8 @@ mod tests {
         assert_eq!(flat(&format!("{options},reconnect-ms=1")), failed(&format!("'reconnect-ms' {server}")));
         let client = "'wait' option is incompatible with socket in client connect mode";
         assert_eq!(flat("socket,id=c0,path=/p,wait=off"), failed(client));
+        let range = "'reconnect' must be in range [0, 4294967295]";
+        assert_eq!(flat("socket,id=c0,path=/p,reconnect=-1"), failed(range));
         let both = "'reconnect' and 'reconnect-ms' are mutually exclusive";
         assert_eq!(flat("socket,id=c0,path=/p,reconnect=1,reconnect-ms=1"), failed(both));
     }

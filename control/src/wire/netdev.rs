@@ -136,7 +136,8 @@ impl QapiEnum for NetdevType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::Form;
+    use crate::qapi::{Flags, Form, parse_keyval};
+    use proptest::prelude::*;
 
     fn added(arguments: Value) -> Result<NetdevAdd, String> {
         let Value::Object(members) = arguments else { panic!("the test needs an object") };
@@ -197,6 +198,19 @@ mod tests {
         ] {
             let spec = added(arguments.clone()).expect("it is well-formed").resolve();
             assert_eq!(spec.map(|spec| spec.members().into()), Ok(arguments));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_option_text_makes_it_panic(
+            name in "vhost-user|tap|hubport|nic|user|\\PC{0,4}",
+            options in prop::collection::vec(("[a-z_-]{1,9}|hubid|queues|sndbuf|fds|macaddr|addr", "\\PC{0,12}|-?[0-9a-fx:.kMG]{0,20}"), 0..5),
+        ) {
+            let options: String = options.iter().map(|(key, value)| format!(",{key}={value}")).collect();
+            if let Ok(members) = parse_keyval(&format!("{name},id=a{options}"), "type", Flags::Refused) {
+                drop(NetdevAdd::visit(Visitor::new(members, Form::Keyval)).and_then(NetdevAdd::resolve));
+            }
         }
     }
 }
