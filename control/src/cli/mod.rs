@@ -11,6 +11,7 @@ mod file;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Write;
 
 use clap::Parser;
 
@@ -60,7 +61,7 @@ impl CliError {
         match self {
             // A closed stdout or stderr leaves nobody to tell.
             CliError::Clap(error) => drop(error.print()),
-            CliError::Usage(_) => eprintln!("{self}"),
+            CliError::Usage(_) => drop(writeln!(std::io::stderr(), "{self}")),
         }
     }
 }

@@ -90,6 +90,7 @@ impl Session {
 
     /// Ends the command under way; the bytes of its reply.
     pub fn reply(&mut self, result: Result<Value, QapiError>) -> Vec<u8> {
+        debug_assert!(self.pending.is_some(), "a reply answers the command under way");
         reply_line(self.pending.take().flatten(), result)
     }
 

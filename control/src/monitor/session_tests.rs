@@ -17,7 +17,9 @@ fn negotiated(enable: Value) -> Session {
 
 fn parsed(line: &[u8]) -> Value {
     assert!(line.ends_with(b"\r\n"));
-    serde_json::from_slice(line).expect("the session writes JSON")
+    let mut parser = Parser::default();
+    parser.feed(line);
+    parser.next().expect("it is a whole line").expect("the session writes JSON")
 }
 
 /// What comes back for `input` when it leads to replies only.
@@ -125,6 +127,15 @@ fn an_id_comes_back_unchanged_in_value() {
         let reply = String::from_utf8(session.reply(Ok(json!({})))).expect("it is ASCII");
         assert_eq!(reply, format!("{{\"return\": {{}}, \"id\": {echoed}}}\r\n"));
     }
+}
+
+#[test]
+fn the_deepest_id_is_echoed_and_dropped_without_harm() {
+    let mut session = negotiated(json!([]));
+    let deep = "[".repeat(1023) + &"]".repeat(1023);
+    let replies = said(&mut session, format!("{{\"id\": {deep}}}{{\"id\": [{deep}]}}"));
+    assert!(replies[0].get("id").is_some_and(Value::is_array));
+    assert_eq!(replies[1], generic("JSON nesting depth limit exceeded"));
 }
 
 #[test]
