@@ -66,8 +66,12 @@ impl Draft {
     /// Adds a netdev and the nic on it, which is named after it; `none` adds nothing.
     pub(super) fn add_nic_option(&mut self, text: &str) -> Added {
         let (mut members, form) = option_members(text, Flags::Refused)?;
-        if members.get("type").is_some_and(|name| name == "none") {
-            return Visitor::new(without_type(members), form).finish();
+        match members.get("type").and_then(Value::as_str) {
+            Some("none") => return Visitor::new(without_type(members), form).finish(),
+            Some("nic" | "hubport") => {
+                return Err(QapiError::generic("-nic needs a type that has a guest or a host behind it"));
+            }
+            _ => {}
         }
         if !members.contains_key("id") {
             members.insert("id".into(), self.free_id("net").into());

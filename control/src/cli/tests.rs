@@ -91,6 +91,7 @@ fn an_error_names_the_option_and_what_is_wrong() {
         ("-chardev socket,id=c,path=p,x=1", "Parameter 'x' is unexpected"),
         ("-chardev socket,id=c,path=p -chardev socket,id=c,path=q", "Chardev with id 'c' already exists"),
         ("-net user", "-net makes nics only"),
+        ("-nic hubport,hubid=0", "-nic needs a type that has a guest or a host behind it"),
         ("-qmp tcp:1,server", "a monitor listens on a unix socket"),
         ("-qmp unix:/q", "a monitor listens on a unix socket"),
         ("-c /no/such/file", "/no/such/file: No such file or directory"),

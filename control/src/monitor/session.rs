@@ -110,11 +110,8 @@ impl Session {
 
     fn dispatch(&mut self, mut input: Value) -> Output {
         let id = input.as_object_mut().and_then(|members| members.shift_remove("id"));
-        let command = match self.request(input) {
-            Ok(request) => self.command(request),
-            Err(error) => Err(error),
-        };
-        match command {
+        let request = self.request(input);
+        match request.and_then(|request| self.command(request)) {
             Ok(Some(command)) => {
                 self.pending = Some(id);
                 Output::Request(command)
