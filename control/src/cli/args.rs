@@ -1,0 +1,147 @@
+//! The arguments as clap reads them. Options that take QEMU's syntax stay text here and are read by the draft.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::CliError;
+use super::config::{LogLevel, Placement, PollMode, RunConfig, cores, socket_mode, workers};
+use super::draft::Draft;
+use crate::qapi::QapiError;
+
+/// A virtual network switch in user space.
+#[derive(Debug, clap::Parser)]
+#[command(name = "ringyard", version, after_help = START_HERE)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Subcommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Subcommand {
+    /// Run a switch in the foreground until SIGTERM, SIGINT or the monitor's `quit`.
+    #[command(after_help = EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Show the switch at work between built-in guests: no root, no other packages.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// Read objects and settings from a TOML file; options add to it and override it
+    #[arg(short = 'c', long = "config", value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Serve QMP on a unix socket; may be repeated
+    #[arg(long, value_name = "unix:PATH,server=on,wait=off")]
+    qmp: Vec<String>,
+    /// Make a socket for a guest's vhost-user connection
+    #[arg(long, value_name = "socket,id=ID,path=PATH[,server=on][,reconnect=S]")]
+    chardev: Vec<String>,
+    /// Make a netdev: vhost-user, tap or hubport
+    #[arg(long, value_name = "TYPE,id=ID[,MEMBER=VALUE...]")]
+    netdev: Vec<String>,
+    /// Make a netdev and the nic of the guest behind it
+    #[arg(long, value_name = "TYPE[,id=ID][,mac=MAC][,MEMBER=VALUE...]")]
+    nic: Vec<String>,
+    /// Make the nic of the guest behind a netdev
+    #[arg(long, value_name = "nic,netdev=ID[,macaddr=MAC]")]
+    net: Vec<String>,
+    /// Forward with so many threads, one without this option
+    #[arg(long, value_name = "N", value_parser = parse_workers, conflicts_with = "cores")]
+    workers: Option<Placement>,
+    /// Forward with one thread on each of these cores
+    #[arg(long, value_name = "LIST", value_parser = cores)]
+    cores: Option<Placement>,
+    /// Let idle threads sleep, or poll for ever
+    #[arg(long)]
+    mode: Option<PollMode>,
+    /// Give the sockets that are created to this group
+    #[arg(long, value_name = "GROUP")]
+    socket_group: Option<String>,
+    /// Permission bits of the sockets that are created, 0600 without this option
+    #[arg(long, value_name = "OCTAL", value_parser = socket_mode)]
+    socket_mode: Option<u32>,
+    /// How much to log
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DemoArgs {
+    /// How long to move frames
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(super) seconds: u32,
+}
+
+impl RunArgs {
+    pub(super) fn into_config(self) -> Result<RunConfig, CliError> {
+        let mut draft = match &self.config {
+            Some(path) => Draft::from_file(path)?,
+            None => Draft::default(),
+        };
+        draft.placement = self.workers.or(self.cores).or(draft.placement);
+        draft.mode = self.mode.or(draft.mode);
+        draft.socket_group = self.socket_group.or(draft.socket_group);
+        draft.socket_mode = self.socket_mode.or(draft.socket_mode);
+        draft.log_level = self.log_level.or(draft.log_level);
+        let sources: [(&str, &[String], AddOption); 5] = [
+            ("-qmp", &self.qmp, Draft::add_qmp),
+            ("-chardev", &self.chardev, Draft::add_chardev_option),
+            ("-netdev", &self.netdev, Draft::add_netdev_option),
+            ("-nic", &self.nic, Draft::add_nic_option),
+            ("-net", &self.net, Draft::add_net_option),
+        ];
+        for (option, texts, add) in sources {
+            for text in texts {
+                add(&mut draft, text)
+                    .map_err(|error| CliError::Usage(format!("{option} {text}: {error}")))?;
+            }
+        }
+        draft.finish()
+    }
+}
+
+type AddOption = fn(&mut Draft, &str) -> Result<(), QapiError>;
+
+/// Gives a second dash to the options that QEMU writes with one.
+pub(super) fn with_two_dashes(argument: OsString) -> OsString {
+    let option = argument.to_str().and_then(|text| text.split('=').next());
+    if !option.is_some_and(|option| QEMU_OPTIONS.contains(&option)) {
+        return argument;
+    }
+    let mut doubled = OsString::from("-");
+    doubled.push(argument);
+    doubled
+}
+
+fn parse_workers(text: &str) -> Result<Placement, String> {
+    text.parse().map_err(|_| format!("'{text}' is no number")).and_then(workers)
+}
+
+const QEMU_OPTIONS: [&str; 5] = ["-qmp", "-chardev", "-netdev", "-nic", "-net"];
+
+const START_HERE: &str = "\
+Start here:
+  ringyard demo          see it move frames, in a few seconds
+  ringyard run --help    examples for virtual machines, taps and hubs";
+
+const EXAMPLES: &str = "\
+One dash or two: -netdev and --netdev are the same. Values are QEMU's KEY=VALUE lists (a comma within
+a value is written twice) or JSON objects.
+
+Examples:
+  An empty switch, to be filled over QMP:
+    ringyard run -qmp unix:/run/ringyard.qmp,server=on,wait=off
+
+  Two virtual machines on one hub:
+    ringyard run \\
+      -chardev socket,id=c0,path=/run/vm0.sock,server=on,wait=off -netdev vhost-user,id=n0,chardev=c0 \\
+      -chardev socket,id=c1,path=/run/vm1.sock,server=on,wait=off -netdev vhost-user,id=n1,chardev=c1 \\
+      -netdev hubport,id=h0,hubid=0,netdev=n0 -netdev hubport,id=h1,hubid=0,netdev=n1
+
+  The host joins them on a tap (needs CAP_NET_ADMIN):
+      -netdev tap,id=t0,ifname=yard0,script=no,downscript=no -netdev hubport,id=h2,hubid=0,netdev=t0
+
+  A virtual machine finds its port with:
+    qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=m,size=1G,share=on -numa node,memdev=m \\
+      -chardev socket,id=c,path=/run/vm0.sock -netdev vhost-user,id=n,chardev=c \\
+      -device virtio-net-pci,netdev=n ...";

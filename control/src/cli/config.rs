@@ -1,0 +1,139 @@
+//! What a run needs to know before it starts, typed and checked.
+
+use std::path::PathBuf;
+
+use crate::qapi::QapiEnum;
+use crate::wire::{ChardevSpec, NetdevSpec};
+
+/// Workers that one switch can have.
+pub const WORKERS_MAX: usize = 64;
+
+/// Everything that `ringyard run` was told.
+#[derive(Debug, PartialEq)]
+pub struct RunConfig {
+    /// Where to serve QMP.
+    pub monitors: Vec<MonitorConfig>,
+    /// To be made first; ids are distinct.
+    pub chardevs: Vec<ChardevSpec>,
+    /// To be made in this order, which satisfies references: backends, nics, hubports; ids are distinct.
+    pub netdevs: Vec<NetdevSpec>,
+    /// Workers and their cores.
+    pub placement: Placement,
+    /// Whether workers sleep.
+    pub mode: PollMode,
+    /// Who may use the sockets that we create.
+    pub sockets: SocketAccess,
+    /// What the log shows.
+    pub log_level: LogLevel,
+}
+
+/// A QMP monitor: a unix socket on which we listen. It never delays the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// A path that fits into a socket address.
+    pub path: PathBuf,
+}
+
+/// How many workers there are, and on which cores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// So many, 1 to [`WORKERS_MAX`], on cores of our choice.
+    Workers(usize),
+    /// One on each of these, at least one, no core twice.
+    Cores(Vec<usize>),
+}
+
+/// Whether a worker without work sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PollMode {
+    /// Sleep until a frame or a guest's kick arrives.
+    #[default]
+    Adaptive,
+    /// Poll for ever: lowest latency, a whole core each.
+    Poll,
+}
+
+impl QapiEnum for PollMode {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("adaptive", PollMode::Adaptive), ("poll", PollMode::Poll)];
+}
+
+/// Owner and mode of the sockets that we create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The group's name or number; ours without one.
+    pub group: Option<String>,
+    /// The permission bits, 0600 unless told otherwise.
+    pub mode: u32,
+}
+
+/// The least severe messages that the log shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// What went wrong.
+    Error,
+    /// What looks wrong.
+    Warn,
+    /// What comes and goes.
+    #[default]
+    Info,
+    /// Every message of every guest's connection.
+    Debug,
+    /// All there is.
+    Trace,
+}
+
+impl QapiEnum for LogLevel {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+/// What `ringyard demo` was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemoConfig {
+    /// How long frames are moved, 1 to 3600 s.
+    pub seconds: u32,
+}
+
+/// Reads a list of cores: `0,2-3`.
+pub(super) fn cores(text: &str) -> Result<Placement, String> {
+    let wrong = || format!("'{text}' is no list of cores such as 0,2-3");
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let first: usize = first.trim().parse().map_err(|_| wrong())?;
+        let last: usize = last.trim().parse().map_err(|_| wrong())?;
+        if first > last || last - first >= WORKERS_MAX {
+            return Err(wrong());
+        }
+        for core in first..=last {
+            if cores.contains(&core) {
+                return Err(format!("core {core} is listed twice"));
+            }
+            cores.push(core);
+        }
+    }
+    match cores.len() {
+        1..=WORKERS_MAX => Ok(Placement::Cores(cores)),
+        _ => Err(format!("more than {WORKERS_MAX} cores are listed")),
+    }
+}
+
+/// Reads a number of workers.
+pub(super) fn workers(count: u64) -> Result<Placement, String> {
+    match usize::try_from(count) {
+        Ok(count @ 1..=WORKERS_MAX) => Ok(Placement::Workers(count)),
+        _ => Err(format!("the number of workers must be in range [1, {WORKERS_MAX}]")),
+    }
+}
+
+/// Reads permission bits: `0660`.
+pub(super) fn socket_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("'{text}' are no permission bits in octal such as 0660"))
+}

@@ -1,0 +1,81 @@
+//! The command line and the configuration file: both become one [`RunConfig`], or a sentence on what is wrong.
+//!
+//! Options are written as QEMU's, so that people paste what they know. Objects go through the same wire structs as over
+//! QMP. Their order does not matter: chardevs come out first, then the netdevs that stand alone, then those that name
+//! others.
+
+mod args;
+mod config;
+mod draft;
+mod file;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+
+use clap::Parser;
+
+pub use config::{
+    DemoConfig, LogLevel, MonitorConfig, Placement, PollMode, RunConfig, SocketAccess, WORKERS_MAX,
+};
+
+/// What the user wants done.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run a switch.
+    Run(Box<RunConfig>),
+    /// Show what the switch can do.
+    Demo(DemoConfig),
+}
+
+/// Why there is nothing to do: a mistake, or a wish for help.
+#[derive(Debug)]
+pub enum CliError {
+    /// What clap has to say, the help and version texts included.
+    Clap(Box<clap::Error>),
+    /// What we have to say: where it is wrong, and how.
+    Usage(String),
+}
+
+/// Reads the arguments, the program's name first, and the file that they name.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    let arguments = arguments.into_iter().map(args::with_two_dashes);
+    let parsed = args::Args::try_parse_from(arguments).map_err(|error| CliError::Clap(Box::new(error)))?;
+    match parsed.command {
+        args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),
+        args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
+    }
+}
+
+impl CliError {
+    /// 2 for a mistake, 0 for help and version.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Clap(error) if error.exit_code() == 0 => 0,
+            _ => 2,
+        }
+    }
+
+    /// Prints it where it belongs: help to stdout, mistakes to stderr.
+    pub fn print(&self) {
+        match self {
+            // A closed stdout or stderr leaves nobody to tell.
+            CliError::Clap(error) => drop(error.print()),
+            CliError::Usage(_) => drop(writeln!(std::io::stderr(), "{self}")),
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CliError::Clap(error) => error.fmt(out),
+            CliError::Usage(text) => write!(out, "ringyard: {text}\nFor examples: ringyard run --help"),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+#[cfg(test)]
+mod tests;

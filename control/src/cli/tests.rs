@@ -1,0 +1,188 @@
+//! Command lines and files as people write them, right and wrong.
+
+use super::*;
+use crate::wire::{NetdevKind, SocketRole};
+
+fn parsed(line: &str) -> Result<Invocation, CliError> {
+    parse(line.split_whitespace().map(OsString::from))
+}
+
+fn run(line: &str) -> RunConfig {
+    match parsed(&format!("ringyard run {line}")) {
+        Ok(Invocation::Run(config)) => *config,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn refused(line: &str) -> String {
+    let error = parsed(&format!("ringyard run {line}")).expect_err(line);
+    assert_eq!(error.exit_code(), 2);
+    error.to_string()
+}
+
+fn ids(config: &RunConfig) -> Vec<&str> {
+    config.netdevs.iter().map(|netdev| netdev.id.as_str()).collect()
+}
+
+/// A file that is gone when the test is over.
+struct TemporaryFile(std::path::PathBuf);
+
+impl TemporaryFile {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringyard-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("the temporary directory is writable");
+        TemporaryFile(path)
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+#[test]
+fn a_monitor_is_enough_to_start() {
+    let config = run("-qmp unix:/q,server=on,wait=off --qmp unix:/r,server,nowait");
+    let paths: Vec<_> = config.monitors.iter().map(|monitor| monitor.path.to_str()).collect();
+    assert_eq!(paths, [Some("/q"), Some("/r")]);
+    assert_eq!(config.placement, Placement::Workers(1));
+    assert_eq!(config.sockets, SocketAccess { group: None, mode: 0o600 });
+    assert!(refused("").contains("nothing to switch"));
+}
+
+#[test]
+fn objects_come_out_in_an_order_that_satisfies_references() {
+    let config =
+        run("-netdev hubport,id=h0,hubid=0,netdev=n0 -net nic,id=g0,netdev=n0 -netdev=tap,id=t0,script=no \
+        -netdev vhost-user,id=n0,chardev=c0 -chardev socket,id=c0,path=/c,server=on,wait=off");
+    assert_eq!(ids(&config), ["t0", "n0", "g0", "h0"]);
+    assert_eq!(config.chardevs[0].role, SocketRole::Server);
+}
+
+#[test]
+fn a_value_may_be_json() {
+    let config = run(r#"-netdev {"type":"hubport","id":"h0","hubid":-7}"#);
+    assert!(matches!(&config.netdevs[0].kind, NetdevKind::Hubport(hubport) if hubport.hubid == -7));
+    assert!(refused("-netdev {").contains("JSON parse error"));
+}
+
+#[test]
+fn nic_makes_a_netdev_and_a_nic_on_it() {
+    let config = run("-nic tap,ifname=x,mac=52:54:00:00:00:07,model=virtio -nic vhost-user,id=n,chardev=c");
+    assert_eq!(ids(&config), ["net0", "n", "net0-nic", "n-nic"]);
+    let NetdevKind::Nic(nic) = &config.netdevs[2].kind else { panic!("it is a nic") };
+    assert_eq!(nic.netdev.as_deref(), Some("net0"));
+    assert_eq!(nic.mac.map(|mac| mac.to_string()).as_deref(), Some("52:54:00:00:00:07"));
+    assert!(ids(&run("-qmp unix:/q,server -nic none")).is_empty());
+    assert!(
+        refused("-nic tap,mac=1:2")
+            .ends_with("invalid syntax for ethernet address\nFor examples: ringyard run --help")
+    );
+}
+
+#[test]
+fn an_error_names_the_option_and_what_is_wrong() {
+    for (line, expected) in [
+        ("-netdev tap", "-netdev tap: Parameter 'id' is missing"),
+        ("-netdev user,id=u", "-netdev user,id=u: network backend 'user' is not compiled into this binary"),
+        ("-netdev tap,id=t -netdev tap,id=t", "-netdev tap,id=t: Duplicate ID 't'"),
+        ("-netdev tap,id=t,vnet_hdr=maybe", "Parameter 'vnet_hdr' expects 'on' or 'off'"),
+        ("-chardev socket,id=c,path=p,x=1", "Parameter 'x' is unexpected"),
+        ("-chardev socket,id=c,path=p -chardev socket,id=c,path=q", "Chardev with id 'c' already exists"),
+        ("-net user", "-net makes nics only"),
+        ("-nic hubport,hubid=0", "-nic needs a type that has a guest or a host behind it"),
+        ("-qmp tcp:1,server", "a monitor listens on a unix socket"),
+        ("-qmp unix:/q", "a monitor listens on a unix socket"),
+        ("-c /no/such/file", "/no/such/file: No such file or directory"),
+        ("--workers 0", "the number of workers must be in range [1, 64]"),
+        ("--workers 1 --cores 1", "cannot be used with"),
+        ("--cores 3-1", "is no list of cores"),
+        ("--cores 1,0-2", "core 1 is listed twice"),
+        ("--socket-mode 0999", "no permission bits"),
+        ("--frobnicate", "unexpected argument"),
+    ] {
+        let text = refused(line);
+        assert!(text.contains(expected), "{line}: {text}");
+    }
+}
+
+#[test]
+fn a_file_holds_the_same_objects_and_options_override_it() {
+    let file = TemporaryFile::new(
+        "whole",
+        r#"
+        qmp = ["unix:/q,server=on,wait=off"]
+        [[chardev]]
+        type = "socket"
+        id = "c0"
+        path = "/c"
+        server = true
+        [[netdev]]
+        type = "hubport"
+        id = "h0"
+        hubid = 0
+        netdev = "n0"
+        [[netdev]]
+        type = "vhost-user"
+        id = "n0"
+        chardev = "c0"
+        [[nic]]
+        netdev = "n0"
+        [switch]
+        cores = "0,2-3"
+        mode = "poll"
+        [sockets]
+        group = "kvm"
+        mode = "0660"
+        [log]
+        level = "debug"
+        "#,
+    );
+    let config = run(&format!("-c {} --mode adaptive -netdev tap,id=t0", file.0.display()));
+    assert_eq!(ids(&config), ["n0", "t0", "nic0", "h0"]);
+    assert_eq!(config.placement, Placement::Cores(vec![0, 2, 3]));
+    assert_eq!(config.mode, PollMode::Adaptive);
+    assert_eq!(config.sockets, SocketAccess { group: Some("kvm".into()), mode: 0o660 });
+    assert_eq!(config.log_level, LogLevel::Debug);
+}
+
+#[test]
+fn a_files_error_names_file_and_key() {
+    for (name, text, expected) in [
+        ("key", "speed = 1", ": Parameter 'speed' is unexpected"),
+        ("nested", "[switch]\nspeed = 1", ": Parameter 'switch.speed' is unexpected"),
+        (
+            "object",
+            "[[netdev]]\ntype='tap'\nid='t'\nx=1",
+            ": [[netdev]] number 1 ('t'): Parameter 'x' is unexpected",
+        ),
+        ("mode", "[switch]\nmode='fast'", ": Parameter 'mode' does not accept value 'fast'"),
+        ("monitor", "qmp = ['x']", ": qmp 'x': a monitor listens on a unix socket"),
+        ("syntax", "[switch\n", "line 1"),
+    ] {
+        let file = TemporaryFile::new(name, text);
+        let error = refused(&format!("-c {}", file.0.display()));
+        assert!(error.contains(&format!("{}", file.0.display())) && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for line in ["ringyard --version", "ringyard --help", "ringyard run --help", "ringyard help demo"] {
+        assert_eq!(parsed(line).expect_err(line).exit_code(), 0, "{line}");
+    }
+    let help = parsed("ringyard run --help").expect_err("it is help").to_string();
+    assert!(help.contains("Examples:") && help.contains("-netdev hubport,id=h0,hubid=0,netdev=n0"));
+}
+
+#[test]
+fn the_demo_takes_a_duration() {
+    let seconds = |line| match parsed(line) {
+        Ok(Invocation::Demo(demo)) => demo.seconds,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(seconds("ringyard demo"), 5);
+    assert_eq!(seconds("ringyard demo --seconds 2"), 2);
+    assert_eq!(parsed("ringyard demo --seconds 0").expect_err("too short").exit_code(), 2);
+}

@@ -1,0 +1,197 @@
+//! One client's QMP session, from greeting to last reply, as a machine without input or output of its own.
+//!
+//! The event loop feeds it what it read and pulls [`Output`]s: bytes to write, or a command to execute. While a command
+//! is under way nothing more comes out, and [`Session::wants_input`] tells the loop to stop reading; the answer goes
+//! through [`Session::reply`]. A client that leaves takes its session with it: capabilities and half a command are gone.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::json::{Parser, to_qmp_line};
+use crate::qapi::{ErrorClass, Form, QapiEnum, QapiError, Visitor};
+use crate::version::query_version;
+use crate::wire::Command;
+
+/// What the session asks of its event loop.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Bytes for the client, whole lines.
+    Reply(Vec<u8>),
+    /// A command to execute; [`Session::reply`] is owed, and there is no further output before it.
+    Request(Command),
+}
+
+/// The state of one client.
+#[derive(Debug)]
+pub struct Session {
+    parser: Parser,
+    stage: Stage,
+    /// The command under way, with the `id` it came with.
+    pending: Option<Option<Value>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Connected,
+    Negotiating,
+    Commands { oob: bool },
+}
+
+/// What a client can enable.
+#[derive(Clone, Copy, PartialEq)]
+enum Capability {
+    Oob,
+}
+
+impl QapiEnum for Capability {
+    const NAMES: &'static [(&'static str, Self)] = &[("oob", Capability::Oob)];
+}
+
+/// A request whose shape is right.
+struct Request {
+    name: String,
+    is_oob: bool,
+    arguments: Map<String, Value>,
+}
+
+impl Session {
+    /// A session whose first output is the greeting.
+    pub fn new() -> Self {
+        Session { parser: Parser::default(), stage: Stage::Connected, pending: None }
+    }
+
+    /// Takes bytes that came from the client.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.parser.feed(bytes);
+    }
+
+    /// False while fed bytes wait, for instance behind a command under way: read no more then, so that a client that
+    /// floods us fills its own socket and not our memory.
+    pub fn wants_input(&self) -> bool {
+        self.pending.is_none() && self.parser.is_drained()
+    }
+
+    /// The next thing to do; `None` while a command is under way, or when more bytes are needed.
+    pub fn next_output(&mut self) -> Option<Output> {
+        if self.stage == Stage::Connected {
+            self.stage = Stage::Negotiating;
+            let greeting = json!({"QMP": {"version": query_version(), "capabilities": ["oob"]}});
+            return Some(Output::Reply(to_qmp_line(&greeting)));
+        }
+        if self.pending.is_some() {
+            return None;
+        }
+        match self.parser.next()? {
+            Ok(input) => Some(self.dispatch(input)),
+            Err(desc) => Some(Output::Reply(reply_line(None, Err(QapiError::generic(desc))))),
+        }
+    }
+
+    /// Ends the command under way; the bytes of its reply.
+    pub fn reply(&mut self, result: Result<Value, QapiError>) -> Vec<u8> {
+        debug_assert!(self.pending.is_some(), "a reply answers the command under way");
+        reply_line(self.pending.take().flatten(), result)
+    }
+
+    /// An event's bytes; `None` as long as this client has not finished its negotiation. `timestamp` counts from the
+    /// Unix epoch.
+    pub fn event(&self, name: &str, data: Option<Value>, timestamp: Duration) -> Option<Vec<u8>> {
+        let Stage::Commands { .. } = self.stage else { return None };
+        let mut event = json!({
+            "timestamp": {"seconds": timestamp.as_secs(), "microseconds": timestamp.subsec_micros()},
+            "event": name,
+        });
+        if let Some(data) = data {
+            event["data"] = data;
+        }
+        Some(to_qmp_line(&event))
+    }
+
+    fn dispatch(&mut self, mut input: Value) -> Output {
+        let id = input.as_object_mut().and_then(|members| members.shift_remove("id"));
+        let request = self.request(input);
+        match request.and_then(|request| self.command(request)) {
+            Ok(Some(command)) => {
+                self.pending = Some(id);
+                Output::Request(command)
+            }
+            Ok(None) => Output::Reply(reply_line(id, Ok(json!({})))),
+            Err(error) => Output::Reply(reply_line(id, Err(error))),
+        }
+    }
+
+    /// Checks the shape of a request, member by member.
+    fn request(&self, input: Value) -> Result<Request, QapiError> {
+        let Value::Object(members) = input else {
+            return Err(QapiError::generic("QMP input must be a JSON object"));
+        };
+        let allows_oob = self.stage == Stage::Commands { oob: true };
+        let mut execute: Option<(String, String)> = None;
+        let mut arguments = Map::new();
+        for (member, value) in members {
+            let problem = match (member.as_str(), value) {
+                ("exec-oob", _) if !allows_oob => "is unexpected",
+                ("execute" | "exec-oob", Value::String(name)) => {
+                    let Some((other, _)) = execute.replace((member.clone(), name)) else { continue };
+                    return Err(bad_input(&member, &format!("clashes with '{other}'")));
+                }
+                ("execute" | "exec-oob", _) => "must be a string",
+                ("arguments", Value::Object(given)) => {
+                    arguments = given;
+                    continue;
+                }
+                ("arguments", _) => "must be an object",
+                _ => "is unexpected",
+            };
+            return Err(bad_input(&member, problem));
+        }
+        let (member, name) = execute.ok_or_else(|| QapiError::generic("QMP input lacks member 'execute'"))?;
+        Ok(Request { name, is_oob: member == "exec-oob", arguments })
+    }
+
+    /// The command to execute; `None` when that was done right here.
+    fn command(&mut self, request: Request) -> Result<Option<Command>, QapiError> {
+        let Request { name, is_oob, arguments } = request;
+        if let Stage::Commands { .. } = self.stage {
+            if is_oob && Command::exists(&name) {
+                return Err(QapiError::generic(format!("The command {name} does not support OOB")));
+            }
+            return Command::parse(&name, arguments).map(Some);
+        }
+        if name != "qmp_capabilities" {
+            let text = "Expecting capabilities negotiation with 'qmp_capabilities'";
+            return Err(QapiError { class: ErrorClass::CommandNotFound, desc: text.into() });
+        }
+        let mut visitor = Visitor::new(arguments, Form::Json);
+        let enable: Vec<Capability> = visitor.optional("enable")?.unwrap_or_default();
+        visitor.finish()?;
+        self.stage = Stage::Commands { oob: enable.contains(&Capability::Oob) };
+        Ok(None)
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Session::new()
+    }
+}
+
+fn bad_input(member: &str, problem: &str) -> QapiError {
+    QapiError::generic(format!("QMP input member '{member}' {problem}"))
+}
+
+fn reply_line(id: Option<Value>, result: Result<Value, QapiError>) -> Vec<u8> {
+    let mut reply = match result {
+        Ok(value) => json!({"return": value}),
+        Err(error) => json!({"error": error.to_value()}),
+    };
+    if let Some(id) = id {
+        reply["id"] = id;
+    }
+    to_qmp_line(&reply)
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,274 @@
+//! `chardev-add`: a unix socket on which, or to which, a front end connects.
+//!
+//! Over QMP the address comes in the older, wrapped form; on the command line and in a file the members lie flat. Both
+//! end as the same [`ChardevAdd`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
+
+/// The arguments of `chardev-add`, types checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChardevAdd {
+    /// A well-formed identifier.
+    pub id: String,
+    /// The backend; `socket` is the only one.
+    pub backend: SocketBackend,
+}
+
+/// The members of a `socket` backend with a unix address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketBackend {
+    /// The socket's path.
+    pub path: String,
+    /// Whether we listen.
+    pub server: bool,
+    /// Whether to wait for the first connection. We never do; it is an error only for a client.
+    pub wait: Option<bool>,
+    /// Seconds between attempts to connect; 0: none.
+    pub reconnect: Option<i64>,
+    /// The same in milliseconds.
+    pub reconnect_ms: Option<i64>,
+}
+
+/// A chardev that can be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChardevSpec {
+    /// A well-formed identifier.
+    pub id: String,
+    /// A path that fits into a socket address.
+    pub path: PathBuf,
+    /// Who connects to whom.
+    pub role: SocketRole,
+}
+
+/// Which end of the connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketRole {
+    /// We make the socket.
+    Server,
+    /// The other side makes it.
+    Client {
+        /// The pause between attempts, where one was asked for.
+        reconnect: Option<Duration>,
+    },
+}
+
+impl ChardevAdd {
+    /// Visits the arguments of the QMP command. Ends the visit.
+    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
+        let id: String = visitor.required("id")?;
+        let mut backend: Visitor = visitor.required("backend")?;
+        let BackendType::Socket = backend.required("type")?;
+        let mut data: Visitor = backend.required("data")?;
+        let mut addr: Visitor = data.required("addr")?;
+        let AddressType::Unix = addr.required("type")?;
+        let mut unix: Visitor = addr.required("data")?;
+        let path = unix.required("path")?;
+        unix.finish()?;
+        addr.finish()?;
+        let socket = SocketBackend::visit(&mut data, path, true)?;
+        data.finish()?;
+        backend.finish()?;
+        visitor.finish()?;
+        check_id(&id)?;
+        Ok(ChardevAdd { id, backend: socket })
+    }
+
+    /// Visits the flat form: `socket,id=c0,path=…,server=on,wait=off`. Ends the visit.
+    pub fn visit_flat(mut visitor: Visitor) -> Result<Self, QapiError> {
+        let BackendType::Socket = visitor.required("type")?;
+        let id: String = visitor.required("id")?;
+        let path = visitor.required("path")?;
+        let backend = SocketBackend::visit(&mut visitor, path, false)?;
+        visitor.finish()?;
+        check_id(&id)?;
+        Ok(ChardevAdd { id, backend })
+    }
+
+    /// Checks what the members say together. Whether the id is taken comes before this.
+    pub fn resolve(self) -> Result<ChardevSpec, QapiError> {
+        let ChardevAdd { id, backend } = self;
+        let resolved = backend.role().and_then(|role| Ok((role, unix_path(&backend.path)?)));
+        match resolved {
+            Ok((role, path)) => Ok(ChardevSpec { id, path, role }),
+            Err(error) => Err(QapiError::generic(format!("Failed to add chardev '{id}': {error}"))),
+        }
+    }
+}
+
+impl SocketBackend {
+    fn visit(visitor: &mut Visitor, path: String, server_by_default: bool) -> Result<Self, QapiError> {
+        Ok(SocketBackend {
+            path,
+            server: visitor.optional("server")?.unwrap_or(server_by_default),
+            wait: visitor.optional("wait")?,
+            reconnect: visitor.optional("reconnect")?,
+            reconnect_ms: visitor.optional("reconnect-ms")?,
+        })
+    }
+
+    fn role(&self) -> Result<SocketRole, QapiError> {
+        let pause = match (self.reconnect, self.reconnect_ms) {
+            (Some(_), Some(_)) => return refused("'reconnect' and 'reconnect-ms' are mutually exclusive"),
+            (Some(seconds), None) => Some(Duration::from_secs(limited("reconnect", seconds)?)),
+            (None, Some(ms)) => Some(Duration::from_millis(limited("reconnect-ms", ms)?)),
+            (None, None) => None,
+        };
+        let reconnect = pause.filter(|pause| !pause.is_zero());
+        if !self.server {
+            if self.wait.is_some() {
+                return refused("'wait' option is incompatible with socket in client connect mode");
+            }
+            return Ok(SocketRole::Client { reconnect });
+        }
+        match (reconnect, self.reconnect) {
+            (None, _) => Ok(SocketRole::Server),
+            (_, Some(_)) => refused("'reconnect' option is incompatible with socket in server listen mode"),
+            (_, None) => refused("'reconnect-ms' option is incompatible with socket in server listen mode"),
+        }
+    }
+}
+
+impl ChardevSpec {
+    /// What `query-chardev` shows as `filename`.
+    pub fn filename(&self, connected: bool) -> String {
+        let state = if connected { "" } else { "disconnected:" };
+        let server = if self.role == SocketRole::Server { ",server=on" } else { "" };
+        format!("{state}unix:{}{server}", self.path.display())
+    }
+}
+
+/// The schema says `int`; what makes sense fits into 32 bits without a sign.
+fn limited(name: &str, value: i64) -> Result<u64, QapiError> {
+    let value = u32::try_from(value).map(u64::from);
+    value.map_err(|_| QapiError::generic(format!("'{name}' must be in range [0, {}]", u32::MAX)))
+}
+
+/// A path that fits into a unix socket address.
+pub fn unix_path(path: &str) -> Result<PathBuf, QapiError> {
+    if path.is_empty() || path.contains('\0') {
+        return refused("UNIX socket path is empty or contains a NUL");
+    }
+    if path.len() > PATH_BYTES_MAX {
+        return Err(QapiError::generic(format!(
+            "UNIX socket path '{path}' is too long: it has {} bytes, at most {PATH_BYTES_MAX} are possible",
+            path.len()
+        )));
+    }
+    Ok(path.into())
+}
+
+fn refused<T>(text: &str) -> Result<T, QapiError> {
+    Err(QapiError::generic(text))
+}
+
+/// `sun_path` without its closing NUL.
+const PATH_BYTES_MAX: usize = 107;
+
+#[derive(Clone, Copy)]
+enum BackendType {
+    Socket,
+}
+
+impl QapiEnum for BackendType {
+    const NAMES: &'static [(&'static str, Self)] = &[("socket", BackendType::Socket)];
+}
+
+/// Only unix sockets pass file descriptors, and every chardev here is for a front end that must.
+#[derive(Clone, Copy)]
+enum AddressType {
+    Unix,
+}
+
+impl QapiEnum for AddressType {
+    const NAMES: &'static [(&'static str, Self)] = &[("unix", AddressType::Unix)];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qapi::{Flags, Form, parse_keyval};
+    use serde_json::{Value, json};
+
+    fn wrapped(data: Value) -> Result<ChardevSpec, String> {
+        let arguments = json!({"id": "c0", "backend": {"type": "socket", "data": data}});
+        let Value::Object(members) = arguments else { unreachable!("it is an object") };
+        let add = ChardevAdd::visit(Visitor::new(members, Form::Json));
+        add.and_then(ChardevAdd::resolve).map_err(|error| error.desc)
+    }
+
+    fn flat(options: &str) -> Result<ChardevSpec, String> {
+        let members = parse_keyval(options, "type", Flags::Accepted).expect(options);
+        let add = ChardevAdd::visit_flat(Visitor::new(members, Form::Keyval));
+        add.and_then(ChardevAdd::resolve).map_err(|error| error.desc)
+    }
+
+    fn spec(role: SocketRole) -> Result<ChardevSpec, String> {
+        Ok(ChardevSpec { id: "c0".into(), path: "/p".into(), role })
+    }
+
+    fn failed<T>(why: &str) -> Result<T, String> {
+        Err(format!("Failed to add chardev 'c0': {why}"))
+    }
+
+    #[test]
+    fn both_forms_give_the_same_spec() {
+        let addr = json!({"type": "unix", "data": {"path": "/p"}});
+        assert_eq!(wrapped(json!({"addr": addr})), spec(SocketRole::Server));
+        assert_eq!(flat("socket,id=c0,path=/p,server=on,wait=off"), spec(SocketRole::Server));
+        assert_eq!(flat("socket,id=c0,path=/p,server,nowait"), spec(SocketRole::Server));
+        let client = |milliseconds| SocketRole::Client { reconnect: milliseconds };
+        let data = json!({"addr": addr, "server": false, "reconnect": 2});
+        assert_eq!(wrapped(data), spec(client(Some(Duration::from_secs(2)))));
+        assert_eq!(
+            flat("socket,id=c0,path=/p,reconnect-ms=50"),
+            spec(client(Some(Duration::from_millis(50))))
+        );
+        assert_eq!(flat("socket,id=c0,path=/p,reconnect=0"), spec(client(None)));
+    }
+
+    #[test]
+    fn options_of_the_other_role_are_refused() {
+        let server = "option is incompatible with socket in server listen mode";
+        let options = "socket,id=c0,path=/p,server=on";
+        assert_eq!(flat(&format!("{options},reconnect=1")), failed(&format!("'reconnect' {server}")));
+        assert_eq!(flat(&format!("{options},reconnect-ms=1")), failed(&format!("'reconnect-ms' {server}")));
+        let client = "'wait' option is incompatible with socket in client connect mode";
+        assert_eq!(flat("socket,id=c0,path=/p,wait=off"), failed(client));
+        let range = "'reconnect' must be in range [0, 4294967295]";
+        assert_eq!(flat("socket,id=c0,path=/p,reconnect=-1"), failed(range));
+        let both = "'reconnect' and 'reconnect-ms' are mutually exclusive";
+        assert_eq!(flat("socket,id=c0,path=/p,reconnect=1,reconnect-ms=1"), failed(both));
+    }
+
+    #[test]
+    fn a_members_place_is_named_in_full() {
+        let missing = "Parameter 'backend.data.addr' is missing";
+        assert_eq!(wrapped(json!({})), Err(missing.into()));
+        let addr = json!({"type": "unix", "data": {"path": "/p", "foo": 1}});
+        let unexpected = "Parameter 'backend.data.addr.data.foo' is unexpected";
+        assert_eq!(wrapped(json!({"addr": addr})), Err(unexpected.into()));
+        let inet = json!({"type": "inet", "data": {}});
+        let refused = "Parameter 'type' does not accept value 'inet'";
+        assert_eq!(wrapped(json!({"addr": inet})), Err(refused.into()));
+        assert_eq!(flat("pty,id=c0"), Err("Parameter 'type' does not accept value 'pty'".into()));
+    }
+
+    #[test]
+    fn a_path_must_fit_into_an_address() {
+        assert!(unix_path(&"x".repeat(107)).is_ok());
+        assert!(unix_path(&"x".repeat(108)).is_err());
+        assert!(unix_path("").is_err() && unix_path("a\0b").is_err());
+    }
+
+    #[test]
+    fn the_filename_tells_role_and_state() {
+        let server = flat("socket,id=c0,path=/p,server=on").expect("it is valid");
+        assert_eq!(server.filename(false), "disconnected:unix:/p,server=on");
+        assert_eq!(server.filename(true), "unix:/p,server=on");
+        let client = flat("socket,id=c0,path=/p").expect("it is valid");
+        assert_eq!(client.filename(true), "unix:/p");
+    }
+}

@@ -1,0 +1,26 @@
+//! One struct for each object of the schema, with the schema's member names, and what each resolves to.
+//!
+//! `visit` checks types and unknown members, in QEMU's order; `resolve` checks what the object itself can tell and
+//! yields a spec that cannot hold nonsense. What needs the model (is the id taken, does the chardev exist) comes between.
+
+mod chardev;
+mod command;
+mod fd;
+mod hubport;
+mod mac;
+mod netdev;
+mod nic;
+mod rx_filter;
+mod tap;
+mod vhost_user;
+
+pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, SocketRole, unix_path};
+pub use command::{Command, SetLink};
+pub use fd::{FdRef, check_fd_name};
+pub use hubport::Hubport;
+pub use mac::MacAddress;
+pub use netdev::{Netdev, NetdevAdd, NetdevKind, NetdevSpec};
+pub use nic::{Nic, NicSpec};
+pub use rx_filter::{RxFilter, RxState, TABLE_SLOTS, VlanId, XSetRxFilter};
+pub use tap::{Script, Tap, TapSource, TapSpec, VnetHdr};
+pub use vhost_user::{VhostUser, VhostUserSpec};

@@ -1,0 +1,105 @@
+//! `nic`: the guest's side of a netdev: its name, its MAC address, its receive filter.
+
+use serde::Serialize;
+
+use super::MacAddress;
+use crate::qapi::{QapiError, Visitor};
+
+/// The members of a `nic` netdev, as given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Nic {
+    /// The netdev that the guest is attached to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netdev: Option<String>,
+    /// The guest's MAC address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macaddr: Option<String>,
+    /// The device model; only `virtio`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The PCI address, kept and shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addr: Option<String>,
+    /// The number of interrupt vectors, kept and shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<u32>,
+}
+
+/// A `nic` that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NicSpec {
+    /// The netdev that it stands on; whether it exists and is free is for the model to say.
+    pub netdev: Option<String>,
+    /// Its main MAC, a unicast address; without one the model gives it the next free default.
+    pub mac: Option<MacAddress>,
+}
+
+impl Nic {
+    pub(crate) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
+        Ok(Nic {
+            netdev: visitor.optional("netdev")?,
+            macaddr: visitor.optional("macaddr")?,
+            model: visitor.optional("model")?,
+            addr: visitor.optional("addr")?,
+            vectors: visitor.optional("vectors")?,
+        })
+    }
+
+    pub(super) fn resolve(&self) -> Result<NicSpec, QapiError> {
+        if let Some(model) = self.model.as_deref().filter(|model| *model != "virtio") {
+            let text = format!("model '{model}' is not available: every nic of ringyard is 'virtio'");
+            return Err(QapiError::generic(text));
+        }
+        let mac = self.macaddr.as_deref().map(MacAddress::of_nic).transpose()?;
+        if let Some(addr) = self.addr.as_deref().filter(|addr| !is_pci_address(addr)) {
+            return Err(QapiError::generic(format!("Invalid PCI device address {addr} for device nic")));
+        }
+        if let Some(vectors @ 0x800_0000..) = self.vectors {
+            return Err(QapiError::generic(format!("invalid # of vectors: {vectors}")));
+        }
+        Ok(NicSpec { netdev: self.netdev.clone(), mac })
+    }
+}
+
+/// `[[domain:]bus:]slot[.function]`, all hexadecimal.
+fn is_pci_address(text: &str) -> bool {
+    let up_to = |part: &str, max| u32::from_str_radix(part, 16).is_ok_and(|number| number <= max);
+    let (path, function) = text.split_once('.').unwrap_or((text, "0"));
+    let mut parts = path.rsplit(':');
+    let slot = parts.next().is_some_and(|slot| up_to(slot, 0x1F));
+    let bus = parts.next().is_none_or(|bus| up_to(bus, 0xFF));
+    let domain = parts.next().is_none_or(|domain| up_to(domain, 0xFFFF));
+    slot && bus && domain && parts.next().is_none() && up_to(function, 7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(nic: Nic) -> String {
+        nic.resolve().expect_err("the test's nic is wrong").desc
+    }
+
+    #[test]
+    fn a_nic_is_virtio_or_refused() {
+        let virtio = Nic { model: Some("virtio".into()), ..Nic::default() };
+        assert_eq!(virtio.resolve(), Ok(NicSpec { netdev: None, mac: None }));
+        let e1000 = Nic { model: Some("e1000".into()), ..Nic::default() };
+        assert_eq!(refused(e1000), "model 'e1000' is not available: every nic of ringyard is 'virtio'");
+    }
+
+    #[test]
+    fn addr_and_vectors_are_checked() {
+        for good in ["4", "1f.7", "00:04.0", "0000:ff:1f"] {
+            assert!(is_pci_address(good), "{good}");
+        }
+        for bad in ["", "20", "4.8", "100:4", "0:0:0:4", "x"] {
+            let error = refused(Nic { addr: Some(bad.into()), ..Nic::default() });
+            assert_eq!(error, format!("Invalid PCI device address {bad} for device nic"));
+        }
+        let most = Nic { vectors: Some(0x7FF_FFFF), ..Nic::default() };
+        assert!(most.resolve().is_ok());
+        let more = Nic { vectors: Some(0x800_0000), ..Nic::default() };
+        assert_eq!(refused(more), "invalid # of vectors: 134217728");
+    }
+}

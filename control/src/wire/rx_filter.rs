@@ -1,0 +1,295 @@
+//! A nic's receive filter as `query-rx-filter` shows it and `x-set-rx-filter` changes it.
+//!
+//! The state lives in the model; what is here is the value and the rule by which a change turns one into the next.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::MacAddress;
+use crate::qapi::{FromQapi, Place, QapiEnum, QapiError, Visitor};
+
+/// Addresses that the unicast and the multicast table hold together.
+pub const TABLE_SLOTS: usize = 64;
+
+/// Which frames of a kind pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RxState {
+    /// Those in the table.
+    Normal,
+    /// None.
+    None,
+    /// All.
+    All,
+}
+
+impl QapiEnum for RxState {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("normal", RxState::Normal), ("none", RxState::None), ("all", RxState::All)];
+}
+
+impl RxState {
+    fn name(self) -> &'static str {
+        match self {
+            RxState::Normal => "normal",
+            RxState::None => "none",
+            RxState::All => "all",
+        }
+    }
+}
+
+/// A VLAN's number, 0 to 4095.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VlanId(pub u16);
+
+impl FromQapi for VlanId {
+    fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
+        match u16::try_from(i64::from_qapi(value, place)?) {
+            Ok(id @ 0..=4095) => Ok(VlanId(id)),
+            _ => Err(place.expects("a VLAN id from 0 to 4095")),
+        }
+    }
+}
+
+/// A receive filter: `RxFilterInfo` without the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RxFilter {
+    /// Every frame passes.
+    pub promiscuous: bool,
+    /// Which multicast frames pass.
+    pub multicast: RxState,
+    /// Which unicast frames pass.
+    pub unicast: RxState,
+    /// Which tagged frames pass.
+    pub vlan: RxState,
+    /// Whether broadcast frames pass.
+    pub broadcast_allowed: bool,
+    /// The multicast table was too long: all multicast frames pass.
+    pub multicast_overflow: bool,
+    /// The unicast table was too long: all unicast frames pass.
+    pub unicast_overflow: bool,
+    /// The nic's own address.
+    pub main_mac: MacAddress,
+    /// The VLANs that pass where `vlan` is `normal`.
+    pub vlan_table: BTreeSet<VlanId>,
+    /// Unicast addresses, in the order given.
+    pub unicast_table: Vec<MacAddress>,
+    /// Multicast addresses, in the order given.
+    pub multicast_table: Vec<MacAddress>,
+}
+
+impl RxFilter {
+    /// The filter of a nic about which nothing is known but its address.
+    pub fn new(main_mac: MacAddress) -> Self {
+        RxFilter {
+            promiscuous: false,
+            multicast: RxState::All,
+            unicast: RxState::Normal,
+            vlan: RxState::All,
+            broadcast_allowed: true,
+            multicast_overflow: false,
+            unicast_overflow: false,
+            main_mac,
+            vlan_table: BTreeSet::new(),
+            unicast_table: Vec::new(),
+            multicast_table: Vec::new(),
+        }
+    }
+
+    /// The `RxFilterInfo` of the nic `name`: VLANs highest first (all 4096 where none is filtered), addresses last first.
+    pub fn to_info(&self, name: &str) -> Value {
+        let addresses =
+            |table: &[MacAddress]| -> Vec<String> { table.iter().rev().map(MacAddress::to_string).collect() };
+        let vlans: Vec<u16> = match self.vlan {
+            RxState::All => (0..4096).rev().collect(),
+            RxState::None => Vec::new(),
+            RxState::Normal => self.vlan_table.iter().rev().map(|id| id.0).collect(),
+        };
+        json!({
+            "name": name,
+            "promiscuous": self.promiscuous,
+            "multicast": self.multicast.name(),
+            "unicast": self.unicast.name(),
+            "vlan": self.vlan.name(),
+            "broadcast-allowed": self.broadcast_allowed,
+            "multicast-overflow": self.multicast_overflow,
+            "unicast-overflow": self.unicast_overflow,
+            "main-mac": self.main_mac.to_string(),
+            "vlan-table": vlans,
+            "unicast-table": addresses(&self.unicast_table),
+            "multicast-table": addresses(&self.multicast_table),
+        })
+    }
+
+    /// Gives the slots to the unicast table first; a table that does not fit is emptied and marked.
+    fn fit_tables(&mut self) {
+        if self.unicast_table.len() > TABLE_SLOTS {
+            self.unicast_table.clear();
+            self.unicast_overflow = true;
+        }
+        if self.multicast_table.len() > TABLE_SLOTS - self.unicast_table.len() {
+            self.multicast_table.clear();
+            self.multicast_overflow = true;
+        }
+    }
+}
+
+/// The arguments of `x-set-rx-filter`: a nic's name and the members of its filter that change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XSetRxFilter {
+    /// The nic.
+    pub name: String,
+    promiscuous: Option<bool>,
+    multicast: Option<RxState>,
+    unicast: Option<RxState>,
+    vlan: Option<RxState>,
+    broadcast_allowed: Option<bool>,
+    multicast_overflow: Option<bool>,
+    unicast_overflow: Option<bool>,
+    main_mac: Option<MacAddress>,
+    vlan_table: Option<BTreeSet<VlanId>>,
+    unicast_table: Option<Vec<MacAddress>>,
+    multicast_table: Option<Vec<MacAddress>>,
+}
+
+impl XSetRxFilter {
+    /// Visits the command's arguments. Ends the visit.
+    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
+        let change = XSetRxFilter {
+            name: visitor.required("name")?,
+            promiscuous: visitor.optional("promiscuous")?,
+            multicast: visitor.optional("multicast")?,
+            unicast: visitor.optional("unicast")?,
+            vlan: visitor.optional("vlan")?,
+            broadcast_allowed: visitor.optional("broadcast-allowed")?,
+            multicast_overflow: visitor.optional("multicast-overflow")?,
+            unicast_overflow: visitor.optional("unicast-overflow")?,
+            main_mac: visitor.optional("main-mac")?,
+            vlan_table: visitor.optional::<Vec<VlanId>>("vlan-table")?.map(BTreeSet::from_iter),
+            unicast_table: visitor.optional("unicast-table")?,
+            multicast_table: visitor.optional("multicast-table")?,
+        };
+        visitor.finish()?;
+        change.main_mac.map(MacAddress::check_unicast).transpose()?;
+        Ok(change)
+    }
+
+    /// The filter that `current` becomes. A VLAN table that comes without `vlan` switches VLAN filtering on: to `normal`,
+    /// or to `none` when it is empty.
+    pub fn apply(self, current: &RxFilter) -> RxFilter {
+        let implied =
+            |table: &BTreeSet<VlanId>| if table.is_empty() { RxState::None } else { RxState::Normal };
+        let vlan = self.vlan.or_else(|| self.vlan_table.as_ref().map(implied));
+        let mut next = RxFilter {
+            promiscuous: self.promiscuous.unwrap_or(current.promiscuous),
+            multicast: self.multicast.unwrap_or(current.multicast),
+            unicast: self.unicast.unwrap_or(current.unicast),
+            vlan: vlan.unwrap_or(current.vlan),
+            broadcast_allowed: self.broadcast_allowed.unwrap_or(current.broadcast_allowed),
+            main_mac: self.main_mac.unwrap_or(current.main_mac),
+            vlan_table: self.vlan_table.unwrap_or_else(|| current.vlan_table.clone()),
+            ..current.clone()
+        };
+        // As with the driver's own command, a new table starts without overflow.
+        let kept = current.unicast_overflow && self.unicast_table.is_none();
+        next.unicast_overflow = self.unicast_overflow.unwrap_or(kept);
+        let kept = current.multicast_overflow && self.multicast_table.is_none();
+        next.multicast_overflow = self.multicast_overflow.unwrap_or(kept);
+        next.unicast_table = self.unicast_table.unwrap_or(next.unicast_table);
+        next.multicast_table = self.multicast_table.unwrap_or(next.multicast_table);
+        next.fit_tables();
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qapi::Form;
+
+    const MAIN: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
+
+    fn visited(arguments: Value) -> Result<XSetRxFilter, String> {
+        let Value::Object(members) = arguments else { panic!("the test needs an object") };
+        XSetRxFilter::visit(Visitor::new(members, Form::Json)).map_err(|error| error.desc)
+    }
+
+    fn table(length: usize) -> Vec<String> {
+        (0..length).map(|last| format!("52:54:00:00:01:{last:02x}")).collect()
+    }
+
+    fn applied(arguments: Value, current: &RxFilter) -> RxFilter {
+        visited(arguments).expect("it is valid").apply(current)
+    }
+
+    #[test]
+    fn what_is_shown_can_be_set_again() {
+        let shown = json!({
+            "name": "n", "promiscuous": true, "multicast": "none", "unicast": "all", "vlan": "normal",
+            "broadcast-allowed": false, "multicast-overflow": false, "unicast-overflow": true,
+            "main-mac": "52:54:00:aa:bb:cc", "vlan-table": [4, 0],
+            "unicast-table": ["52:54:00:00:00:02"], "multicast-table": ["01:00:5e:00:00:01"],
+        });
+        assert_eq!(applied(shown.clone(), &RxFilter::new(MAIN)).to_info("n"), shown);
+    }
+
+    #[test]
+    fn members_that_are_not_given_stay() {
+        let current = RxFilter::new(MAIN);
+        assert_eq!(applied(json!({"name": "n"}), &current), current);
+    }
+
+    #[test]
+    fn tables_are_shown_last_first() {
+        let filter = applied(json!({"name": "n", "unicast-table": table(2)}), &RxFilter::new(MAIN));
+        assert_eq!(filter.to_info("n")["unicast-table"], json!(["52:54:00:00:01:01", "52:54:00:00:01:00"]));
+        assert_eq!(filter.to_info("n")["vlan-table"].as_array().map(Vec::len), Some(4096));
+    }
+
+    #[test]
+    fn the_tables_share_64_slots() {
+        let overflow = |unicast: usize, multicast: usize| {
+            let both =
+                json!({"name": "n", "unicast-table": table(unicast), "multicast-table": table(multicast)});
+            let filter = applied(both, &RxFilter::new(MAIN));
+            let stored = (filter.unicast_table.len(), filter.multicast_table.len());
+            (filter.unicast_overflow, filter.multicast_overflow, stored)
+        };
+        assert_eq!(overflow(64, 0), (false, false, (64, 0)));
+        assert_eq!(overflow(40, 24), (false, false, (40, 24)));
+        assert_eq!(overflow(40, 25), (false, true, (40, 0)));
+        assert_eq!(overflow(65, 64), (true, false, (0, 64)));
+        assert_eq!(overflow(65, 65), (true, true, (0, 0)));
+    }
+
+    #[test]
+    fn a_table_that_fits_ends_an_overflow() {
+        let over = applied(json!({"name": "n", "multicast-table": table(65)}), &RxFilter::new(MAIN));
+        assert!(over.multicast_overflow);
+        assert!(applied(json!({"name": "n", "unicast-table": table(1)}), &over).multicast_overflow);
+        assert!(!applied(json!({"name": "n", "multicast-table": table(1)}), &over).multicast_overflow);
+    }
+
+    #[test]
+    fn a_vlan_table_switches_filtering_on() {
+        let current = RxFilter::new(MAIN);
+        let vlan = |arguments| applied(arguments, &current).vlan;
+        assert_eq!(vlan(json!({"name": "n", "vlan-table": [4]})), RxState::Normal);
+        assert_eq!(vlan(json!({"name": "n", "vlan-table": []})), RxState::None);
+        assert_eq!(vlan(json!({"name": "n", "vlan-table": [4], "vlan": "all"})), RxState::All);
+    }
+
+    #[test]
+    fn addresses_and_vlans_are_checked() {
+        let refused = |arguments| visited(arguments).expect_err("the test's arguments are wrong");
+        let vlan = "Parameter 'vlan-table[1]' expects a VLAN id from 0 to 4095";
+        assert_eq!(refused(json!({"name": "n", "vlan-table": [4095, 4096]})), vlan);
+        assert_eq!(refused(json!({"name": "n", "vlan-table": [0, -1]})), vlan);
+        let mac = "Parameter 'unicast-table[0]' expects a MAC address such as 52:54:00:12:34:56";
+        assert_eq!(refused(json!({"name": "n", "unicast-table": ["7"]})), mac);
+        let multicast = "NIC cannot have multicast MAC address (odd 1st byte)";
+        assert_eq!(refused(json!({"name": "n", "main-mac": "01:00:00:00:00:00"})), multicast);
+        assert_eq!(refused(json!({})), "Parameter 'name' is missing");
+        assert_eq!(refused(json!({"name": "n", "x": 1})), "Parameter 'x' is unexpected");
+    }
+}

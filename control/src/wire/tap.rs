@@ -1,0 +1,243 @@
+//! `tap`: a network interface of the host, or descriptors of one.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::FdRef;
+use crate::qapi::{QapiError, Size, Visitor};
+
+/// The members of a `tap` netdev, as given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Tap {
+    /// The interface's name, or a pattern such as `tap%d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// An open descriptor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fd: Option<String>,
+    /// Open descriptors of the queues, between colons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fds: Option<String>,
+    /// Run when the interface is up; `no` or nothing: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// Run before the interface goes; `no` or nothing: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub downscript: Option<String>,
+    /// The helper's bridge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub br: Option<String>,
+    /// A program that opens the tap for us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
+    /// The kernel's limit of bytes under way; 0: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sndbuf: Option<u64>,
+    /// Whether frames carry a virtio-net header.
+    #[serde(rename = "vnet_hdr", skip_serializing_if = "Option::is_none")]
+    pub vnet_hdr: Option<bool>,
+    /// Whether the kernel's vhost-net moves the frames; only `false` here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<bool>,
+    /// A descriptor of vhost-net.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostfd: Option<String>,
+    /// Descriptors of vhost-net, between colons.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostfds: Option<String>,
+    /// The same as `vhost`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostforce: Option<bool>,
+    /// Queue pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+    /// How long vhost-net polls; without effect here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_us: Option<u32>,
+}
+
+/// A `tap` that can be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapSpec {
+    /// Where the descriptors come from.
+    pub source: TapSource,
+    /// For TUNSETSNDBUF; `i32::MAX`, which is also the default, means no limit.
+    pub sndbuf_bytes: i32,
+}
+
+/// Where a tap's descriptors come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TapSource {
+    /// `/dev/net/tun`, opened by us.
+    Name {
+        /// At most 15 bytes; the kernel's `tap%d` without one.
+        ifname: Option<String>,
+        /// Run with the name once the interface exists.
+        script: Script,
+        /// Run with the name before it goes.
+        downscript: Script,
+        /// Queue pairs, 1 to 256.
+        queues: u16,
+        /// Whether to ask for the virtio-net header.
+        vnet_hdr: VnetHdr,
+    },
+    /// One descriptor, whose interface is asked whether it has the header.
+    Fd(FdRef),
+    /// One descriptor a queue pair, at least one.
+    Fds(Vec<FdRef>),
+}
+
+/// A script around an interface's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// None.
+    Off,
+    /// Nothing was said: this one, if it is installed.
+    Default(PathBuf),
+    /// This one; it is an error if it is missing or fails.
+    Run(PathBuf),
+}
+
+/// Whether a tap's frames carry a virtio-net header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VnetHdr {
+    /// Nothing was said: yes, where the kernel can.
+    IfSupported,
+    /// Yes, or it is an error.
+    Required,
+    /// No.
+    Off,
+}
+
+impl Tap {
+    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
+        Ok(Tap {
+            ifname: visitor.optional("ifname")?,
+            fd: visitor.optional("fd")?,
+            fds: visitor.optional("fds")?,
+            script: visitor.optional("script")?,
+            downscript: visitor.optional("downscript")?,
+            br: visitor.optional("br")?,
+            helper: visitor.optional("helper")?,
+            sndbuf: visitor.optional("sndbuf")?.map(|Size(bytes)| bytes),
+            vnet_hdr: visitor.optional("vnet_hdr")?,
+            vhost: visitor.optional("vhost")?,
+            vhostfd: visitor.optional("vhostfd")?,
+            vhostfds: visitor.optional("vhostfds")?,
+            vhostforce: visitor.optional("vhostforce")?,
+            queues: visitor.optional("queues")?,
+            poll_us: visitor.optional("poll-us")?,
+        })
+    }
+
+    pub(super) fn resolve(&self) -> Result<TapSpec, QapiError> {
+        let source = self.source()?;
+        self.refuse_vhost()?;
+        let sndbuf = self.sndbuf.filter(|bytes| *bytes != 0);
+        let sndbuf_bytes = sndbuf.map_or(i32::MAX, |bytes| i32::try_from(bytes).unwrap_or(i32::MAX));
+        Ok(TapSpec { source, sndbuf_bytes })
+    }
+
+    fn source(&self) -> Result<TapSource, QapiError> {
+        let named = self.ifname.is_some() || self.script.is_some() || self.downscript.is_some();
+        let shaped = named || self.vnet_hdr.is_some() || self.queues.is_some();
+        let (fds, helper) = (self.fds.is_some(), self.helper.is_some());
+        let (vhostfd, vhostfds) = (self.vhostfd.is_some(), self.vhostfds.is_some());
+        if let Some(fd) = &self.fd {
+            if shaped || helper || fds || vhostfds {
+                return refused(INVALID_WITH_FD);
+            }
+            return FdRef::parse(fd).map(TapSource::Fd);
+        }
+        if let Some(fds) = &self.fds {
+            if shaped || helper || vhostfd {
+                return refused(INVALID_WITH_FDS);
+            }
+            let fds: Vec<FdRef> = fds.split(':').map(FdRef::parse).collect::<Result<_, _>>()?;
+            if self.vhostfds.as_ref().is_some_and(|vhostfds| vhostfds.split(':').count() != fds.len()) {
+                return refused("The number of fds passed does not match the number of vhostfds passed");
+            }
+            return Ok(TapSource::Fds(fds));
+        }
+        if helper {
+            let invalid = shaped || vhostfds;
+            return refused(if invalid { INVALID_WITH_HELPER } else { NO_HELPER });
+        }
+        if vhostfds {
+            return refused("vhostfds= is invalid if fds= wasn't specified");
+        }
+        self.named_source()
+    }
+
+    fn named_source(&self) -> Result<TapSource, QapiError> {
+        let queues = match self.queues.unwrap_or(1) {
+            0 => return refused("queues must be greater than zero"),
+            queues => u16::try_from(queues).ok().filter(|queues| *queues <= QUEUES_MAX),
+        };
+        let too_many = || QapiError::generic(format!("queues must not be greater than {QUEUES_MAX}"));
+        let ifname = self.ifname.clone().filter(|name| !name.is_empty());
+        if let Some(name) = ifname.as_deref().filter(|name| !is_interface_name(name)) {
+            let text =
+                format!("'{name}' is no interface name: at most 15 bytes, without '/', ':' and spaces");
+            return refused(&text);
+        }
+        Ok(TapSource::Name {
+            ifname,
+            script: script(self.script.as_deref(), "/etc/qemu-ifup"),
+            downscript: script(self.downscript.as_deref(), "/etc/qemu-ifdown"),
+            queues: queues.ok_or_else(too_many)?,
+            vnet_hdr: match self.vnet_hdr {
+                None => VnetHdr::IfSupported,
+                Some(true) => VnetHdr::Required,
+                Some(false) => VnetHdr::Off,
+            },
+        })
+    }
+
+    fn refuse_vhost(&self) -> Result<(), QapiError> {
+        let fds = self.vhostfd.is_some() || self.vhostfds.is_some();
+        match self.vhost {
+            Some(false) if fds => refused("vhostfd(s)= is not valid without vhost"),
+            Some(false) => Ok(()),
+            Some(true) => refused(NO_VHOST),
+            None if fds || self.vhostforce == Some(true) => refused(NO_VHOST),
+            None => Ok(()),
+        }
+    }
+}
+
+fn script(given: Option<&str>, default: &str) -> Script {
+    match given {
+        None => Script::Default(default.into()),
+        Some("" | "no") => Script::Off,
+        Some(path) => Script::Run(path.into()),
+    }
+}
+
+/// What the kernel accepts as the name of an interface.
+fn is_interface_name(name: &str) -> bool {
+    let valid = |byte: u8| byte != b'/' && byte != b':' && byte != 0 && !byte.is_ascii_whitespace();
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(valid)
+}
+
+fn refused<T>(text: &str) -> Result<T, QapiError> {
+    Err(QapiError::generic(text))
+}
+
+/// The kernel's limit for one interface.
+const QUEUES_MAX: u16 = 256;
+
+const INVALID_WITH_FD: &str =
+    "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds= are invalid with fd=";
+const INVALID_WITH_FDS: &str =
+    "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid with fds=";
+const INVALID_WITH_HELPER: &str =
+    "ifname=, script=, downscript=, vnet_hdr=, queues=, and vhostfds= are invalid with helper=";
+const NO_HELPER: &str = "helper= is not supported: make the tap beforehand and give its ifname= or fd=";
+const NO_VHOST: &str = "vhost=on is not available: ringyard forwards the frames itself, the kernel's vhost-net has no part in it";
+
+#[cfg(test)]
+#[path = "tap_tests.rs"]
+mod tests;

@@ -1,0 +1,44 @@
+//! `vhost-user`: the guest behind a socket chardev, whose rings we serve.
+
+use serde::Serialize;
+
+use crate::qapi::{QapiError, Visitor};
+
+/// The members of a `vhost-user` netdev, as given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VhostUser {
+    /// The id of a socket chardev.
+    pub chardev: String,
+    /// Accepted without effect: there is no other way than vhost here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhostforce: Option<bool>,
+    /// Queue pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queues: Option<i64>,
+}
+
+/// A `vhost-user` netdev that can be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostUserSpec {
+    /// The id of a chardev; whether it exists and is free is for the model to say.
+    pub chardev: String,
+    /// Queue pairs, 1 to 1024.
+    pub queues: u16,
+}
+
+impl VhostUser {
+    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
+        Ok(VhostUser {
+            chardev: visitor.required("chardev")?,
+            vhostforce: visitor.optional("vhostforce")?,
+            queues: visitor.optional("queues")?,
+        })
+    }
+
+    pub(super) fn resolve(&self) -> Result<VhostUserSpec, QapiError> {
+        match u16::try_from(self.queues.unwrap_or(1)) {
+            Ok(queues @ 1..=1024) => Ok(VhostUserSpec { chardev: self.chardev.clone(), queues }),
+            _ => Err(QapiError::generic("vhost-user number of queues must be in range [1, 1024]")),
+        }
+    }
+}
