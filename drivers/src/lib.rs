@@ -1,1 +1,6 @@
 //! One driver a netdev type, each behind the two traits of the data plane.
+//!
+//! Opening a port may block, so it happens on threads beside control; a port whose peer comes and goes says so over its
+//! [`line::Line`] and never touches the switch itself.
+
+pub mod line;
