@@ -134,3 +134,6 @@ impl RingState {
         self.signalled = self.next_used;
     }
 }
+
+#[cfg(test)]
+mod tests;
