@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use server::Server;
+pub use server::Server;
 
 /// Who connects to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

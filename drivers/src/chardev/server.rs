@@ -18,8 +18,8 @@ use rustix::net::{
 
 use super::{OpenError, SocketAccess, connect_to, wait};
 
-/// A listener and its file.
-pub(super) struct Server {
+/// A listener and its file, which is removed when this is dropped, if it is still ours.
+pub struct Server {
     listener: OwnedFd,
     path: PathBuf,
     /// Device and inode of the file.
@@ -27,8 +27,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Listens at `path`.
-    pub(super) fn bind(path: &Path, access: &SocketAccess) -> Result<Server, OpenError> {
+    /// Listens at `path`, non-blocking.
+    pub fn bind(path: &Path, access: &SocketAccess) -> Result<Server, OpenError> {
         let fail = |error| OpenError::new(format!("Failed to bind socket to {}", path.display()), error);
         if path.as_os_str().len() > PATH_MAX {
             return Err(fail(Errno::NAMETOOLONG));
@@ -70,6 +70,13 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+impl AsFd for Server {
+    /// The listening socket.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 
