@@ -138,6 +138,13 @@ impl SocketChardev {
         &self.path
     }
 
+    /// Makes room for another socket at a server's path at once, though a port's thread may still be ending.
+    pub fn remove_file(&self) {
+        if let Origin::Server(server) = &self.origin {
+            server.remove_file();
+        }
+    }
+
     /// Makes the calling port the user; waits until the one before has gone.
     pub(crate) fn occupy(&self) -> MutexGuard<'_, ()> {
         lock(&self.user)

@@ -48,6 +48,13 @@ impl Server {
         Ok(Server { listener, path, file: identity(&file) })
     }
 
+    /// Removes the socket file, if it is still ours: while we listen, no other file can have its number.
+    pub(super) fn remove_file(&self) {
+        if rustix::fs::lstat(&self.path).is_ok_and(|now| identity(&now) == self.file) {
+            let _ = rustix::fs::unlink(&self.path);
+        }
+    }
+
     /// The next connection; `None` when `stop` became readable before.
     pub(super) fn accept(&self, stop: BorrowedFd<'_>) -> Option<UnixStream> {
         loop {
@@ -82,9 +89,7 @@ impl AsFd for Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if rustix::fs::lstat(&self.path).is_ok_and(|now| identity(&now) == self.file) {
-            let _ = rustix::fs::unlink(&self.path);
-        }
+        self.remove_file();
     }
 }
 
