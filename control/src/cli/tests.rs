@@ -142,7 +142,7 @@ fn a_file_holds_the_same_objects_and_options_override_it() {
     let config = run(&format!("-c {} --mode adaptive -netdev tap,id=t0", file.0.display()));
     assert_eq!(ids(&config), ["n0", "t0", "nic0", "h0"]);
     assert_eq!(config.placement, Placement::Cores(vec![0, 2, 3]));
-    assert_eq!(config.mode, PollMode::Adaptive);
+    assert_eq!(config.mode, ringyard_dataplane::worker::Mode::Adaptive);
     assert_eq!(config.sockets, SocketAccess { group: Some("kvm".into()), mode: 0o660 });
     assert_eq!(config.log_level, LogLevel::Debug);
 }
