@@ -8,7 +8,9 @@
 pub mod cli;
 pub mod hmp;
 pub mod json;
+pub mod model;
 pub mod monitor;
+pub mod open;
 pub mod qapi;
 pub mod version;
 pub mod wire;
