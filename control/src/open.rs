@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ringyard_drivers::chardev::{self, SocketChardev};
-use ringyard_drivers::tap::{self, TapOptions, TapPort, VnetHeader};
+use ringyard_drivers::tap::{self, TapOptions, TapPort};
 
 use crate::cli;
-use crate::wire::{ChardevSpec, Script, SocketRole, TapSource, TapSpec, VnetHdr};
+use crate::wire::{ChardevSpec, Script, TapSource, TapSpec};
 
 /// Something to be done beside the control thread.
 pub enum Job {
@@ -71,12 +71,15 @@ impl Job {
     pub fn run(self) -> Outcome {
         match self {
             Job::OpenChardev { spec, access } => {
-                let opened = SocketChardev::open(&spec.path, driver_role(spec.role), &access);
+                let opened = SocketChardev::open(&spec.path, spec.role, &access);
                 Outcome::Chardev { spec, opened: opened.map_err(|error| error.to_string()) }
             }
             Job::OpenTap { id, spec, fds } => Outcome::Tap { id, opened: open_tap(spec, fds) },
             Job::CloseTap(tap) => {
-                tap.port.close();
+                let name = tap.port.ifname().to_owned();
+                if let Err(error) = tap.port.close() {
+                    tracing::warn!("closing the tap {name}: {error}");
+                }
                 Outcome::Closed
             }
         }
@@ -113,17 +116,10 @@ fn group_number(name: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("there is no group '{name}' in {GROUPS}; a group can also be given by number"))
 }
 
-fn driver_role(role: SocketRole) -> chardev::SocketRole {
-    match role {
-        SocketRole::Server => chardev::SocketRole::Server,
-        SocketRole::Client { reconnect } => chardev::SocketRole::Client { reconnect },
-    }
-}
-
 fn open_tap(spec: TapSpec, fds: Vec<OwnedFd>) -> Result<OpenTap, String> {
     let (source, script, downscript) = match spec.source {
         TapSource::Name { ifname, script, downscript, queues, vnet_hdr } => {
-            let source = tap::TapSource::Name { ifname, queues, vnet_hdr: driver_header(vnet_hdr) };
+            let source = tap::TapSource::Name { ifname, queues, vnet_hdr };
             (source, installed(script), installed(downscript))
         }
         TapSource::Fd(_) | TapSource::Fds(_) => (tap::TapSource::Fds(fds), None, None),
@@ -144,14 +140,6 @@ fn installed(script: Script) -> Option<PathBuf> {
         Script::Off => None,
         Script::Default(path) => Path::exists(&path).then_some(path),
         Script::Run(path) => Some(path),
-    }
-}
-
-fn driver_header(header: VnetHdr) -> VnetHeader {
-    match header {
-        VnetHdr::IfSupported => VnetHeader::IfSupported,
-        VnetHdr::Required => VnetHeader::Required,
-        VnetHdr::Off => VnetHeader::Off,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Command lines and files as people write them, right and wrong.
 
 use super::*;
-use crate::wire::{NetdevKind, SocketRole};
+use crate::wire::NetdevKind;
+use ringyard_drivers::chardev::SocketRole;
 
 fn parsed(line: &str) -> Result<Invocation, CliError> {
     parse(line.split_whitespace().map(OsString::from))
