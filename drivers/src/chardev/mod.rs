@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use server::Server;
+pub use server::Server;
 
 /// Who connects to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +136,13 @@ impl SocketChardev {
     /// The socket's path, as given.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes room for another socket at a server's path at once, though a port's thread may still be ending.
+    pub fn remove_file(&self) {
+        if let Origin::Server(server) = &self.origin {
+            server.remove_file();
+        }
     }
 
     /// Makes the calling port the user; waits until the one before has gone.

@@ -18,8 +18,8 @@ use rustix::net::{
 
 use super::{OpenError, SocketAccess, connect_to, wait};
 
-/// A listener and its file.
-pub(super) struct Server {
+/// A listener and its file, which is removed when this is dropped, if it is still ours.
+pub struct Server {
     listener: OwnedFd,
     path: PathBuf,
     /// Device and inode of the file.
@@ -27,8 +27,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Listens at `path`.
-    pub(super) fn bind(path: &Path, access: &SocketAccess) -> Result<Server, OpenError> {
+    /// Listens at `path`, non-blocking.
+    pub fn bind(path: &Path, access: &SocketAccess) -> Result<Server, OpenError> {
         let fail = |error| OpenError::new(format!("Failed to bind socket to {}", path.display()), error);
         if path.as_os_str().len() > PATH_MAX {
             return Err(fail(Errno::NAMETOOLONG));
@@ -46,6 +46,13 @@ impl Server {
             error => fail(error),
         })?;
         Ok(Server { listener, path, file: identity(&file) })
+    }
+
+    /// Removes the socket file, if it is still ours: while we listen, no other file can have its number.
+    pub(super) fn remove_file(&self) {
+        if rustix::fs::lstat(&self.path).is_ok_and(|now| identity(&now) == self.file) {
+            let _ = rustix::fs::unlink(&self.path);
+        }
     }
 
     /// The next connection; `None` when `stop` became readable before.
@@ -73,11 +80,16 @@ impl Server {
     }
 }
 
+impl AsFd for Server {
+    /// The listening socket.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        if rustix::fs::lstat(&self.path).is_ok_and(|now| identity(&now) == self.file) {
-            let _ = rustix::fs::unlink(&self.path);
-        }
+        self.remove_file();
     }
 }
 

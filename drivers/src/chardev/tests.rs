@@ -147,3 +147,17 @@ fn stop_ends_all_waiting() {
     let client = open(&dir.path().join("nobody"), SocketRole::Client { reconnect }).unwrap();
     assert!(client.next_connection(stop.as_fd()).is_none());
 }
+
+#[test]
+fn path_is_free_at_once_though_a_port_still_holds_the_chardev() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let access = SocketAccess::default();
+    let old = SocketChardev::open(&path, SocketRole::Server, &access).unwrap();
+    old.remove_file();
+    let new = SocketChardev::open(&path, SocketRole::Server, &access).unwrap();
+    drop(old);
+    assert!(path.exists(), "the last handle of the old one leaves the new one's file alone");
+    drop(new);
+    assert!(!path.exists());
+}
