@@ -1,14 +1,16 @@
-//! A [`Guest`] plugged straight into a switch of this process: no socket, no vhost-user, the same rings.
+//! A [`Guest`] plugged straight into a switch of this process: no socket, no vhost-user, the same rings. Or into no
+//! switch at all, only a snapshot, for benches that forward on the thread that drives the guests.
 
 use std::sync::Arc;
 
 use ringyard_dataplane::filter::RxFilter;
+use ringyard_dataplane::hub::{HubTable, Member};
 use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd};
 use ringyard_dataplane::ring::{
     MemoryTable, Ring, RingEgress, RingIngress, RingLayout, RingSignals, RingView,
 };
-use ringyard_dataplane::snapshot::PortIndex;
+use ringyard_dataplane::snapshot::{Duty, PortIndex, PortView, Snapshot};
 use ringyard_dataplane::switch::{PortPlan, Switch};
 
 use crate::error::{Doing, Error, Result};
@@ -65,4 +67,20 @@ pub fn plug_behind(
     let filter = Some(Arc::new(RxFilter::new(mac)));
     switch.set_port(port, PortPlan { hub: Some(0), link: true, filter, attachment });
     Ok(port)
+}
+
+/// All of `guests` on one hub, as one worker sees them: its duty `i` is the first transmit ring of guest `i`, whose
+/// address is `macs[i]`.
+pub fn snapshot(guests: &[&Guest], macs: &[Mac]) -> Result<Snapshot> {
+    let (mut ports, mut members, mut duties) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (guest, mac)) in guests.iter().zip(macs).enumerate() {
+        let (port, attachment) = (PortIndex(index as u16), attachment(guest)?);
+        let filter = Some(Arc::new(RxFilter::new(*mac)));
+        members.push(Member { port, up: true, filter });
+        duties.extend(attachment.ingress.into_iter().take(1).map(|end| Duty { port, end }));
+        let egress = attachment.egress.into();
+        ports.push(Some(Arc::new(PortView { hub: Some(0), silenced: None, egress })));
+    }
+    let hubs = [Arc::new(HubTable::new(&members))];
+    Ok(Snapshot { ports: ports.into(), hubs: hubs.into(), duties: [duties.into()].into() })
 }

@@ -126,7 +126,8 @@ impl FrontEnd {
             return Ok(Vec::new());
         }
         self.set_enabled(false)?;
-        let base = |ring| self.connection.get_vring_base(ring).doing(format!("GET_VRING_BASE of ring {ring}"));
+        let base =
+            |ring| self.connection.get_vring_base(ring).doing(format!("GET_VRING_BASE of ring {ring}"));
         (0..2 * self.guest.pairs().len()).map(base).collect()
     }
 }

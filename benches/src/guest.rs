@@ -89,7 +89,8 @@ pub struct QueuePair {
 impl Guest {
     /// Lays out memory and rings and posts all receive buffers. `features` are those that were negotiated.
     pub fn new(config: &GuestConfig, features: Features) -> Result<Guest> {
-        let footprint = DriverRing::footprint(config.ring_size) + usize::from(config.ring_size) * BUFFER_STRIDE;
+        let footprint =
+            DriverRing::footprint(config.ring_size) + usize::from(config.ring_size) * BUFFER_STRIDE;
         let len = (2 * usize::from(config.pairs) * footprint).next_multiple_of(PAGE_LEN);
         let memory = Arc::new(DriverMemory::new("ringyard-guest", len).doing("making a guest's memory")?);
         let queue = |number: usize| Queue::new(&memory, number * footprint, config.ring_size, features);
@@ -297,7 +298,8 @@ impl ReceiveQueue {
         let _ = rustix::io::read(&*self.queue.call, &mut [0; 8]);
         let mut waiting = self.queue.ring.ask_for_calls();
         if !waiting {
-            let timeout = Timespec { tv_sec: time_max.as_secs() as i64, tv_nsec: time_max.subsec_nanos().into() };
+            let timeout =
+                Timespec { tv_sec: time_max.as_secs() as i64, tv_nsec: time_max.subsec_nanos().into() };
             let mut fds = [PollFd::new(&*self.queue.call, PollFlags::IN)];
             waiting = poll(&mut fds, Some(&timeout)).doing("waiting for a call")? > 0;
         }

@@ -50,7 +50,9 @@ impl Template {
 
     fn to_port(from: usize, to: usize, len: usize, port: u16) -> Result<Template> {
         if !(FRAME_LEN_MIN..=FRAME_LEN_MAX).contains(&len) {
-            return Err(Error::new(format!("frames have {FRAME_LEN_MIN} to {FRAME_LEN_MAX} bytes, not {len}")));
+            return Err(Error::new(format!(
+                "frames have {FRAME_LEN_MIN} to {FRAME_LEN_MAX} bytes, not {len}"
+            )));
         }
         let address = |guest: usize| [10, 0, (guest >> 8) as u8, (guest as u8).wrapping_add(1)];
         let builder = PacketBuilder::ethernet2(guest_mac(from).0, guest_mac(to).0)
@@ -124,8 +126,11 @@ impl fmt::Display for Faults {
             (self.reordered, "reordered"),
             (self.foreign, "foreign"),
         ];
-        let named: Vec<String> =
-            all.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+        let named: Vec<String> = all
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| format!("{count} {name}"))
+            .collect();
         if named.is_empty() { f.write_str("no faults") } else { f.write_str(&named.join(", ")) }
     }
 }
