@@ -392,3 +392,7 @@ impl Received<'_> {
 }
 
 const PAGE_LEN: usize = 4096;
+
+#[cfg(test)]
+#[path = "guest_tests.rs"]
+mod tests;
