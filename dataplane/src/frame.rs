@@ -297,6 +297,21 @@ impl<'a> Frame<'a> {
         self.body
     }
 
+    /// Copies the whole frame to the front of `to`, for a receiver that cannot take it in pieces. Returns its length, or
+    /// `None` when `to` is shorter.
+    #[allow(unsafe_code)] // pieces are no slices: their owner may write to them
+    pub fn copy_to(&self, to: &mut [u8]) -> Option<usize> {
+        let (header, mut rest) = to.get_mut(..self.len)?.split_at_mut(self.header.len());
+        header.copy_from_slice(self.header);
+        for piece in self.body {
+            let (here, behind) = rest.split_at_mut_checked(piece.len())?;
+            // SAFETY: the piece is readable for its length while the burst lives, and `here` has that length.
+            unsafe { std::ptr::copy_nonoverlapping(piece.start(), here.as_mut_ptr(), piece.len()) };
+            rest = behind;
+        }
+        Some(self.len)
+    }
+
     /// The destination address.
     #[inline]
     pub fn destination(&self) -> Mac {
@@ -358,6 +373,10 @@ mod tests {
         assert_eq!(frame.body().len(), 1);
         assert_eq!(frame.body()[0].len(), 1500 - HEADER_LEN);
         assert_eq!(frame.body()[0].start(), bytes[HEADER_LEN..].as_ptr());
+        let mut copy = [0; 1501];
+        assert_eq!(frame.copy_to(&mut copy), Some(1500));
+        assert_eq!(copy[..1500], bytes);
+        assert_eq!(frame.copy_to(&mut copy[..1499]), None);
     }
 
     #[test]

@@ -69,14 +69,24 @@ pub trait Egress: Send + Sync {
     fn send(&self, scratch: &mut EgressScratch, burst: &Burst<'_>, picks: &[u8]) -> usize;
 }
 
+/// What an idle ingress is from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arming {
+    /// There is work already; nothing was armed.
+    Work,
+    /// Idle: its descriptor becomes readable when there is work.
+    Quiet,
+    /// There will be no work any more: the guest broke its ring, or the device is gone.
+    Dead,
+}
+
 /// Lets the worker leave an idle ingress alone until there is work.
 pub trait Doorbell: Send + Sync {
     /// Becomes readable when there may be work. `None`: the peer never tells, so the ingress is polled for ever.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Forgets old rings, asks to be told of the next frame, and looks once more: whether there is work now. If so,
-    /// nothing was armed.
-    fn arm(&self) -> bool;
+    /// Forgets old rings, asks to be told of the next frame, and looks once more.
+    fn arm(&self) -> Arming;
 
     /// The worker polls again: telling is not needed.
     fn disarm(&self);

@@ -13,6 +13,7 @@ use crate::bells::{Bells, Patience};
 use crate::counters::Journal;
 use crate::forward::Forwarder;
 use crate::grace::Reader;
+use crate::port::Arming;
 use crate::snapshot::{Duty, Snapshot};
 
 /// What a worker does when there is nothing to do.
@@ -119,9 +120,13 @@ impl Worker<'_> {
         let Watched { duty, bell: Some(key), parked, .. } = &mut self.watched[place] else { return };
         let doorbell = &duty.end.doorbell;
         let Some(fd) = doorbell.fd() else { return };
-        if !doorbell.arm() {
-            *parked = true;
-            self.bells.arm(fd, *key);
+        match doorbell.arm() {
+            Arming::Work => {}
+            Arming::Quiet => {
+                *parked = true;
+                self.bells.arm(fd, *key);
+            }
+            Arming::Dead => *parked = true,
         }
     }
 

@@ -4,3 +4,4 @@
 //! [`line::Line`] and never touches the switch itself.
 
 pub mod line;
+pub mod tap;

@@ -15,7 +15,7 @@ use super::walk::{Buffer, Head, Walker, copy_in};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, Taken, check_len};
-use crate::port::{Doorbell, Ingress, IngressScratch};
+use crate::port::{Arming, Doorbell, Ingress, IngressScratch};
 
 /// Room for a virtio-net header of any size served here.
 const NET_HEADER_MAX: usize = 12;
@@ -62,20 +62,20 @@ impl Doorbell for RingIngress {
         self.kick.as_ref().map(|kick| kick.as_fd())
     }
 
-    fn arm(&self) -> bool {
+    fn arm(&self) -> Arming {
         if let Some(kick) = &self.kick {
             let _ = rustix::io::read(&**kick, &mut [0; 8]);
         }
         let state = self.ring.lock();
         if state.fault.is_some() {
-            return false;
+            return Arming::Dead;
         }
         self.view.ask_for_kicks(state.next_avail);
-        let work = self.view.avail_index() != state.next_avail;
-        if work {
-            self.view.ask_for_silence(state.next_avail);
+        if self.view.avail_index() == state.next_avail {
+            return Arming::Quiet;
         }
-        work
+        self.view.ask_for_silence(state.next_avail);
+        Arming::Work
     }
 
     fn disarm(&self) {

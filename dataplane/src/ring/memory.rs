@@ -152,8 +152,8 @@ impl Window {
     #[inline]
     pub(crate) fn find(&self, addr: u64, len: u64) -> Option<*mut u8> {
         let offset = addr.wrapping_sub(self.first);
-        if offset <= self.len && len <= self.len - offset && self.len != 0 {
-            // SAFETY: offset is at most the window's length, and the window lies in one mapping.
+        if offset < self.len && len <= self.len - offset {
+            // SAFETY: offset is less than the window's length, and the window lies in one mapping.
             Some(unsafe { self.start.add(offset as usize) })
         } else {
             None

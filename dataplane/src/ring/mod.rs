@@ -139,3 +139,6 @@ impl RingState {
         self.signalled = self.next_used;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,18 +123,16 @@ impl<'v> Walker<'v> {
         self.ranges(descriptor.addr, u64::from(descriptor.len), |buffer| visit(buffer, writable))
     }
 
-    /// Splits a range over the regions it lies in. An empty range must still be somewhere.
+    /// Splits a range over the regions it lies in; all of it must be somewhere, also what `visit` has no use for.
     fn ranges(&mut self, addr: u64, len: u64, mut visit: impl FnMut(Buffer) -> bool) -> Result<bool, Fault> {
         addr.checked_add(len).ok_or(Fault::Address)?;
-        let (mut addr, mut left) = (addr, len);
+        let (mut addr, mut left, mut wanted) = (addr, len, true);
         loop {
             if let Some(start) = self.find(addr, left) {
-                return Ok(visit(Buffer { start, len: left as u32 }));
+                return Ok(wanted && visit(Buffer { start, len: left as u32 }));
             }
             let (start, here) = self.window.find_start(addr).ok_or(Fault::Address)?;
-            if !visit(Buffer { start, len: here as u32 }) {
-                return Ok(false);
-            }
+            wanted = wanted && visit(Buffer { start, len: here as u32 });
             (addr, left) = (addr + here, left - here);
         }
     }

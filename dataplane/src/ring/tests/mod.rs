@@ -1,0 +1,205 @@
+//! The rings against hand-made and random guests.
+//!
+//! A [`World`] is a guest's memory with one ring in it: two regions that touch in guest addresses and not here, written
+//! word by word as a guest would.
+
+mod oracle;
+mod receive;
+mod rules;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{
+    Fault, Mapping, MemoryTable, Region, Ring, RingEgress, RingIngress, RingLayout, RingOptions, RingSignals,
+    RingView,
+};
+use crate::drops::DropReason;
+use crate::frame::{BurstScratch, Taken};
+use crate::port::{Egress, EgressScratch, Ingress, IngressScratch, Tally};
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
+const LOW: u64 = 0x1_0000;
+const LOW_LEN: u64 = 0x2_0000;
+/// The second region follows the first in guest addresses, and lies elsewhere in the file.
+const HIGH: u64 = LOW + LOW_LEN;
+const HIGH_LEN: u64 = 0x2_0000;
+const HIGH_OFFSET: u64 = LOW_LEN + 0x8000;
+const END: u64 = HIGH + HIGH_LEN;
+/// Ring addresses are the front end's own.
+const USER: u64 = 0x7f00_0000_0000;
+
+const DESC: u64 = LOW;
+const AVAIL: u64 = LOW + 0x1000;
+const USED: u64 = LOW + 0x2000;
+/// For indirect tables.
+const TABLES: u64 = LOW + 0x3000;
+/// For buffers.
+const BUFFERS: u64 = LOW + 0x8000;
+
+const OPTIONS: RingOptions =
+    RingOptions { event_idx: false, indirect: true, mergeable: true, version_1: true };
+const NET_HEADER: [u8; 12] = [0; 12];
+
+struct World {
+    mapping: Arc<Mapping>,
+    file: OwnedFd,
+    view: Arc<RingView>,
+    ring: Arc<Ring>,
+    size: u16,
+    posted: u16,
+}
+
+impl World {
+    fn new(size: u16) -> World {
+        World::with(size, OPTIONS)
+    }
+
+    fn with(size: u16, options: RingOptions) -> World {
+        World::telling(size, options, RingSignals::default())
+    }
+
+    fn telling(size: u16, options: RingOptions, signals: RingSignals) -> World {
+        let (mapping, file) = Mapping::memfd("world", (HIGH_OFFSET + HIGH_LEN) as usize).unwrap();
+        let mapping = Arc::new(mapping);
+        let region = |guest_addr, len, offset| Region {
+            guest_addr,
+            user_addr: guest_addr + USER,
+            len,
+            offset,
+            mapping: mapping.clone(),
+        };
+        let memory =
+            MemoryTable::new(vec![region(LOW, LOW_LEN, 0), region(HIGH, HIGH_LEN, HIGH_OFFSET)]).unwrap();
+        let layout = RingLayout { size, desc: DESC + USER, avail: AVAIL + USER, used: USED + USER };
+        let view = RingView::new(Arc::new(memory), layout, options, signals).unwrap();
+        World { mapping, file, view: Arc::new(view), ring: Arc::new(Ring::new(0, 0)), size, posted: 0 }
+    }
+
+    fn put(&self, addr: u64, bytes: &[u8]) {
+        for (place, &byte) in (addr..).zip(bytes) {
+            let offset = offset(place);
+            let word = &self.mapping.words(offset & !7, 1)[0];
+            let shift = (offset & 7) * 8;
+            let cleared = word.load(Ordering::Relaxed) & !(0xff << shift);
+            word.store(cleared | u64::from(byte) << shift, Ordering::Release);
+        }
+    }
+
+    fn get(&self, addr: u64, len: usize) -> Vec<u8> {
+        let byte = |place| {
+            let offset = offset(place);
+            (self.mapping.words(offset & !7, 1)[0].load(Ordering::Acquire) >> ((offset & 7) * 8)) as u8
+        };
+        (addr..addr + len as u64).map(byte).collect()
+    }
+
+    fn get_u16(&self, addr: u64) -> u16 {
+        u16::from_le_bytes(self.get(addr, 2).try_into().unwrap())
+    }
+
+    fn describe(&self, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
+        self.describe_at(DESC + u64::from(index) * 16, addr, len, flags, next);
+    }
+
+    fn describe_at(&self, place: u64, addr: u64, len: u32, flags: u16, next: u16) {
+        self.put(place, &addr.to_le_bytes());
+        self.put(place + 8, &len.to_le_bytes());
+        self.put(place + 12, &flags.to_le_bytes());
+        self.put(place + 14, &next.to_le_bytes());
+    }
+
+    /// Makes a head available.
+    fn post(&mut self, head: u16) {
+        self.put(AVAIL + 4 + u64::from(self.posted % self.size) * 2, &head.to_le_bytes());
+        self.posted = self.posted.wrapping_add(1);
+        self.publish(self.posted);
+    }
+
+    fn publish(&self, index: u16) {
+        self.put(AVAIL + 2, &index.to_le_bytes());
+    }
+
+    /// A net header and `frame` at `addr`, described whole by descriptor `index`, and posted.
+    fn post_frame(&mut self, index: u16, addr: u64, frame: &[u8]) {
+        self.put(addr, &NET_HEADER);
+        self.put(addr + 12, frame);
+        self.describe(index, addr, 12 + frame.len() as u32, 0, 0);
+        self.post(index);
+    }
+
+    fn ingress(&self) -> RingIngress {
+        RingIngress::new(self.view.clone(), self.ring.clone(), 0, None)
+    }
+
+    fn poll(&self) -> Polled {
+        self.poll_taking(Taken::ALL)
+    }
+
+    fn poll_taking(&self, taken: Taken) -> Polled {
+        let mut scratch = IngressScratch::default();
+        let mut frames = Vec::new();
+        let gone = self.ingress().poll(&mut scratch, &mut |burst| {
+            for frame in burst.frames() {
+                let mut bytes = vec![0; frame.len()];
+                frame.copy_to(&mut bytes).unwrap();
+                frames.push(bytes);
+            }
+            taken
+        });
+        Polled { frames, drops: scratch.tally.drops, gone }
+    }
+
+    /// Sends frames of our own to the ring; how many were settled, and the tally.
+    fn send(&self, frames: &[Vec<u8>]) -> (usize, Tally) {
+        let mut burst = BurstScratch::default();
+        let mut builder = burst.begin(0);
+        frames.iter().for_each(|frame| builder.push_slice(frame).unwrap());
+        let picks: Vec<u8> = (0..frames.len() as u8).collect();
+        let mut scratch = EgressScratch::default();
+        let egress = RingEgress::new(self.view.clone(), self.ring.clone());
+        let settled = egress.send(&mut scratch, &builder.burst(), &picks);
+        (settled, scratch.tally)
+    }
+
+    /// Used entries so far: head and length.
+    fn used(&self) -> Vec<(u32, u32)> {
+        let entry = |position: u16| {
+            let bytes = self.get(USED + 4 + u64::from(position % self.size) * 8, 8);
+            let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+            (half(0), half(4))
+        };
+        (0..self.get_u16(USED + 2)).map(entry).collect()
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        self.ring.fault()
+    }
+}
+
+fn offset(addr: u64) -> usize {
+    assert!((LOW..END).contains(&addr), "{addr:#x} is no guest memory");
+    (if addr < HIGH { addr - LOW } else { addr - HIGH + HIGH_OFFSET }) as usize
+}
+
+/// What one poll did.
+struct Polled {
+    frames: Vec<Vec<u8>>,
+    drops: [u64; DropReason::COUNT],
+    gone: usize,
+}
+
+impl Polled {
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+}
+
+/// A frame that is like no other of a different `seed`.
+fn frame(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i as u8).wrapping_mul(7).wrapping_add(seed)).collect()
+}
