@@ -111,6 +111,7 @@ impl<'a> Device<'a> {
             FrontendReq::RESET_OWNER | FrontendReq::RESET_DEVICE => {
                 empty(body)?;
                 self.reset()?;
+                self.vrings.iter_mut().for_each(|vring| vring.base = 0);
             }
             FrontendReq::SET_FEATURES => self.set_features(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_PROTOCOL_FEATURES => {
@@ -215,13 +216,19 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
-    /// Back to what it was when the front end came, but for the memory, which QEMU sends by differences, and for what
-    /// was acknowledged of the protocol.
+    /// Back to what it was when the front end came, but for what was acknowledged of the protocol; for the memory, which
+    /// QEMU sends by differences; and for the positions: QEMU before 8.1 asks for them after SET_STATUS 0, whenever it
+    /// pauses its guest.
     fn reset(&mut self) -> Result<(), Refusal> {
-        let started = self.vrings.iter().any(Vring::is_started);
-        self.vrings.iter_mut().for_each(Vring::reset);
         (self.features, self.status) = (0, 0);
-        if started { Ok(self.publish()?) } else { Ok(()) }
+        let started = self.vrings.iter().any(Vring::is_started);
+        self.vrings.iter_mut().for_each(Vring::stop);
+        if started {
+            self.publish()?;
+            tracing::info!(socket = self.name, "vhost-user: all rings stopped by a reset");
+        }
+        self.vrings.iter_mut().for_each(Vring::reset);
+        Ok(())
     }
 
     /// Rings that are started must lie in the new memory too (P04).
