@@ -125,11 +125,15 @@ impl<'a> Device<'a> {
             }
             FrontendReq::ADD_MEM_REG => {
                 let region: VhostUserSingleMemoryRegion = read(body)?;
-                self.set_memory(memory::table(self.memory.regions(), &[*region], fds)?)?;
+                if !memory::has(self.memory.regions(), &region) {
+                    self.set_memory(memory::table(self.memory.regions(), &[*region], fds)?)?;
+                }
             }
             FrontendReq::REM_MEM_REG => {
                 let region: VhostUserSingleMemoryRegion = read(body)?;
-                self.set_memory(memory::without(self.memory.regions(), &region)?)?;
+                if memory::has(self.memory.regions(), &region) {
+                    self.set_memory(memory::without(self.memory.regions(), &region)?)?;
+                }
             }
             FrontendReq::SET_VRING_NUM => self.set_vring_num(read(body)?)?,
             FrontendReq::SET_VRING_BASE => self.set_vring_base(read(body)?)?,

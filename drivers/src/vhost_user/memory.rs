@@ -47,16 +47,20 @@ pub(super) fn table(
     MemoryTable::new(regions).map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// `kept` without `gone`, which is known by its addresses and size.
+/// Whether the region is there, known by its addresses and size. QEMU 7.2 adds and removes each region once for every
+/// queue pair, so a second time must change nothing.
+pub(super) fn has(kept: &[Region], region: &VhostUserMemoryRegion) -> bool {
+    kept.iter().any(|known| is_same(known, region))
+}
+
+fn is_same(known: &Region, region: &VhostUserMemoryRegion) -> bool {
+    let VhostUserMemoryRegion { guest_phys_addr, memory_size, user_addr, .. } = *region;
+    (known.guest_addr, known.len, known.user_addr) == (guest_phys_addr, memory_size, user_addr)
+}
+
+/// `kept` without `gone`.
 pub(super) fn without(kept: &[Region], gone: &VhostUserMemoryRegion) -> Result<Arc<MemoryTable>, String> {
-    let VhostUserMemoryRegion { guest_phys_addr, memory_size, user_addr, .. } = *gone;
-    let same = |region: &Region| {
-        (region.guest_addr, region.len, region.user_addr) == (guest_phys_addr, memory_size, user_addr)
-    };
-    let rest: Vec<Region> = kept.iter().filter(|region| !same(region)).cloned().collect();
-    if rest.len() == kept.len() {
-        return Err(format!("no memory region of {memory_size:#x} bytes at {guest_phys_addr:#x}"));
-    }
+    let rest: Vec<Region> = kept.iter().filter(|region| !is_same(region, gone)).cloned().collect();
     MemoryTable::new(rest).map(Arc::new).map_err(|error| error.to_string())
 }
 

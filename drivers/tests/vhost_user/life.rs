@@ -153,9 +153,10 @@ fn memory_comes_and_goes_under_traffic() {
         };
         a.send(&frame(1, round, 60));
         a.frontend.add_mem_region(&region).unwrap();
+        a.frontend.add_mem_region(&region).expect("QEMU 7.2 adds it again for each queue pair");
         a.send(&frame(1, round, 60));
         a.frontend.remove_mem_region(&region).unwrap();
-        assert!(a.frontend.remove_mem_region(&region).is_err(), "it is gone");
+        a.frontend.remove_mem_region(&region).expect("and removes it again");
         a.frontend.set_mem_table(&[a.region()]).unwrap();
         b.expect(&frame(1, round, 60));
         b.expect(&frame(1, round, 60));
