@@ -6,9 +6,13 @@
 //! output, the configuration file excepted.
 
 pub mod cli;
+pub mod demo;
 pub mod hmp;
 pub mod json;
+pub mod model;
 pub mod monitor;
+pub mod open;
 pub mod qapi;
+pub mod run;
 pub mod version;
 pub mod wire;

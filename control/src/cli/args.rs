@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use ringyard_dataplane::worker::Mode;
+
 use super::CliError;
-use super::config::{LogLevel, Placement, PollMode, RunConfig, cores, socket_mode, workers};
+use super::config::{LogLevel, Placement, RunConfig, cores, mode, socket_mode, workers};
 use super::draft::Draft;
 use crate::qapi::QapiError;
 
@@ -52,8 +54,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "LIST", value_parser = cores)]
     cores: Option<Placement>,
     /// Let idle threads sleep, or poll for ever
-    #[arg(long)]
-    mode: Option<PollMode>,
+    #[arg(long, value_name = "adaptive|poll", value_parser = mode)]
+    mode: Option<Mode>,
     /// Give the sockets that are created to this group
     #[arg(long, value_name = "GROUP")]
     socket_group: Option<String>,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ringyard_dataplane::worker::Mode;
+
 use crate::qapi::QapiEnum;
 use crate::wire::{ChardevSpec, NetdevSpec};
 
@@ -20,7 +22,7 @@ pub struct RunConfig {
     /// Workers and their cores.
     pub placement: Placement,
     /// Whether workers sleep.
-    pub mode: PollMode,
+    pub mode: Mode,
     /// Who may use the sockets that we create.
     pub sockets: SocketAccess,
     /// What the log shows.
@@ -43,19 +45,8 @@ pub enum Placement {
     Cores(Vec<usize>),
 }
 
-/// Whether a worker without work sleeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum PollMode {
-    /// Sleep until a frame or a guest's kick arrives.
-    #[default]
-    Adaptive,
-    /// Poll for ever: lowest latency, a whole core each.
-    Poll,
-}
-
-impl QapiEnum for PollMode {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("adaptive", PollMode::Adaptive), ("poll", PollMode::Poll)];
+impl QapiEnum for Mode {
+    const NAMES: &'static [(&'static str, Self)] = &[("adaptive", Mode::Adaptive), ("poll", Mode::Poll)];
 }
 
 /// Owner and mode of the sockets that we create.
@@ -130,6 +121,12 @@ pub(super) fn workers(count: u64) -> Result<Placement, String> {
         Ok(count @ 1..=WORKERS_MAX) => Ok(Placement::Workers(count)),
         _ => Err(format!("the number of workers must be in range [1, {WORKERS_MAX}]")),
     }
+}
+
+/// Reads what idle workers do: `adaptive` or `poll`.
+pub(super) fn mode(text: &str) -> Result<Mode, String> {
+    let found = Mode::NAMES.iter().find(|(name, _)| *name == text);
+    found.map(|(_, mode)| *mode).ok_or_else(|| format!("'{text}' is neither adaptive nor poll"))
 }
 
 /// Reads permission bits: `0660`.

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use ringyard_dataplane::worker::Mode;
 use serde_json::{Map, Value};
 
-use super::config::{LogLevel, MonitorConfig, Placement, PollMode, RunConfig, SocketAccess};
+use super::config::{LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess};
 use super::{CliError, file};
 use crate::json;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
@@ -19,7 +20,7 @@ pub(super) struct Draft {
     netdevs: Vec<NetdevSpec>,
     ids: BTreeSet<String>,
     pub(super) placement: Option<Placement>,
-    pub(super) mode: Option<PollMode>,
+    pub(super) mode: Option<Mode>,
     pub(super) socket_group: Option<String>,
     pub(super) socket_mode: Option<u32>,
     pub(super) log_level: Option<LogLevel>,

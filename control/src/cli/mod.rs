@@ -15,9 +15,7 @@ use std::io::Write;
 
 use clap::Parser;
 
-pub use config::{
-    DemoConfig, LogLevel, MonitorConfig, Placement, PollMode, RunConfig, SocketAccess, WORKERS_MAX,
-};
+pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess, WORKERS_MAX};
 
 /// What the user wants done.
 #[derive(Debug)]

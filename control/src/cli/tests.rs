@@ -1,7 +1,8 @@
 //! Command lines and files as people write them, right and wrong.
 
 use super::*;
-use crate::wire::{NetdevKind, SocketRole};
+use crate::wire::NetdevKind;
+use ringyard_drivers::chardev::SocketRole;
 
 fn parsed(line: &str) -> Result<Invocation, CliError> {
     parse(line.split_whitespace().map(OsString::from))
@@ -142,7 +143,7 @@ fn a_file_holds_the_same_objects_and_options_override_it() {
     let config = run(&format!("-c {} --mode adaptive -netdev tap,id=t0", file.0.display()));
     assert_eq!(ids(&config), ["n0", "t0", "nic0", "h0"]);
     assert_eq!(config.placement, Placement::Cores(vec![0, 2, 3]));
-    assert_eq!(config.mode, PollMode::Adaptive);
+    assert_eq!(config.mode, ringyard_dataplane::worker::Mode::Adaptive);
     assert_eq!(config.sockets, SocketAccess { group: Some("kvm".into()), mode: 0o660 });
     assert_eq!(config.log_level, LogLevel::Debug);
 }

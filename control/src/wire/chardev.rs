@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ringyard_drivers::chardev::SocketRole;
+
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
 /// The arguments of `chardev-add`, types checked.
@@ -41,18 +43,6 @@ pub struct ChardevSpec {
     pub path: PathBuf,
     /// Who connects to whom.
     pub role: SocketRole,
-}
-
-/// Which end of the connection we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SocketRole {
-    /// We make the socket.
-    Server,
-    /// The other side makes it.
-    Client {
-        /// The pause between attempts, where one was asked for.
-        reconnect: Option<Duration>,
-    },
 }
 
 impl ChardevAdd {

@@ -14,13 +14,13 @@ mod rx_filter;
 mod tap;
 mod vhost_user;
 
-pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, SocketRole, unix_path};
+pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink};
 pub use fd::{FdRef, check_fd_name};
 pub use hubport::Hubport;
-pub use mac::MacAddress;
+pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Netdev, NetdevAdd, NetdevKind, NetdevSpec};
 pub use nic::{Nic, NicSpec};
-pub use rx_filter::{RxFilter, RxState, TABLE_SLOTS, VlanId, XSetRxFilter};
-pub use tap::{Script, Tap, TapSource, TapSpec, VnetHdr};
+pub use rx_filter::{XSetRxFilter, rx_filter_info};
+pub use tap::{Script, Tap, TapSource, TapSpec};
 pub use vhost_user::{VhostUser, VhostUserSpec};

@@ -1,8 +1,9 @@
 //! `nic`: the guest's side of a netdev: its name, its MAC address, its receive filter.
 
+use ringyard_dataplane::mac::Mac;
 use serde::Serialize;
 
-use super::MacAddress;
+use super::nic_mac;
 use crate::qapi::{QapiError, Visitor};
 
 /// The members of a `nic` netdev, as given.
@@ -31,7 +32,7 @@ pub struct NicSpec {
     /// The netdev that it stands on; whether it exists and is free is for the model to say.
     pub netdev: Option<String>,
     /// Its main MAC, a unicast address; without one the model gives it the next free default.
-    pub mac: Option<MacAddress>,
+    pub mac: Option<Mac>,
 }
 
 impl Nic {
@@ -50,7 +51,7 @@ impl Nic {
             let text = format!("model '{model}' is not available: every nic of ringyard is 'virtio'");
             return Err(QapiError::generic(text));
         }
-        let mac = self.macaddr.as_deref().map(MacAddress::of_nic).transpose()?;
+        let mac = self.macaddr.as_deref().map(nic_mac).transpose()?;
         if let Some(addr) = self.addr.as_deref().filter(|addr| !is_pci_address(addr)) {
             return Err(QapiError::generic(format!("Invalid PCI device address {addr} for device nic")));
         }

@@ -1,46 +1,21 @@
 //! A nic's receive filter as `query-rx-filter` shows it and `x-set-rx-filter` changes it.
 //!
-//! The state lives in the model; what is here is the value and the rule by which a change turns one into the next.
+//! The value is the data plane's; what is here is how it is shown, and the rule by which a change turns one into the next.
 
-use std::collections::BTreeSet;
-
+use ringyard_dataplane::filter::{MAC_TABLE_MAX, RxFilter, RxState, VlanSet};
+use ringyard_dataplane::mac::Mac;
 use serde_json::{Value, json};
 
-use super::MacAddress;
+use super::check_unicast;
 use crate::qapi::{FromQapi, Place, QapiEnum, QapiError, Visitor};
-
-/// Addresses that the unicast and the multicast table hold together.
-pub const TABLE_SLOTS: usize = 64;
-
-/// Which frames of a kind pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RxState {
-    /// Those in the table.
-    Normal,
-    /// None.
-    None,
-    /// All.
-    All,
-}
 
 impl QapiEnum for RxState {
     const NAMES: &'static [(&'static str, Self)] =
         &[("normal", RxState::Normal), ("none", RxState::None), ("all", RxState::All)];
 }
 
-impl RxState {
-    fn name(self) -> &'static str {
-        match self {
-            RxState::Normal => "normal",
-            RxState::None => "none",
-            RxState::All => "all",
-        }
-    }
-}
-
 /// A VLAN's number, 0 to 4095.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VlanId(pub u16);
+struct VlanId(u16);
 
 impl FromQapi for VlanId {
     fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
@@ -51,87 +26,28 @@ impl FromQapi for VlanId {
     }
 }
 
-/// A receive filter: `RxFilterInfo` without the name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RxFilter {
-    /// Every frame passes.
-    pub promiscuous: bool,
-    /// Which multicast frames pass.
-    pub multicast: RxState,
-    /// Which unicast frames pass.
-    pub unicast: RxState,
-    /// Which tagged frames pass.
-    pub vlan: RxState,
-    /// Whether broadcast frames pass.
-    pub broadcast_allowed: bool,
-    /// The multicast table was too long: all multicast frames pass.
-    pub multicast_overflow: bool,
-    /// The unicast table was too long: all unicast frames pass.
-    pub unicast_overflow: bool,
-    /// The nic's own address.
-    pub main_mac: MacAddress,
-    /// The VLANs that pass where `vlan` is `normal`.
-    pub vlan_table: BTreeSet<VlanId>,
-    /// Unicast addresses, in the order given.
-    pub unicast_table: Vec<MacAddress>,
-    /// Multicast addresses, in the order given.
-    pub multicast_table: Vec<MacAddress>,
-}
-
-impl RxFilter {
-    /// The filter of a nic about which nothing is known but its address.
-    pub fn new(main_mac: MacAddress) -> Self {
-        RxFilter {
-            promiscuous: false,
-            multicast: RxState::All,
-            unicast: RxState::Normal,
-            vlan: RxState::All,
-            broadcast_allowed: true,
-            multicast_overflow: false,
-            unicast_overflow: false,
-            main_mac,
-            vlan_table: BTreeSet::new(),
-            unicast_table: Vec::new(),
-            multicast_table: Vec::new(),
-        }
-    }
-
-    /// The `RxFilterInfo` of the nic `name`: VLANs highest first (all 4096 where none is filtered), addresses last first.
-    pub fn to_info(&self, name: &str) -> Value {
-        let addresses =
-            |table: &[MacAddress]| -> Vec<String> { table.iter().rev().map(MacAddress::to_string).collect() };
-        let vlans: Vec<u16> = match self.vlan {
-            RxState::All => (0..4096).rev().collect(),
-            RxState::None => Vec::new(),
-            RxState::Normal => self.vlan_table.iter().rev().map(|id| id.0).collect(),
-        };
-        json!({
-            "name": name,
-            "promiscuous": self.promiscuous,
-            "multicast": self.multicast.name(),
-            "unicast": self.unicast.name(),
-            "vlan": self.vlan.name(),
-            "broadcast-allowed": self.broadcast_allowed,
-            "multicast-overflow": self.multicast_overflow,
-            "unicast-overflow": self.unicast_overflow,
-            "main-mac": self.main_mac.to_string(),
-            "vlan-table": vlans,
-            "unicast-table": addresses(&self.unicast_table),
-            "multicast-table": addresses(&self.multicast_table),
-        })
-    }
-
-    /// Gives the slots to the unicast table first; a table that does not fit is emptied and marked.
-    fn fit_tables(&mut self) {
-        if self.unicast_table.len() > TABLE_SLOTS {
-            self.unicast_table.clear();
-            self.unicast_overflow = true;
-        }
-        if self.multicast_table.len() > TABLE_SLOTS - self.unicast_table.len() {
-            self.multicast_table.clear();
-            self.multicast_overflow = true;
-        }
-    }
+/// The `RxFilterInfo` of the nic `name`: VLANs highest first (all 4096 where none is filtered), addresses last first.
+pub fn rx_filter_info(filter: &RxFilter, name: &str) -> Value {
+    let addresses = |table: &[Mac]| -> Vec<String> { table.iter().rev().map(Mac::to_string).collect() };
+    let vlans: Vec<u16> = match filter.vlan {
+        RxState::All => (0..4096).rev().collect(),
+        RxState::None => Vec::new(),
+        RxState::Normal => filter.vlan_table.iter().rev().collect(),
+    };
+    json!({
+        "name": name,
+        "promiscuous": filter.promiscuous,
+        "multicast": state_name(filter.multicast),
+        "unicast": state_name(filter.unicast),
+        "vlan": state_name(filter.vlan),
+        "broadcast-allowed": filter.broadcast_allowed,
+        "multicast-overflow": filter.multicast_overflow,
+        "unicast-overflow": filter.unicast_overflow,
+        "main-mac": filter.main_mac.to_string(),
+        "vlan-table": vlans,
+        "unicast-table": addresses(&filter.unicast_table),
+        "multicast-table": addresses(&filter.multicast_table),
+    })
 }
 
 /// The arguments of `x-set-rx-filter`: a nic's name and the members of its filter that change.
@@ -146,10 +62,10 @@ pub struct XSetRxFilter {
     broadcast_allowed: Option<bool>,
     multicast_overflow: Option<bool>,
     unicast_overflow: Option<bool>,
-    main_mac: Option<MacAddress>,
-    vlan_table: Option<BTreeSet<VlanId>>,
-    unicast_table: Option<Vec<MacAddress>>,
-    multicast_table: Option<Vec<MacAddress>>,
+    main_mac: Option<Mac>,
+    vlan_table: Option<VlanSet>,
+    unicast_table: Option<Vec<Mac>>,
+    multicast_table: Option<Vec<Mac>>,
 }
 
 impl XSetRxFilter {
@@ -165,20 +81,22 @@ impl XSetRxFilter {
             multicast_overflow: visitor.optional("multicast-overflow")?,
             unicast_overflow: visitor.optional("unicast-overflow")?,
             main_mac: visitor.optional("main-mac")?,
-            vlan_table: visitor.optional::<Vec<VlanId>>("vlan-table")?.map(BTreeSet::from_iter),
+            vlan_table: visitor.optional("vlan-table")?.map(vlan_set),
             unicast_table: visitor.optional("unicast-table")?,
             multicast_table: visitor.optional("multicast-table")?,
         };
         visitor.finish()?;
-        change.main_mac.map(MacAddress::check_unicast).transpose()?;
+        change.main_mac.map(check_unicast).transpose()?;
         Ok(change)
     }
 
     /// The filter that `current` becomes. A VLAN table that comes without `vlan` switches VLAN filtering on: to `normal`,
     /// or to `none` when it is empty.
     pub fn apply(self, current: &RxFilter) -> RxFilter {
-        let implied =
-            |table: &BTreeSet<VlanId>| if table.is_empty() { RxState::None } else { RxState::Normal };
+        let implied = |table: &VlanSet| match table.iter().next() {
+            Some(_) => RxState::Normal,
+            None => RxState::None,
+        };
         let vlan = self.vlan.or_else(|| self.vlan_table.as_ref().map(implied));
         let mut next = RxFilter {
             promiscuous: self.promiscuous.unwrap_or(current.promiscuous),
@@ -197,8 +115,32 @@ impl XSetRxFilter {
         next.multicast_overflow = self.multicast_overflow.unwrap_or(kept);
         next.unicast_table = self.unicast_table.unwrap_or(next.unicast_table);
         next.multicast_table = self.multicast_table.unwrap_or(next.multicast_table);
-        next.fit_tables();
+        fit_tables(&mut next);
         next
+    }
+}
+
+fn vlan_set(ids: Vec<VlanId>) -> VlanSet {
+    ids.into_iter().map(|VlanId(id)| id).collect()
+}
+
+fn state_name(state: RxState) -> &'static str {
+    match state {
+        RxState::Normal => "normal",
+        RxState::None => "none",
+        RxState::All => "all",
+    }
+}
+
+/// Gives the slots to the unicast table first; a table that does not fit is emptied and marked.
+fn fit_tables(filter: &mut RxFilter) {
+    if filter.unicast_table.len() > MAC_TABLE_MAX {
+        filter.unicast_table.clear();
+        filter.unicast_overflow = true;
+    }
+    if filter.multicast_table.len() > MAC_TABLE_MAX - filter.unicast_table.len() {
+        filter.multicast_table.clear();
+        filter.multicast_overflow = true;
     }
 }
 
@@ -207,7 +149,7 @@ mod tests {
     use super::*;
     use crate::qapi::Form;
 
-    const MAIN: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
+    const MAIN: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
 
     fn visited(arguments: Value) -> Result<XSetRxFilter, String> {
         let Value::Object(members) = arguments else { panic!("the test needs an object") };
@@ -230,7 +172,7 @@ mod tests {
             "main-mac": "52:54:00:aa:bb:cc", "vlan-table": [4, 0],
             "unicast-table": ["52:54:00:00:00:02"], "multicast-table": ["01:00:5e:00:00:01"],
         });
-        assert_eq!(applied(shown.clone(), &RxFilter::new(MAIN)).to_info("n"), shown);
+        assert_eq!(rx_filter_info(&applied(shown.clone(), &RxFilter::new(MAIN)), "n"), shown);
     }
 
     #[test]
@@ -242,8 +184,11 @@ mod tests {
     #[test]
     fn tables_are_shown_last_first() {
         let filter = applied(json!({"name": "n", "unicast-table": table(2)}), &RxFilter::new(MAIN));
-        assert_eq!(filter.to_info("n")["unicast-table"], json!(["52:54:00:00:01:01", "52:54:00:00:01:00"]));
-        assert_eq!(filter.to_info("n")["vlan-table"].as_array().map(Vec::len), Some(4096));
+        assert_eq!(
+            rx_filter_info(&filter, "n")["unicast-table"],
+            json!(["52:54:00:00:01:01", "52:54:00:00:01:00"])
+        );
+        assert_eq!(rx_filter_info(&filter, "n")["vlan-table"].as_array().map(Vec::len), Some(4096));
     }
 
     #[test]

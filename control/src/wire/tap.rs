@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ringyard_drivers::tap::VnetHeader;
 use serde::Serialize;
 
 use super::FdRef;
@@ -80,8 +81,8 @@ pub enum TapSource {
         downscript: Script,
         /// Queue pairs, 1 to 256.
         queues: u16,
-        /// Whether to ask for the virtio-net header.
-        vnet_hdr: VnetHdr,
+        /// Whether to ask for the virtio-net header: where the kernel can, if nothing was said.
+        vnet_hdr: VnetHeader,
     },
     /// One descriptor, whose interface is asked whether it has the header.
     Fd(FdRef),
@@ -98,17 +99,6 @@ pub enum Script {
     Default(PathBuf),
     /// This one; it is an error if it is missing or fails.
     Run(PathBuf),
-}
-
-/// Whether a tap's frames carry a virtio-net header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VnetHdr {
-    /// Nothing was said: yes, where the kernel can.
-    IfSupported,
-    /// Yes, or it is an error.
-    Required,
-    /// No.
-    Off,
 }
 
 impl Tap {
@@ -189,9 +179,9 @@ impl Tap {
             downscript: script(self.downscript.as_deref(), "/etc/qemu-ifdown"),
             queues: queues.ok_or_else(too_many)?,
             vnet_hdr: match self.vnet_hdr {
-                None => VnetHdr::IfSupported,
-                Some(true) => VnetHdr::Required,
-                Some(false) => VnetHdr::Off,
+                None => VnetHeader::IfSupported,
+                Some(true) => VnetHeader::Required,
+                Some(false) => VnetHeader::Off,
             },
         })
     }

@@ -22,7 +22,7 @@ fn a_tap_without_options_takes_the_defaults() {
         script: Script::Default("/etc/qemu-ifup".into()),
         downscript: Script::Default("/etc/qemu-ifdown".into()),
         queues: 1,
-        vnet_hdr: VnetHdr::IfSupported,
+        vnet_hdr: VnetHeader::IfSupported,
     };
     assert_eq!(resolved(""), Ok(TapSpec { source, sndbuf_bytes: i32::MAX }));
 }
@@ -35,7 +35,7 @@ fn a_named_tap_keeps_what_it_is_given() {
         script: Script::Off,
         downscript: Script::Run("/bin/true".into()),
         queues: 256,
-        vnet_hdr: VnetHdr::Off,
+        vnet_hdr: VnetHeader::Off,
     };
     assert_eq!(source(given), expected);
 }

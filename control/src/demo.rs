@@ -1,0 +1,145 @@
+//! `ringyard demo`: a switch in this process, with two ports on a hub for the guests that the demo brings along.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::{env, io, process};
+
+use ringyard_dataplane::worker::Mode;
+use ringyard_drivers::chardev::SocketRole;
+
+use crate::cli::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess};
+use crate::run::{Control, Stopper};
+use crate::wire::{ChardevSpec, Hubport, Netdev, NetdevAdd, NetdevSpec, Nic, VhostUser};
+
+/// Runs the demo.
+pub fn run(config: &DemoConfig) -> Result<(), String> {
+    let switch = DemoSwitch::start()?;
+    // The guests come with `ringyard_benches::demo`; until then there is only the place for them.
+    let sockets = switch.sockets();
+    println!(
+        "{} seconds for guests on {} and {}",
+        config.seconds,
+        sockets[0].display(),
+        sockets[1].display()
+    );
+    switch.stop()
+}
+
+/// A switch that runs on a thread of its own: hub 0 with the vhost-user ports `n0` and `n1`, and a nic on each.
+pub struct DemoSwitch {
+    sockets: [PathBuf; 2],
+    stopper: Stopper,
+    thread: JoinHandle<io::Result<()>>,
+    _directory: PrivateDirectory,
+}
+
+impl DemoSwitch {
+    /// Starts it, with its sockets in a new private directory.
+    pub fn start() -> Result<DemoSwitch, String> {
+        let directory = PrivateDirectory::new()
+            .map_err(|error| format!("making a directory in {}: {error}", env::temp_dir().display()))?;
+        let sockets = [directory.0.join("guest0"), directory.0.join("guest1")];
+        let control = Control::start(&demo_config(&sockets)?)?;
+        let stopper = control.stopper();
+        let thread = thread::Builder::new().name("control".into()).spawn(|| control.run());
+        let thread = thread.map_err(|error| format!("starting the control thread: {error}"))?;
+        Ok(DemoSwitch { sockets, stopper, thread, _directory: directory })
+    }
+
+    /// Where guests connect: we listen.
+    pub fn sockets(&self) -> &[PathBuf; 2] {
+        &self.sockets
+    }
+
+    /// The address of the nic behind each socket.
+    pub fn macs(&self) -> [&'static str; 2] {
+        MACS
+    }
+
+    /// Ends it and waits until it has ended.
+    pub fn stop(self) -> Result<(), String> {
+        self.stopper.stop();
+        match self.thread.join() {
+            Ok(result) => result.map_err(|error| format!("waiting for events: {error}")),
+            Err(_) => Err("the control thread panicked".into()),
+        }
+    }
+}
+
+/// A directory that is removed, with what is in it, when this is dropped.
+struct PrivateDirectory(PathBuf);
+
+impl PrivateDirectory {
+    fn new() -> io::Result<PrivateDirectory> {
+        let mut number = 0;
+        loop {
+            let path = env::temp_dir().join(format!("ringyard-demo-{}-{number}", process::id()));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(PrivateDirectory(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1000 => number += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        // What stays behind is empty and ours.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn demo_config(sockets: &[PathBuf; 2]) -> Result<RunConfig, String> {
+    let mut config = RunConfig {
+        monitors: Vec::new(),
+        chardevs: Vec::new(),
+        netdevs: Vec::new(),
+        placement: Placement::Workers(1),
+        mode: Mode::Adaptive,
+        sockets: SocketAccess { group: None, mode: 0o600 },
+        log_level: LogLevel::default(),
+    };
+    for (number, path) in sockets.iter().enumerate() {
+        let (chardev, port) = (format!("c{number}"), format!("n{number}"));
+        config.chardevs.push(server(&chardev, path));
+        let vhost_user = VhostUser { chardev, vhostforce: None, queues: None };
+        let nic = Nic { netdev: Some(port.clone()), macaddr: Some(MACS[number].into()), ..Nic::default() };
+        let hubport = Hubport { hubid: 0, netdev: Some(port.clone()) };
+        for (id, netdev) in [
+            (port, Netdev::VhostUser(vhost_user)),
+            (format!("g{number}"), Netdev::Nic(nic)),
+            (format!("h{number}"), Netdev::Hubport(hubport)),
+        ] {
+            config.netdevs.push(resolve(id, netdev)?);
+        }
+    }
+    Ok(config)
+}
+
+fn server(id: &str, path: &Path) -> ChardevSpec {
+    ChardevSpec { id: id.into(), path: path.into(), role: SocketRole::Server }
+}
+
+fn resolve(id: String, netdev: Netdev) -> Result<NetdevSpec, String> {
+    NetdevAdd { id, netdev }.resolve().map_err(|error| error.to_string())
+}
+
+/// Of the nics.
+const MACS: [&str; 2] = ["52:54:00:12:34:56", "52:54:00:12:34:57"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_switch_of_the_demo_listens_and_leaves_nothing_behind() {
+        let switch = DemoSwitch::start().expect("the temporary directory is writable");
+        let sockets = switch.sockets().clone();
+        assert!(sockets.iter().all(|socket| socket.exists()));
+        switch.stop().expect("it ends in good order");
+        assert!(!sockets[0].exists() && sockets[0].parent().is_some_and(|directory| !directory.exists()));
+    }
+}

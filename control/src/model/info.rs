@@ -1,0 +1,124 @@
+//! `info network`: the text that people and upstream's tests know.
+//!
+//! Hubs come first, the newest first, each with its ports; then the nics with what they stand on, and the netdevs that
+//! stand alone. A netdev with a nic on a hub shows in both places. Lines end in CR LF.
+
+use std::fmt::Write;
+
+use super::Model;
+use super::netdev::{Driver, Netdev, NicPart, Part};
+use super::query::script_name;
+use crate::open::OpenTap;
+use crate::wire::{self, FdRef, NetdevKind, TapSource};
+
+impl Model {
+    /// `info network`
+    pub fn info_network(&self) -> String {
+        let netdevs = self.by_age();
+        let mut text = String::new();
+        for &hub in self.hubs.iter().rev() {
+            line(&mut text, &format!("hub {hub}"));
+            for (id, netdev) in netdevs.iter().rev() {
+                if let Part::Hubport(port) = &netdev.part
+                    && port.hub == hub
+                {
+                    let peer = port.netdev.as_ref().and_then(|id| self.info_of(id));
+                    line(&mut text, &format!(" \\ {id}{}", with_colon(peer)));
+                }
+            }
+        }
+        for (id, netdev) in netdevs {
+            match &netdev.part {
+                Part::Hubport(_) => {}
+                Part::Nic(nic) => {
+                    line(&mut text, &self.info_line(id, netdev));
+                    let peer = nic.netdev.as_ref().and_then(|id| self.info_of(id));
+                    if let Some(peer) = peer.or_else(|| nic.ghost.clone()) {
+                        line(&mut text, &format!(" \\ {peer}"));
+                    }
+                }
+                Part::Backend(backend) if backend.nic.is_none() && backend.hubport.is_none() => {
+                    let queues = 0..queue_count(netdev);
+                    queues.for_each(|queue| line(&mut text, &queue_line(id, netdev, queue)));
+                }
+                Part::Backend(_) => {}
+            }
+        }
+        text
+    }
+
+    /// An object's line without its end; of several queues, the first one's.
+    pub(super) fn info_line(&self, id: &str, netdev: &Netdev) -> String {
+        queue_line(id, netdev, 0)
+    }
+
+    fn info_of(&self, id: &str) -> Option<String> {
+        self.netdevs.get(id).map(|netdev| self.info_line(id, netdev))
+    }
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing into a string cannot fail.
+    let _ = write!(text, "{line}\r\n");
+}
+
+fn with_colon(peer: Option<String>) -> String {
+    peer.map(|peer| format!(": {peer}")).unwrap_or_default()
+}
+
+fn queue_line(id: &str, netdev: &Netdev, queue: usize) -> String {
+    let (kind, mut info) = match &netdev.part {
+        Part::Backend(backend) => match &backend.driver {
+            Driver::VhostUser { chardev, .. } => ("vhost-user", format!("vhost-user{queue} to {chardev}")),
+            Driver::Tap(tap) => ("tap", tap_info(netdev, tap, queue)),
+        },
+        Part::Nic(nic) => ("nic", nic_info(netdev, nic)),
+        Part::Hubport(_) => ("hubport", String::new()),
+    };
+    let cut = (0..=INFO_BYTES_MAX.min(info.len())).rev().find(|&end| info.is_char_boundary(end));
+    info.truncate(cut.unwrap_or(0));
+    let index = if kind == "vhost-user" { queue } else { 0 };
+    format!("{id}: index={index},type={kind},{info}")
+}
+
+fn nic_info(netdev: &Netdev, nic: &NicPart) -> String {
+    let mut info = format!("model=virtio,macaddr={}", nic.filter.main_mac);
+    if let wire::Netdev::Nic(given) = &netdev.spec.given {
+        info.extend(given.addr.iter().map(|addr| format!(",addr={addr}")));
+        info.extend(given.vectors.iter().map(|vectors| format!(",vectors={vectors}")));
+    }
+    info
+}
+
+fn tap_info(netdev: &Netdev, tap: &OpenTap, queue: usize) -> String {
+    let fd = |fd: &FdRef| match fd {
+        FdRef::Number(number) => format!("fd={number}"),
+        FdRef::Name(name) => format!("fd={name}"),
+    };
+    match &netdev.spec.kind {
+        NetdevKind::Tap(spec) => match &spec.source {
+            TapSource::Fd(only) => fd(only),
+            TapSource::Fds(fds) => fds.get(queue).map(fd).unwrap_or_default(),
+            TapSource::Name { .. } => {
+                let (script, downscript) = (script_name(&tap.script), script_name(&tap.downscript));
+                format!("ifname={},script={script},downscript={downscript}", tap.port.ifname())
+            }
+        },
+        _ => String::new(),
+    }
+}
+
+fn queue_count(netdev: &Netdev) -> usize {
+    match &netdev.spec.kind {
+        NetdevKind::VhostUser(spec) => usize::from(spec.queues),
+        NetdevKind::Tap(spec) => match &spec.source {
+            TapSource::Name { queues, .. } => usize::from(*queues),
+            TapSource::Fd(_) => 1,
+            TapSource::Fds(fds) => fds.len(),
+        },
+        NetdevKind::Hubport(_) | NetdevKind::Nic(_) => 1,
+    }
+}
+
+/// Longer ones are cut, as in QEMU.
+const INFO_BYTES_MAX: usize = 255;

@@ -1,0 +1,58 @@
+//! Links, and the plan that a port's objects add up to.
+
+use ringyard_dataplane::switch::PortPlan;
+
+use super::Model;
+use super::netdev::{Backend, Netdev, Part};
+use crate::qapi::QapiError;
+use crate::wire::SetLink;
+
+impl Model {
+    /// `set_link`: on a netdev it holds for the nic too, on a nic or a hub port for that alone. What it says stays until
+    /// it says otherwise, whoever comes and goes.
+    pub fn set_link(&mut self, set: &SetLink) -> Result<(), QapiError> {
+        let netdev = self.netdevs.get_mut(&set.name);
+        let netdev = netdev.ok_or_else(|| QapiError::device_not_found(&set.name))?;
+        netdev.link = set.up;
+        let (backend, nic) = match &netdev.part {
+            Part::Backend(backend) => (Some(set.name.clone()), backend.nic.clone()),
+            Part::Nic(nic) => (nic.netdev.clone(), None),
+            Part::Hubport(port) => (port.netdev.clone(), None),
+        };
+        if let Some(nic) = nic.and_then(|nic| self.netdevs.get_mut(&nic)) {
+            nic.link = set.up;
+        }
+        backend.iter().for_each(|backend| self.replan(backend));
+        Ok(())
+    }
+
+    /// Gives the switch the present plan of a backend; takes effect at the next publish.
+    pub(super) fn replan(&mut self, id: &str) {
+        let Some(Netdev { part: Part::Backend(backend), link, .. }) = self.netdevs.get(id) else { return };
+        let filter = match backend.nic.as_ref().and_then(|nic| self.netdevs.get(nic)) {
+            Some(Netdev { part: Part::Nic(nic), .. }) => Some(nic.filter.clone()),
+            _ => None,
+        };
+        let plan = PortPlan {
+            hub: self.hub_of(backend),
+            link: self.is_link_up(*link, backend),
+            filter,
+            attachment: backend.attachment.clone(),
+        };
+        self.switch.set_port(backend.index, plan);
+    }
+
+    /// The hub that a backend is on.
+    pub(super) fn hub_of(&self, backend: &Backend) -> Option<i32> {
+        match &self.netdevs.get(backend.hubport.as_ref()?)?.part {
+            Part::Hubport(port) => Some(port.hub),
+            _ => None,
+        }
+    }
+
+    /// Whether a backend, whose own link is `link`, and all that belongs to it are up.
+    pub(super) fn is_link_up(&self, link: bool, backend: &Backend) -> bool {
+        let others = [&backend.nic, &backend.hubport].into_iter().flatten();
+        link && others.filter_map(|id| self.netdevs.get(id)).all(|netdev| netdev.link)
+    }
+}

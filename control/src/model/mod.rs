@@ -1,0 +1,183 @@
+//! The one mutable model: every object that the user made, what belongs to what, and the switch that follows it.
+//!
+//! Only the control thread has it. A command changes objects and the plans of the ports they bear on at once; workers
+//! follow at the next [`Model::publish`], so many commands and reports share one. What may block is no part of it: a
+//! command that needs it yields a [`Job`](crate::open::Job), and [`Model::finish`] takes what came of that.
+
+mod chardev;
+mod filter;
+mod info;
+mod link;
+mod netdev;
+mod query;
+mod stats;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use ringyard_dataplane::counters::PORTS_MAX;
+use ringyard_dataplane::snapshot::PortIndex;
+use ringyard_dataplane::switch::{Switch, SwitchConfig, WorkerStatus};
+use ringyard_drivers::chardev::SocketAccess;
+use ringyard_drivers::line::{PortKey, Report, Switchboard};
+use serde_json::{Value, json};
+
+use crate::open::{Job, Outcome};
+use crate::qapi::QapiError;
+use crate::wire::NetdevSpec;
+use chardev::Chardev;
+pub use netdev::FdSource;
+use netdev::{Driver, Netdev, Part};
+
+/// Nics, hub ports and chardevs that there can be, of each: as many as ports.
+pub const OBJECTS_MAX: usize = PORTS_MAX;
+
+/// Something to tell every monitor's clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// As in the schema.
+    pub name: &'static str,
+    /// Its members.
+    pub data: Value,
+}
+
+/// See the module.
+pub struct Model {
+    switch: Switch,
+    board: Switchboard,
+    access: Arc<SocketAccess>,
+    chardevs: BTreeMap<String, Chardev>,
+    netdevs: BTreeMap<String, Netdev>,
+    /// Chardevs under way: their ids are taken.
+    opening_chardevs: BTreeSet<String>,
+    /// Netdevs under way, with the places that are kept for them.
+    opening_netdevs: BTreeMap<String, (NetdevSpec, PortIndex)>,
+    /// Who reports under which key.
+    ids: HashMap<PortKey, String>,
+    /// Hubs in the order in which they were made. They stay when their last port goes, as in QEMU.
+    hubs: Vec<i32>,
+    /// Counts up with every object; also the source of port keys.
+    serial: u64,
+    /// Drivers to be answered after the next publish.
+    answers: Vec<Sender<()>>,
+    events: Vec<Event>,
+}
+
+impl Model {
+    /// An empty model over a switch that it starts.
+    pub fn new(config: &SwitchConfig, access: Arc<SocketAccess>) -> io::Result<Model> {
+        Ok(Model {
+            switch: Switch::start(config)?,
+            board: Switchboard::new()?,
+            access,
+            chardevs: BTreeMap::new(),
+            netdevs: BTreeMap::new(),
+            opening_chardevs: BTreeSet::new(),
+            opening_netdevs: BTreeMap::new(),
+            ids: HashMap::new(),
+            hubs: Vec::new(),
+            serial: 0,
+            answers: Vec::new(),
+            events: Vec::new(),
+        })
+    }
+
+    /// Becomes readable when drivers have reports for [`Self::take_reports`].
+    pub fn reports_fd(&self) -> BorrowedFd<'_> {
+        self.board.fd()
+    }
+
+    /// Takes in all that drivers reported. They are answered by the next [`Self::publish`].
+    pub fn take_reports(&mut self) {
+        for report in self.board.drain() {
+            self.take_report(report);
+        }
+    }
+
+    fn take_report(&mut self, report: Report) {
+        // A report that is dropped tells its driver that the port is gone.
+        let Some(id) = self.ids.get(&report.port).cloned() else { return };
+        let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(&id) else { return };
+        let old = std::mem::replace(&mut backend.attachment, report.attachment);
+        let carrier = backend.attachment.carrier;
+        if carrier != old.carrier {
+            self.events.extend(carrier_event(&id, &backend.driver, carrier));
+        }
+        // The switch holds it too, and hands it to the thread that frees things.
+        drop(old);
+        self.answers.push(report.done);
+        self.replan(&id);
+    }
+
+    /// Makes the workers follow, then answers the drivers whose reports were taken. Returns the events since the last time.
+    pub fn publish(&mut self) -> Vec<Event> {
+        self.switch.publish();
+        for done in self.answers.drain(..) {
+            // The driver's thread may have ended.
+            let _ = done.send(());
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    /// Runs `work` on another thread once all that was taken away before the last publish is freed. It must not block.
+    pub fn after_reaping(&self, work: impl FnOnce() + Send + 'static) {
+        self.switch.after_reaping(work);
+    }
+
+    /// Takes in what came of a job; the error is for whoever caused the job.
+    pub fn finish(&mut self, outcome: Outcome) -> Result<(), QapiError> {
+        match outcome {
+            Outcome::Chardev { spec, opened } => self.finish_chardev(spec, opened),
+            Outcome::Tap { id, opened } => self.finish_tap(&id, opened),
+            Outcome::Closed => Ok(()),
+        }
+    }
+
+    /// Takes everything away; the jobs close what has to be closed beside control, after the next [`Self::publish`].
+    pub fn clear(&mut self) -> Vec<Job> {
+        let ids: Vec<String> = self.netdevs.keys().cloned().collect();
+        let jobs = ids.iter().filter_map(|id| self.netdev_del(id).ok().flatten()).collect();
+        self.clear_chardevs();
+        jobs
+    }
+
+    /// How many ports there are.
+    pub fn port_count(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// How the workers are doing.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        self.switch.workers()
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// All netdevs, oldest first.
+    fn by_age(&self) -> Vec<(&str, &Netdev)> {
+        let mut netdevs: Vec<_> = self.netdevs.iter().map(|(id, netdev)| (id.as_str(), netdev)).collect();
+        netdevs.sort_by_key(|(_, netdev)| netdev.serial);
+        netdevs
+    }
+}
+
+/// What a guest's coming and going looks like to monitors; a tap's carrier has no event.
+fn carrier_event(id: &str, driver: &Driver, carrier: bool) -> Option<Event> {
+    let Driver::VhostUser { chardev, .. } = driver else { return None };
+    tracing::info!("netdev '{id}': the guest {}", if carrier { "is connected" } else { "is gone" });
+    Some(if carrier {
+        let data = json!({"netdev-id": id, "chardev-id": chardev});
+        Event { name: "NETDEV_VHOST_USER_CONNECTED", data }
+    } else {
+        Event { name: "NETDEV_VHOST_USER_DISCONNECTED", data: json!({"netdev-id": id}) }
+    })
+}
+
+#[cfg(test)]
+mod tests;

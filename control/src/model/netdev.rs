@@ -1,0 +1,330 @@
+//! Netdevs of all kinds, how they come and go, and how they hold on to each other.
+//!
+//! A backend (vhost-user, tap) is a port of the switch. It carries at most one nic, the guest's side of it, and at most
+//! one hub port, its place on a hub; these name it, and it knows them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ringyard_dataplane::filter::RxFilter;
+use ringyard_dataplane::mac::Mac;
+use ringyard_dataplane::port::Attachment;
+use ringyard_dataplane::snapshot::PortIndex;
+use ringyard_drivers::line::PortKey;
+use ringyard_drivers::vhost_user::VhostUserPort;
+
+use super::{Model, OBJECTS_MAX};
+use crate::open::{Job, OpenTap};
+use crate::qapi::QapiError;
+use crate::wire::{
+    FdRef, Hubport, NetdevAdd, NetdevKind, NetdevSpec, NicSpec, TapSource, TapSpec, VhostUserSpec,
+    mac_of_number,
+};
+
+/// Where the descriptors that options name come from.
+pub type FdSource<'a> = dyn FnMut(&FdRef) -> Result<OwnedFd, QapiError> + 'a;
+
+/// Any object of `netdev_add`.
+pub(super) struct Netdev {
+    /// Grows with age.
+    pub(super) serial: u64,
+    pub(super) spec: NetdevSpec,
+    /// What `set_link` said last.
+    pub(super) link: bool,
+    pub(super) part: Part,
+}
+
+/// What an object is, and to what it belongs.
+pub(super) enum Part {
+    Backend(Box<Backend>),
+    Nic(NicPart),
+    Hubport(HubportPart),
+}
+
+/// A port of the switch.
+pub(super) struct Backend {
+    key: PortKey,
+    pub(super) index: PortIndex,
+    pub(super) driver: Driver,
+    /// What the driver gave last.
+    pub(super) attachment: Attachment,
+    pub(super) nic: Option<String>,
+    pub(super) hubport: Option<String>,
+}
+
+/// What drives a port.
+pub(super) enum Driver {
+    VhostUser {
+        chardev: String,
+        /// Held for its end: dropping it stops the port's thread.
+        _port: VhostUserPort,
+    },
+    Tap(OpenTap),
+}
+
+/// The guest's side of a backend.
+pub(super) struct NicPart {
+    pub(super) netdev: Option<String>,
+    pub(super) filter: Arc<RxFilter>,
+    /// How `info network` showed the netdev when it was deleted; it goes on showing that.
+    pub(super) ghost: Option<String>,
+}
+
+/// A backend's place on a hub, or an empty one.
+pub(super) struct HubportPart {
+    pub(super) hub: i32,
+    pub(super) netdev: Option<String>,
+}
+
+impl Model {
+    /// `netdev_add`: done at once, unless a job is yielded, whose outcome ends it.
+    pub fn netdev_add(&mut self, add: NetdevAdd, fds: &mut FdSource<'_>) -> Result<Option<Job>, QapiError> {
+        self.check_netdev_id(&add.id)?;
+        self.add_netdev(add.resolve()?, fds)
+    }
+
+    /// The same for what the command line resolved.
+    pub fn add_netdev(&mut self, spec: NetdevSpec, fds: &mut FdSource<'_>) -> Result<Option<Job>, QapiError> {
+        self.check_netdev_id(&spec.id)?;
+        match spec.kind.clone() {
+            NetdevKind::VhostUser(options) => self.add_vhost_user(spec, options).map(|()| None),
+            NetdevKind::Tap(options) => self.start_tap(spec, options, fds).map(Some),
+            NetdevKind::Hubport(options) => self.add_hubport(spec, options).map(|()| None),
+            NetdevKind::Nic(options) => self.add_nic(spec, options).map(|()| None),
+        }
+    }
+
+    /// `netdev_del`: when the next publish is over, no worker can touch it. The job, if any, is to run after that.
+    pub fn netdev_del(&mut self, id: &str) -> Result<Option<Job>, QapiError> {
+        let ghost = self.netdevs.get(id).map(|netdev| self.info_line(id, netdev));
+        let netdev = self.netdevs.remove(id).ok_or_else(|| QapiError::device_not_found(id))?;
+        tracing::debug!("netdev '{id}' is deleted");
+        match netdev.part {
+            Part::Backend(backend) => return Ok(self.remove_backend(*backend, ghost)),
+            Part::Nic(nic) => self.detach(nic.netdev, |backend| backend.nic = None),
+            Part::Hubport(port) => self.detach(port.netdev, |backend| backend.hubport = None),
+        }
+        Ok(None)
+    }
+
+    fn add_vhost_user(&mut self, spec: NetdevSpec, options: VhostUserSpec) -> Result<(), QapiError> {
+        let VhostUserSpec { chardev, queues } = options;
+        let socket = self.free_chardev(&chardev)?;
+        let index = self.add_port()?;
+        let key = PortKey(self.next_serial());
+        let port = match VhostUserPort::start(socket, queues, self.board.line(key)) {
+            Ok(port) => port,
+            Err(error) => {
+                self.switch.remove_port(index);
+                return Err(QapiError::generic(format!("starting the port '{}': {error}", spec.id)));
+            }
+        };
+        self.set_chardev_user(&chardev, Some(&spec.id));
+        let driver = Driver::VhostUser { chardev, _port: port };
+        self.insert_backend(spec, key, index, driver, Attachment::default());
+        Ok(())
+    }
+
+    fn start_tap(
+        &mut self,
+        spec: NetdevSpec,
+        options: TapSpec,
+        fds: &mut FdSource<'_>,
+    ) -> Result<Job, QapiError> {
+        let named: &[FdRef] = match &options.source {
+            TapSource::Name { .. } => &[],
+            TapSource::Fd(fd) => std::slice::from_ref(fd),
+            TapSource::Fds(fds) => fds,
+        };
+        let fds = named.iter().map(fds).collect::<Result<_, _>>()?;
+        let index = self.add_port()?;
+        let id = spec.id.clone();
+        self.opening_netdevs.insert(id.clone(), (spec, index));
+        Ok(Job::OpenTap { id, spec: options, fds })
+    }
+
+    pub(super) fn finish_tap(&mut self, id: &str, opened: Result<OpenTap, String>) -> Result<(), QapiError> {
+        let (spec, index) = self.opening_netdevs.remove(id).ok_or_else(|| QapiError::device_not_found(id))?;
+        match opened {
+            Ok(tap) => {
+                let key = PortKey(self.next_serial());
+                let attachment = tap.port.attachment();
+                self.insert_backend(spec, key, index, Driver::Tap(tap), attachment);
+                Ok(())
+            }
+            Err(why) => {
+                self.switch.remove_port(index);
+                Err(QapiError::generic(why))
+            }
+        }
+    }
+
+    fn insert_backend(
+        &mut self,
+        spec: NetdevSpec,
+        key: PortKey,
+        index: PortIndex,
+        driver: Driver,
+        attachment: Attachment,
+    ) {
+        let id = spec.id.clone();
+        let backend = Backend { key, index, driver, attachment, nic: None, hubport: None };
+        self.ids.insert(key, id.clone());
+        self.insert(spec, Part::Backend(Box::new(backend)));
+        self.replan(&id);
+    }
+
+    fn add_nic(&mut self, spec: NetdevSpec, options: NicSpec) -> Result<(), QapiError> {
+        if self.count(|part| matches!(part, Part::Nic(_))) >= OBJECTS_MAX {
+            return Err(QapiError::generic("too many NICs"));
+        }
+        let (id, netdev) = (spec.id.clone(), options.netdev);
+        if let Some(netdev) = &netdev {
+            let backend = self.backend_for(netdev, "a nic")?;
+            if let Some(other) = &backend.nic {
+                return Err(already_connected(netdev, "nic", other));
+            }
+            backend.nic = Some(id);
+        }
+        let mac = options.mac.unwrap_or_else(|| self.free_mac());
+        let filter = Arc::new(RxFilter::new(mac));
+        self.insert(spec, Part::Nic(NicPart { netdev: netdev.clone(), filter, ghost: None }));
+        netdev.iter().for_each(|netdev| self.replan(netdev));
+        Ok(())
+    }
+
+    fn add_hubport(&mut self, spec: NetdevSpec, options: Hubport) -> Result<(), QapiError> {
+        if self.count(|part| matches!(part, Part::Hubport(_))) >= OBJECTS_MAX {
+            return Err(QapiError::generic(format!(
+                "too many hub ports: at most {OBJECTS_MAX} are possible"
+            )));
+        }
+        let Hubport { hubid: hub, netdev } = options;
+        let id = spec.id.clone();
+        if let Some(netdev) = &netdev {
+            let backend = self.backend_for(netdev, "a hub port")?;
+            if let Some(other) = &backend.hubport {
+                return Err(already_connected(netdev, "hub port", other));
+            }
+            backend.hubport = Some(id);
+        }
+        self.note_hub(hub);
+        self.insert(spec, Part::Hubport(HubportPart { hub, netdev: netdev.clone() }));
+        netdev.iter().for_each(|netdev| self.replan(netdev));
+        Ok(())
+    }
+
+    /// Hubs stay when their ports go; so that they cannot pile up, the oldest empty one is forgotten when there are too
+    /// many. Since a hub that is not empty has a port, there is an empty one then.
+    fn note_hub(&mut self, hub: i32) {
+        if self.hubs.contains(&hub) {
+            return;
+        }
+        if self.hubs.len() >= OBJECTS_MAX {
+            let used: HashSet<i32> = self.netdevs.values().filter_map(Netdev::hub).collect();
+            if let Some(empty) = self.hubs.iter().position(|hub| !used.contains(hub)) {
+                self.hubs.remove(empty);
+            }
+        }
+        self.hubs.push(hub);
+    }
+
+    fn remove_backend(&mut self, backend: Backend, ghost: Option<String>) -> Option<Job> {
+        self.ids.remove(&backend.key);
+        self.switch.remove_port(backend.index);
+        if let Some(Netdev { part: Part::Nic(nic), .. }) = named(&mut self.netdevs, &backend.nic) {
+            (nic.netdev, nic.ghost) = (None, ghost);
+        }
+        if let Some(Netdev { part: Part::Hubport(port), .. }) = named(&mut self.netdevs, &backend.hubport) {
+            port.netdev = None;
+        }
+        match backend.driver {
+            Driver::VhostUser { chardev, .. } => {
+                self.set_chardev_user(&chardev, None);
+                None
+            }
+            Driver::Tap(tap) => Some(Job::CloseTap(tap)),
+        }
+    }
+
+    /// Makes a backend forget a nic or a hub port that is gone.
+    fn detach(&mut self, id: Option<String>, forget: impl FnOnce(&mut Backend)) {
+        let Some(id) = id else { return };
+        if let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(&id) {
+            forget(backend);
+        }
+        self.replan(&id);
+    }
+
+    fn insert(&mut self, spec: NetdevSpec, part: Part) {
+        let serial = self.next_serial();
+        tracing::debug!("netdev '{}' is added", spec.id);
+        self.netdevs.insert(spec.id.clone(), Netdev { serial, spec, link: true, part });
+    }
+
+    fn add_port(&mut self) -> Result<PortIndex, QapiError> {
+        let full = |_| QapiError::generic(format!("too many netdevs: a switch has {OBJECTS_MAX} ports"));
+        self.switch.add_port().map_err(full)
+    }
+
+    fn backend_for(&mut self, id: &str, what: &str) -> Result<&mut Backend, QapiError> {
+        let netdev = self.netdevs.get_mut(id);
+        match netdev.ok_or_else(|| QapiError::generic(format!("netdev '{id}' not found")))? {
+            Netdev { part: Part::Backend(backend), .. } => Ok(backend),
+            Netdev { part: Part::Nic(_), .. } => Err(wrong_kind(id, "nic", what)),
+            Netdev { part: Part::Hubport(_), .. } => Err(wrong_kind(id, "hub port", what)),
+        }
+    }
+
+    /// The first default address that no nic has.
+    fn free_mac(&self) -> Mac {
+        let taken: HashSet<Mac> = self.netdevs.values().filter_map(Netdev::main_mac).collect();
+        let mut macs = (MAC_NUMBER_FIRST..).map(mac_of_number);
+        macs.find(|mac| !taken.contains(mac)).expect("there are far fewer nics than addresses")
+    }
+
+    fn count(&self, kind: impl Fn(&Part) -> bool) -> usize {
+        self.netdevs.values().filter(|netdev| kind(&netdev.part)).count()
+    }
+
+    fn check_netdev_id(&self, id: &str) -> Result<(), QapiError> {
+        if self.netdevs.contains_key(id) || self.opening_netdevs.contains_key(id) {
+            return Err(QapiError::duplicate_id(id));
+        }
+        Ok(())
+    }
+}
+
+impl Netdev {
+    fn hub(&self) -> Option<i32> {
+        match &self.part {
+            Part::Hubport(port) => Some(port.hub),
+            _ => None,
+        }
+    }
+
+    fn main_mac(&self) -> Option<Mac> {
+        match &self.part {
+            Part::Nic(nic) => Some(nic.filter.main_mac),
+            _ => None,
+        }
+    }
+}
+
+fn named<'a>(netdevs: &'a mut BTreeMap<String, Netdev>, id: &Option<String>) -> Option<&'a mut Netdev> {
+    netdevs.get_mut(id.as_ref()?)
+}
+
+fn already_connected(netdev: &str, kind: &str, other: &str) -> QapiError {
+    QapiError::generic(format!("netdev '{netdev}' is already connected to the {kind} '{other}'"))
+}
+
+fn wrong_kind(id: &str, kind: &str, what: &str) -> QapiError {
+    QapiError::generic(format!(
+        "netdev '{id}' is a {kind}: {what} stands on a netdev such as vhost-user or tap"
+    ))
+}
+
+/// Of 52:54:00:12:34:56.
+const MAC_NUMBER_FIRST: u32 = 0x12_3456;

@@ -1,0 +1,123 @@
+//! `x-query-stats`: the books of every port, of the ports that are gone, and how the workers are doing.
+
+use std::sync::Arc;
+
+use ringyard_dataplane::counters::{EgressCounters, IngressCounters};
+use ringyard_dataplane::drops::DropReason;
+use ringyard_dataplane::port::QueueRings;
+use ringyard_dataplane::ring::Ring;
+use serde_json::{Map, Value, json};
+
+use super::Model;
+use super::netdev::{Backend, Driver, Netdev, Part};
+use crate::qapi::QapiError;
+
+impl Model {
+    /// `x-query-stats`, of one port or of all, oldest first. Deleted ports count as such from the next publish on.
+    pub fn query_stats(&self, name: Option<&str>) -> Result<Value, QapiError> {
+        let port = |id: &str, netdev: &Netdev| match &netdev.part {
+            Part::Backend(backend) => Some(self.port_stats(id, netdev.link, backend)),
+            _ => None,
+        };
+        let ports: Vec<Value> = match name {
+            Some(name) => {
+                let found = self.netdevs.get(name).and_then(|netdev| port(name, netdev));
+                vec![found.ok_or_else(|| QapiError::device_not_found(name))?]
+            }
+            None => self.by_age().into_iter().filter_map(|(id, netdev)| port(id, netdev)).collect(),
+        };
+        let retired = self.switch.retired_counters();
+        let workers = self.switch.workers().into_iter();
+        let workers: Vec<Value> =
+            workers.map(|worker| json!({"cpu": worker.core, "asleep": worker.asleep})).collect();
+        Ok(json!({
+            "ports": ports,
+            "retired": {"ingress": ingress_stats(&retired.ingress), "egress": egress_stats(&retired.egress)},
+            "workers": workers,
+        }))
+    }
+
+    fn port_stats(&self, id: &str, link: bool, backend: &Backend) -> Value {
+        let counters = self.switch.counters(backend.index);
+        let kind = match backend.driver {
+            Driver::VhostUser { .. } => "vhost-user",
+            Driver::Tap(_) => "tap",
+        };
+        let queues = backend.attachment.rings.iter().enumerate();
+        let queues: Vec<Value> = queues.map(|(index, rings)| queue_stats(index, rings)).collect();
+        json!({
+            "name": id,
+            "type": kind,
+            "hub": self.hub_of(backend),
+            "link": self.is_link_up(link, backend),
+            "carrier": backend.attachment.carrier,
+            "ingress": ingress_stats(&counters.ingress),
+            "egress": egress_stats(&counters.egress),
+            "queues": queues,
+        })
+    }
+}
+
+fn ingress_stats(counters: &IngressCounters) -> Value {
+    json!({
+        "frames": counters.frames,
+        "bytes": counters.bytes,
+        "forwarded": counters.forwarded,
+        "takers": counters.takers,
+        "drops": drops(&counters.drops),
+    })
+}
+
+fn egress_stats(counters: &EgressCounters) -> Value {
+    json!({
+        "offered": counters.offered,
+        "frames": counters.frames,
+        "bytes": counters.bytes,
+        "drops": drops(&counters.drops),
+    })
+}
+
+/// By reason; what never happened is left out.
+fn drops(counts: &[u64; DropReason::COUNT]) -> Map<String, Value> {
+    let happened = DropReason::ALL.into_iter().filter(|&reason| counts[reason as usize] != 0);
+    happened.map(|reason| (reason.name().to_owned(), json!(counts[reason as usize]))).collect()
+}
+
+fn queue_stats(index: usize, rings: &QueueRings) -> Value {
+    json!({
+        "index": index,
+        "ingress-ring": ring_state(&rings.ingress, rings.ingress_enabled),
+        "egress-ring": ring_state(&rings.egress, rings.egress_enabled),
+    })
+}
+
+fn ring_state(ring: &Option<Arc<Ring>>, enabled: bool) -> String {
+    match ring {
+        None => "stopped".into(),
+        Some(ring) => match ring.fault() {
+            Some(fault) => format!("broken: {fault}"),
+            None if enabled => "running".into(),
+            None => "disabled".into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_says_how_it_is() {
+        let ring = Some(Arc::new(Ring::new(0, 0)));
+        assert_eq!(ring_state(&None, true), "stopped");
+        assert_eq!(ring_state(&ring, false), "disabled");
+        assert_eq!(ring_state(&ring, true), "running");
+    }
+
+    #[test]
+    fn only_drops_that_happened_are_listed() {
+        let mut counts = [0; DropReason::COUNT];
+        counts[DropReason::NoRoom as usize] = 3;
+        assert_eq!(Value::from(drops(&counts)), json!({"no_room": 3}));
+    }
+}

@@ -1,0 +1,319 @@
+//! Objects made, tied together, changed and deleted, without a monitor in between.
+
+use std::path::PathBuf;
+
+use ringyard_dataplane::port::Attachment;
+use ringyard_dataplane::worker::Mode;
+use tempfile::TempDir;
+
+use super::*;
+use crate::qapi::{ErrorClass, Flags, Form, Visitor, parse_keyval};
+use crate::wire::{ChardevAdd, NetdevAdd, SetLink, XSetRxFilter};
+
+/// A model whose jobs are run at once, with a directory for its sockets.
+struct Yard {
+    model: Model,
+    directory: TempDir,
+}
+
+impl Yard {
+    fn new() -> Yard {
+        let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
+        let access = Arc::new(SocketAccess { mode: 0o600, group: None });
+        let model = Model::new(&config, access).expect("a worker can be started");
+        Yard { model, directory: tempfile::tempdir().expect("the temporary directory is writable") }
+    }
+
+    /// A yard with the vhost-user netdevs `n0` and `n1` on the chardevs `c0` and `c1`.
+    fn with_two_netdevs() -> Yard {
+        let mut yard = Yard::new();
+        for number in 0..2 {
+            yard.chardev(&format!("c{number}"));
+            yard.add(&format!("vhost-user,id=n{number},chardev=c{number}"));
+        }
+        yard
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn try_chardev(&mut self, options: &str) -> Result<(), QapiError> {
+        let members = parse_keyval(options, "type", Flags::Accepted)?;
+        let job = self.model.chardev_add(ChardevAdd::visit_flat(Visitor::new(members, Form::Keyval))?)?;
+        self.model.finish(job.run())
+    }
+
+    fn chardev(&mut self, id: &str) {
+        let path = self.path(id);
+        self.try_chardev(&format!("socket,id={id},path={},server=on", path.display())).expect(id);
+    }
+
+    fn try_add(&mut self, options: &str) -> Result<(), QapiError> {
+        let members = parse_keyval(options, "type", Flags::Refused)?;
+        let add = NetdevAdd::visit(Visitor::new(members, Form::Keyval))?;
+        let mut no_fds = |_: &_| Err(QapiError::generic("this test has no descriptors"));
+        match self.model.netdev_add(add, &mut no_fds)? {
+            Some(job) => self.model.finish(job.run()),
+            None => Ok(()),
+        }
+    }
+
+    fn add(&mut self, options: &str) {
+        self.try_add(options).expect(options);
+    }
+
+    fn refused(&mut self, options: &str) -> String {
+        self.try_add(options).expect_err(options).desc
+    }
+
+    fn delete(&mut self, id: &str) {
+        assert!(self.model.netdev_del(id).expect(id).is_none(), "{id} needs no closing");
+        self.model.publish();
+    }
+
+    fn set_link(&mut self, name: &str, up: bool) {
+        self.model.set_link(&SetLink { name: name.into(), up }).expect(name);
+    }
+
+    /// Tells the model what the driver of `id` would, and returns the driver's end of the answer.
+    fn report(&mut self, id: &str, carrier: bool) -> crossbeam_channel::Receiver<()> {
+        let (done, answered) = crossbeam_channel::bounded(1);
+        let key = self.model.ids.iter().find(|(_, known)| *known == id).map(|(key, _)| *key);
+        let attachment = Attachment { carrier, ..Attachment::default() };
+        self.model.take_report(Report { port: key.unwrap_or(PortKey(0)), attachment, done });
+        answered
+    }
+
+    fn port(&self, id: &str) -> Value {
+        self.model.query_stats(Some(id)).expect(id)["ports"][0].clone()
+    }
+
+    fn info(&self) -> String {
+        self.model.info_network()
+    }
+}
+
+#[test]
+fn a_port_is_what_its_objects_say() {
+    let mut yard = Yard::with_two_netdevs();
+    assert_eq!(yard.port("n0")["hub"], Value::Null);
+    yard.add("hubport,id=h0,hubid=-7,netdev=n0");
+    yard.add("nic,id=g0,netdev=n0");
+    let port = yard.port("n0");
+    assert_eq!((&port["hub"], &port["link"], &port["carrier"]), (&json!(-7), &json!(true), &json!(false)));
+    assert_eq!((&port["type"], &port["queues"]), (&json!("vhost-user"), &json!([])));
+    yard.delete("h0");
+    assert_eq!(yard.port("n0")["hub"], Value::Null);
+}
+
+#[test]
+fn a_netdev_carries_one_nic_and_one_hubport() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("nic,id=g0,netdev=n0");
+    yard.add("hubport,id=h0,hubid=0,netdev=n0");
+    assert_eq!(yard.refused("nic,id=g1,netdev=n0"), "netdev 'n0' is already connected to the nic 'g0'");
+    let taken = "netdev 'n0' is already connected to the hub port 'h0'";
+    assert_eq!(yard.refused("hubport,id=h1,hubid=0,netdev=n0"), taken);
+    assert_eq!(yard.refused("hubport,id=h1,hubid=0,netdev=nope"), "netdev 'nope' not found");
+    assert!(yard.refused("nic,id=g1,netdev=h0").starts_with("netdev 'h0' is a hub port: a nic stands on"));
+    assert!(yard.refused("hubport,id=h1,hubid=0,netdev=g0").starts_with("netdev 'g0' is a nic"));
+    assert_eq!(yard.model.netdevs.len(), 4, "nothing half-made remains");
+    yard.delete("g0");
+    yard.add("nic,id=g1,netdev=n0");
+}
+
+#[test]
+fn ids_are_taken_once_and_free_after_deletion() {
+    let mut yard = Yard::with_two_netdevs();
+    assert_eq!(yard.refused("hubport,id=n0,hubid=0"), "Duplicate ID 'n0'");
+    yard.delete("n0");
+    yard.add("vhost-user,id=n0,chardev=c0");
+    let error = yard.model.netdev_del("nope").err().expect("there is no such netdev");
+    assert_eq!((error.class, error.desc.as_str()), (ErrorClass::DeviceNotFound, "Device 'nope' not found"));
+}
+
+#[test]
+fn an_id_is_taken_while_its_tap_is_opened() {
+    let mut yard = Yard::new();
+    let members = parse_keyval("tap,id=t0,ifname=x,script=no", "type", Flags::Refused).expect("it is valid");
+    let add = NetdevAdd::visit(Visitor::new(members, Form::Keyval)).expect("it is valid");
+    let job = yard.model.netdev_add(add, &mut |_| Err(QapiError::generic("none"))).expect("the id is free");
+    assert_eq!(yard.refused("hubport,id=t0,hubid=0"), "Duplicate ID 't0'");
+    assert_eq!(yard.refused("hubport,id=h0,hubid=0,netdev=t0"), "netdev 't0' not found");
+    assert_eq!(yard.model.netdev_del("t0").err().map(|error| error.class), Some(ErrorClass::DeviceNotFound));
+    let outcome = job.expect("a tap is opened beside control").refuse("could not open it");
+    assert_eq!(yard.model.finish(outcome), Err(QapiError::generic("could not open it")));
+    yard.add("hubport,id=t0,hubid=0");
+}
+
+#[test]
+fn a_chardev_has_one_user_who_keeps_it() {
+    let mut yard = Yard::with_two_netdevs();
+    assert_eq!(yard.refused("vhost-user,id=n2,chardev=c9"), "chardev \"c9\" not found");
+    assert_eq!(yard.refused("vhost-user,id=n2,chardev=c0"), "Device 'c0' is in use");
+    let desc = |result: Result<(), QapiError>| result.expect_err("it is refused").desc;
+    assert_eq!(desc(yard.model.chardev_remove("c0")), "Chardev 'c0' is busy");
+    assert_eq!(desc(yard.model.chardev_remove("zz")), "Chardev 'zz' not found");
+    let again = desc(yard.try_chardev("socket,id=c0,path=/x,server=on"));
+    assert_eq!(again, "Chardev with id 'c0' already exists");
+    let filename = format!("disconnected:unix:{},server=on", yard.path("c0").display());
+    let c0 = json!({"label": "c0", "filename": filename, "frontend-open": true});
+    assert_eq!(yard.model.query_chardev()[0], c0);
+    yard.delete("n0");
+    assert_eq!(yard.model.chardev_remove("c0"), Ok(()));
+    assert_eq!(yard.model.query_chardev().as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_chardev_that_cannot_be_opened_is_not_there() {
+    let mut yard = Yard::new();
+    let error =
+        yard.try_chardev("socket,id=c0,path=/no/such/directory/s,server=on").expect_err("no directory");
+    assert!(error.desc.starts_with("Failed to add chardev 'c0': "), "{error}");
+    assert_eq!(yard.model.query_chardev(), json!([]));
+    yard.chardev("c0");
+}
+
+#[test]
+fn set_link_on_a_netdev_takes_its_nic_along_and_on_others_only_themselves() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("nic,id=g0,netdev=n0");
+    yard.add("hubport,id=h0,hubid=0,netdev=n0");
+    for name in ["g0", "h0"] {
+        yard.set_link(name, false);
+        assert_eq!(yard.port("n0")["link"], false, "{name} is down");
+        yard.set_link("n0", true);
+        assert_eq!(yard.port("n0")["link"], name == "g0", "the netdev takes up its nic only");
+        yard.set_link(name, true);
+    }
+    yard.set_link("n0", false);
+    yard.delete("g0");
+    assert_eq!(yard.port("n0")["link"], false);
+    yard.set_link("n0", true);
+    assert_eq!(yard.port("n0")["link"], true);
+    let error = yard.model.set_link(&SetLink { name: "nope".into(), up: true }).expect_err("unknown");
+    assert_eq!(error, QapiError::device_not_found("nope"));
+}
+
+#[test]
+fn what_set_link_said_survives_a_guests_coming_and_going() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.set_link("n0", false);
+    for carrier in [true, false, true] {
+        yard.report("n0", carrier);
+        assert_eq!(
+            (yard.port("n0")["link"].clone(), &yard.port("n0")["carrier"]),
+            (json!(false), &json!(carrier))
+        );
+    }
+}
+
+#[test]
+fn a_driver_is_answered_after_the_publish_and_told_when_its_port_is_gone() {
+    let mut yard = Yard::with_two_netdevs();
+    let answer = yard.report("n0", true);
+    assert!(answer.try_recv().is_err());
+    let events = yard.model.publish();
+    assert_eq!(answer.try_recv(), Ok(()));
+    let connected = json!({"netdev-id": "n0", "chardev-id": "c0"});
+    assert_eq!(events, [Event { name: "NETDEV_VHOST_USER_CONNECTED", data: connected }]);
+    yard.report("n0", false);
+    assert_eq!(yard.model.publish()[0].name, "NETDEV_VHOST_USER_DISCONNECTED");
+    yard.delete("n0");
+    let answer = yard.report("n0", true);
+    assert_eq!(answer.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));
+}
+
+#[test]
+fn nics_without_an_address_get_the_next_free_one() {
+    let mut yard = Yard::new();
+    for (id, options) in [("a", ""), ("b", ",macaddr=52:54:00:12:34:57"), ("c", "")] {
+        yard.add(&format!("nic,id={id}{options}"));
+    }
+    let all = yard.model.query_rx_filter(None).expect("it lists all");
+    let macs: Vec<_> = all.as_array().into_iter().flatten().map(|nic| nic["main-mac"].as_str()).collect();
+    let expected = ["52:54:00:12:34:56", "52:54:00:12:34:57", "52:54:00:12:34:58"];
+    assert_eq!(macs, expected.map(Some));
+}
+
+#[test]
+fn only_nics_have_a_filter() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("nic,id=g0,netdev=n0");
+    let of = |yard: &Yard, name| yard.model.query_rx_filter(Some(name)).map_err(|error| error.desc);
+    assert_eq!(of(&yard, "nope"), Err("invalid net client name: nope".into()));
+    assert_eq!(of(&yard, "n0"), Err("net client(n0) isn't a NIC".into()));
+    let Value::Object(change) = json!({"name": "g0", "vlan-table": [4]}) else { unreachable!() };
+    let change = XSetRxFilter::visit(Visitor::new(change, Form::Json)).expect("it is valid");
+    yard.model.set_rx_filter(change).expect("g0 is a nic");
+    let filter = of(&yard, "g0").expect("g0 is a nic");
+    assert_eq!((&filter[0]["vlan"], &filter[0]["vlan-table"]), (&json!("normal"), &json!([4])));
+}
+
+#[test]
+fn query_netdev_shows_backends_newest_first_with_their_peers() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("hubport,id=h0,hubid=0,netdev=n0");
+    yard.add("hubport,id=h1,hubid=0,netdev=n1");
+    yard.add("nic,id=g0,netdev=n0");
+    let n0 = json!({"id": "n0", "type": "vhost-user", "chardev": "c0", "queues": 1, "peer-id": "g0"});
+    let n1 = json!({"id": "n1", "type": "vhost-user", "chardev": "c1", "queues": 1, "peer-id": "h1"});
+    assert_eq!(yard.model.query_netdev(), json!([n1, n0]));
+    yard.delete("n1");
+    assert_eq!(yard.model.query_netdev(), json!([n0]));
+}
+
+#[test]
+fn info_network_lists_hubs_then_nics_then_the_rest() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("hubport,id=ha,hubid=0,netdev=n0");
+    yard.add("hubport,id=hb,hubid=1");
+    yard.add("hubport,id=hc,hubid=1,netdev=n1");
+    yard.add("nic,id=g0,netdev=n0,macaddr=52:54:00:aa:bb:cc");
+    yard.chardev("c2");
+    yard.add("vhost-user,id=n2,chardev=c2,queues=2");
+    let expected = "hub 1\r\n \\ hc: n1: index=0,type=vhost-user,vhost-user0 to c1\r\n \\ hb\r\n\
+        hub 0\r\n \\ ha: n0: index=0,type=vhost-user,vhost-user0 to c0\r\n\
+        g0: index=0,type=nic,model=virtio,macaddr=52:54:00:aa:bb:cc\r\n \
+        \\ n0: index=0,type=vhost-user,vhost-user0 to c0\r\n\
+        n2: index=0,type=vhost-user,vhost-user0 to c2\r\nn2: index=1,type=vhost-user,vhost-user1 to c2\r\n";
+    assert_eq!(yard.info(), expected);
+}
+
+#[test]
+fn what_stood_on_a_deleted_netdev_stays_without_it() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("hubport,id=h0,hubid=3,netdev=n0");
+    yard.add("nic,id=g0,netdev=n0,macaddr=52:54:00:aa:bb:cc");
+    yard.delete("n0");
+    yard.delete("n1");
+    let nic = "g0: index=0,type=nic,model=virtio,macaddr=52:54:00:aa:bb:cc\r\n \
+        \\ n0: index=0,type=vhost-user,vhost-user0 to c0\r\n";
+    assert_eq!(yard.info(), format!("hub 3\r\n \\ h0\r\n{nic}"));
+    yard.delete("g0");
+    yard.delete("h0");
+    assert_eq!(yard.info(), "hub 3\r\n", "a hub stays listed");
+}
+
+#[test]
+fn hubs_without_ports_do_not_pile_up() {
+    let mut yard = Yard::new();
+    yard.add("hubport,id=keep,hubid=-1");
+    for hub in 0..OBJECTS_MAX + 10 {
+        yard.add(&format!("hubport,id=h,hubid={hub}"));
+        yard.model.netdev_del("h").expect("it was just added");
+    }
+    assert_eq!(yard.model.hubs.len(), OBJECTS_MAX);
+    assert_eq!((yard.model.hubs[0], yard.model.hubs[1]), (-1, 11), "one with a port is never forgotten");
+}
+
+#[test]
+fn clearing_leaves_nothing() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("hubport,id=h0,hubid=0,netdev=n0");
+    assert!(yard.model.clear().is_empty(), "there are no taps to close");
+    yard.model.publish();
+    assert_eq!((yard.model.port_count(), yard.model.query_netdev()), (0, json!([])));
+    assert!(!yard.path("c0").exists(), "the sockets are removed");
+}

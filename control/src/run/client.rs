@@ -1,0 +1,183 @@
+//! A monitor's client: its socket, its session, and the bytes that wait for it to read.
+//!
+//! Nothing here blocks, and nothing piles up: while more than [`OUTPUT_PAUSE`] bytes wait, no further command is taken
+//! from the client, and a client that lets events pile up behind them is dropped.
+
+use std::collections::VecDeque;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use serde_json::Value;
+
+use crate::model::Event;
+use crate::monitor::{Output, Session};
+use crate::qapi::QapiError;
+use crate::wire::Command;
+
+/// Bytes for a client above which its commands wait.
+pub(super) const OUTPUT_PAUSE: usize = 64 << 10;
+/// Bytes for a client above which an event costs it its connection.
+const OUTPUT_MAX: usize = 1 << 20;
+/// Descriptors in one message, at most.
+const FDS_MAX: usize = 16;
+/// Bytes read in one turn.
+const READ_MAX: usize = 16 << 10;
+
+/// See the module.
+pub(super) struct Client {
+    socket: OwnedFd,
+    session: Session,
+    /// The monitor that it came by.
+    pub(super) monitor: usize,
+    output: Vec<u8>,
+    /// How much of `output` is sent.
+    sent: usize,
+    /// Descriptors that came with the latest message that had some.
+    passed: VecDeque<OwnedFd>,
+    /// It sends no more.
+    ended: bool,
+    /// There is no use in talking to it.
+    lost: bool,
+    /// What epoll was told last.
+    pub(super) interest: EventFlags,
+}
+
+impl Client {
+    /// A client that is still to be greeted.
+    pub(super) fn new(socket: OwnedFd, monitor: usize) -> Client {
+        Client {
+            socket,
+            session: Session::new(),
+            monitor,
+            output: Vec::new(),
+            sent: 0,
+            passed: VecDeque::new(),
+            ended: false,
+            lost: false,
+            interest: EventFlags::empty(),
+        }
+    }
+
+    /// Its socket.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// What to wait for.
+    pub(super) fn wanted(&self) -> EventFlags {
+        let mut wanted = EventFlags::empty();
+        wanted.set(EventFlags::IN, self.reads());
+        wanted.set(EventFlags::OUT, self.waiting() > 0);
+        wanted
+    }
+
+    /// Reads once, if its commands are wanted now. A client that hung up while they are not is lost: its command under
+    /// way completes, those behind it do not begin.
+    pub(super) fn receive(&mut self, flags: EventFlags) {
+        if !self.reads() {
+            self.lost |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+            return;
+        }
+        let mut bytes = [0; READ_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let slices = &mut [IoSliceMut::new(&mut bytes)];
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        match recvmsg(&self.socket, slices, &mut ancillary, flags) {
+            Ok(message) if message.bytes == 0 => self.ended = true,
+            Ok(message) => {
+                let fds: VecDeque<OwnedFd> = ancillary.drain().filter_map(rights).flatten().collect();
+                if !fds.is_empty() {
+                    self.passed = fds;
+                }
+                self.session.feed(&bytes[..message.bytes]);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.lost = true,
+        }
+    }
+
+    /// The next command to execute; replies that need none are queued on the way. None: more bytes are needed, the client
+    /// has to read first, or a command is under way.
+    pub(super) fn next_command(&mut self) -> Option<Command> {
+        while !self.is_congested() && !self.lost {
+            match self.session.next_output()? {
+                Output::Reply(bytes) => self.output.extend(bytes),
+                Output::Request(command) => return Some(command),
+            }
+        }
+        None
+    }
+
+    /// Answers the command under way.
+    pub(super) fn answer(&mut self, result: Result<Value, QapiError>) {
+        let line = self.session.reply(result);
+        self.output.extend(line);
+    }
+
+    /// Tells it of an event, once it has negotiated.
+    pub(super) fn tell(&mut self, event: &Event, timestamp: Duration) {
+        let data = (!event.data.is_null()).then(|| event.data.clone());
+        let Some(line) = self.session.event(event.name, data, timestamp) else { return };
+        if self.waiting() > OUTPUT_MAX {
+            tracing::warn!("a monitor's client that does not read is disconnected");
+            self.lost = true;
+            return;
+        }
+        self.output.extend(line);
+    }
+
+    /// Sends what its socket has room for. True if a congestion ended: commands may be waiting.
+    pub(super) fn flush(&mut self) -> bool {
+        let was_congested = self.is_congested();
+        while self.waiting() > 0 && !self.lost {
+            match send(&self.socket, &self.output[self.sent..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(count) => self.sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => self.lost = true,
+            }
+        }
+        if self.waiting() == 0 {
+            // A huge reply does not hold on to its memory.
+            self.output.clear();
+            self.output.shrink_to(OUTPUT_PAUSE);
+            self.sent = 0;
+        }
+        was_congested && !self.is_congested()
+    }
+
+    /// The first descriptor that was passed and not taken yet.
+    pub(super) fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.passed.pop_front()
+    }
+
+    /// Nothing is left to be done for it.
+    pub(super) fn is_finished(&self) -> bool {
+        self.lost || self.ended && self.session.wants_input() && self.waiting() == 0
+    }
+
+    fn reads(&self) -> bool {
+        !self.ended && !self.is_congested() && self.session.wants_input()
+    }
+
+    fn is_congested(&self) -> bool {
+        self.waiting() > OUTPUT_PAUSE
+    }
+
+    fn waiting(&self) -> usize {
+        self.output.len() - self.sent
+    }
+}
+
+fn rights(message: RecvAncillaryMessage<'_>) -> Option<impl Iterator<Item = OwnedFd>> {
+    match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    }
+}

@@ -1,0 +1,272 @@
+//! A run of the switch: one control thread that waits in epoll for monitors, drivers, openers and the wish to stop.
+//!
+//! Each turn takes in all that is ready, then publishes once, then lets replies out; so what a reply says is true for
+//! the workers too, and a hundred reports cost one grace period. Nothing that may block runs here: it leaves as a job for
+//! the [`hands`], and only the client that asked for it waits.
+
+mod client;
+mod command;
+mod hands;
+mod monitor;
+mod start;
+mod stop;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde_json::json;
+
+use crate::model::{Event, Model};
+use crate::open::{Job, Outcome};
+use client::Client;
+use command::Asker;
+use hands::{Hands, Ticket};
+use monitor::Monitor;
+pub use stop::Stopper;
+
+/// Clients of all monitors together; a further one is hung up on.
+pub const CLIENTS_MAX: usize = 64;
+
+/// See the module.
+pub struct Control {
+    model: Model,
+    hands: Hands,
+    stopper: Stopper,
+    epoll: OwnedFd,
+    monitors: Vec<Monitor>,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    /// Who waits for which job.
+    asked: BTreeMap<Ticket, Asker>,
+    next_ticket: u64,
+    /// Jobs to begin after the next publish.
+    jobs: Vec<(Ticket, Job)>,
+    /// Until then no client is accepted, since there were no descriptors to be had.
+    deaf_until: Option<Instant>,
+    /// Why the run ends, in the words of the SHUTDOWN event.
+    ending: Option<&'static str>,
+}
+
+impl Control {
+    /// Asks this run to end.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Serves until `quit` or the stopper, then takes everything down in good order.
+    ///
+    /// Errors: only if epoll itself fails.
+    pub fn run(mut self) -> io::Result<()> {
+        while self.ending.is_none() {
+            let ready = self.wait()?;
+            self.turn(&ready);
+        }
+        self.wind_down();
+        Ok(())
+    }
+
+    fn wait(&mut self) -> io::Result<Vec<(u64, EventFlags)>> {
+        let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
+        let limit = self.deaf_until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
+        let count = match epoll::wait(&self.epoll, &mut events, limit.as_ref()) {
+            Err(Errno::INTR) => 0,
+            count => count?,
+        };
+        if self.deaf_until.is_some_and(|until| until <= Instant::now()) {
+            self.deaf_until = None;
+            self.listen(EventFlags::IN);
+        }
+        Ok(events[..count].iter().map(|event| (event.data.u64(), event.flags)).collect())
+    }
+
+    fn turn(&mut self, ready: &[(u64, EventFlags)]) {
+        for &(token, flags) in ready {
+            match token {
+                REPORTS => self.model.take_reports(),
+                OUTCOMES => self.take_outcomes(),
+                STOP => self.ending = Some("host-signal"),
+                MONITORS..CLIENTS => self.accept((token - MONITORS) as usize),
+                client => {
+                    if let Some(client) = self.clients.get_mut(&client) {
+                        client.receive(flags);
+                    }
+                }
+            }
+        }
+        loop {
+            self.execute_all();
+            self.publish();
+            let relieved = self.clients.values_mut().fold(false, |any, client| client.flush() | any);
+            if !relieved || self.ending.is_some() {
+                break;
+            }
+        }
+        self.tend_clients();
+    }
+
+    /// Executes what clients ask, until each waits for us or we for it.
+    fn execute_all(&mut self) {
+        let ids: Vec<u64> = self.clients.keys().copied().collect();
+        for id in ids {
+            while let Some(command) = self.clients.get_mut(&id).and_then(Client::next_command) {
+                if let Some(result) = self.execute(id, command)
+                    && let Some(client) = self.clients.get_mut(&id)
+                {
+                    client.answer(result);
+                }
+                if self.ending.is_some() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes the workers follow the model; then jobs may begin, and clients hear of events.
+    fn publish(&mut self) {
+        for event in self.model.publish() {
+            self.broadcast(&event);
+        }
+        for (ticket, job) in self.jobs.drain(..) {
+            // What is opened may be what was just closed, and what is closed must have no other owner.
+            let inbox = self.hands.inbox();
+            self.model.after_reaping(move || inbox.submit(ticket, job));
+        }
+    }
+
+    fn broadcast(&mut self, event: &Event) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.clients.values_mut().for_each(|client| client.tell(event, now));
+    }
+
+    fn take_outcomes(&mut self) {
+        for (ticket, outcome) in self.hands.drain() {
+            let result = self.model.finish(outcome).map(|()| json!({}));
+            let Some(asker) = self.asked.remove(&ticket) else { continue };
+            // A client that left does not learn what became of its command.
+            if let Some(client) = self.clients.get_mut(&asker.client) {
+                client.answer(asker.form.render(result));
+            }
+        }
+    }
+
+    /// Has a job done after the next publish; its outcome answers `asker`.
+    fn defer(&mut self, asker: Asker, job: Job) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.asked.insert(ticket, asker);
+        self.jobs.push((ticket, job));
+    }
+
+    fn accept(&mut self, monitor: usize) {
+        let socket = match self.monitors[monitor].accept() {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+            Err(error) => {
+                tracing::warn!("accepting a monitor's client: {error}");
+                self.deaf_until = Some(Instant::now() + ACCEPT_PAUSE);
+                return self.listen(EventFlags::empty());
+            }
+        };
+        if self.clients.len() >= CLIENTS_MAX {
+            tracing::debug!("a monitor's client is turned away: there are {CLIENTS_MAX} already");
+            return;
+        }
+        let id = self.next_client;
+        self.next_client += 1;
+        let client = Client::new(socket, monitor);
+        match epoll::add(&self.epoll, client.fd(), EventData::new_u64(id), EventFlags::empty()) {
+            Ok(()) => drop(self.clients.insert(id, client)),
+            Err(error) => tracing::warn!("watching a monitor's client: {error}"),
+        }
+    }
+
+    /// Lets go of the clients that are finished, and tells epoll what to wait for with the others.
+    fn tend_clients(&mut self) {
+        let epoll = &self.epoll;
+        // Closing the socket takes it out of epoll: nobody else has it.
+        self.clients.retain(|_, client| !client.is_finished());
+        for (&id, client) in &mut self.clients {
+            let wanted = client.wanted();
+            if wanted != client.interest {
+                // Cannot fail: the socket was added and is open.
+                let _ = epoll::modify(epoll, client.fd(), EventData::new_u64(id), wanted);
+                client.interest = wanted;
+            }
+        }
+    }
+
+    /// Sets what is waited for at the monitors' sockets.
+    fn listen(&self, flags: EventFlags) {
+        for (index, monitor) in self.monitors.iter().enumerate() {
+            let token = EventData::new_u64(MONITORS + index as u64);
+            // Cannot fail: the socket was added and is open.
+            let _ = epoll::modify(&self.epoll, monitor.fd(), token, flags);
+        }
+    }
+
+    /// Says goodbye, removes every object, and waits for what has to be closed, for a limited time.
+    fn wind_down(&mut self) {
+        let reason = self.ending.unwrap_or("host-signal");
+        tracing::info!("stopping ({reason})");
+        let data = json!({"guest": false, "reason": reason});
+        self.broadcast(&Event { name: "SHUTDOWN", data });
+        for client in self.clients.values_mut() {
+            client.flush();
+        }
+        // Socket files first: nobody shall come any more.
+        self.monitors.clear();
+        let closing = self.model.clear();
+        closing.into_iter().for_each(|job| self.defer(Asker::nobody(), job));
+        self.publish();
+        let deadline = Instant::now() + CLOSE_TIME_MAX;
+        while !self.asked.is_empty() && Instant::now() < deadline {
+            await_readable(self.hands.fd(), deadline);
+            for (ticket, outcome) in self.hands.drain() {
+                self.asked.remove(&ticket);
+                // What was still being opened is closed like the rest.
+                if let Outcome::Tap { opened: Ok(tap), .. } = outcome {
+                    self.defer(Asker::nobody(), Job::CloseTap(tap));
+                }
+            }
+            self.publish();
+        }
+        if !self.asked.is_empty() {
+            tracing::warn!(
+                "{} taps are not closed in time; their scripts are left running",
+                self.asked.len()
+            );
+        }
+    }
+}
+
+fn await_readable(fd: BorrowedFd<'_>, deadline: Instant) {
+    let limit = timespec(deadline.saturating_duration_since(Instant::now()));
+    // Interrupted, or in time: the caller looks in either case.
+    let _ = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
+}
+
+/// Events taken in one turn.
+const EVENTS: usize = 64;
+/// Pause after a client could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the end of a run waits for downscripts.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What epoll calls the sources: monitors and clients count up from their first.
+const REPORTS: u64 = 0;
+const OUTCOMES: u64 = 1;
+const STOP: u64 = 2;
+const MONITORS: u64 = 3;
+const CLIENTS: u64 = 1 << 32;
+
+#[cfg(test)]
+mod tests;

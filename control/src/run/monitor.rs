@@ -1,0 +1,141 @@
+//! A monitor: its socket, and the descriptors that its clients named with `getfd`.
+//!
+//! Names belong to the monitor, not to the client: they outlast a connection, as in QEMU.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ringyard_drivers::chardev::{Server, SocketAccess};
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use serde_json::{Value, json};
+
+use crate::cli::MonitorConfig;
+use crate::qapi::QapiError;
+use crate::wire::{FdRef, check_fd_name};
+
+/// Descriptors that a monitor keeps, at most.
+const NAMED_FDS_MAX: usize = 256;
+
+/// See the module.
+pub(super) struct Monitor {
+    server: Server,
+    names: NamedFds,
+}
+
+/// Descriptors by name.
+#[derive(Default)]
+pub(super) struct NamedFds(BTreeMap<String, OwnedFd>);
+
+impl Monitor {
+    /// Listens.
+    pub(super) fn open(config: &MonitorConfig, access: &SocketAccess) -> Result<Monitor, String> {
+        let server = Server::bind(&config.path, access).map_err(|error| error.to_string())?;
+        Ok(Monitor { server, names: NamedFds::default() })
+    }
+
+    /// Its listening socket.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.server.as_fd()
+    }
+
+    /// The next client that waits.
+    pub(super) fn accept(&self) -> rustix::io::Result<OwnedFd> {
+        accept_with(&self.server, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    }
+
+    /// Its named descriptors.
+    pub(super) fn names(&mut self) -> &mut NamedFds {
+        &mut self.names
+    }
+}
+
+impl NamedFds {
+    /// `getfd`: a name that exists gets the new descriptor.
+    pub(super) fn add(&mut self, name: String, passed: Option<OwnedFd>) -> Result<Value, QapiError> {
+        let none = || QapiError::generic("No file descriptor supplied via SCM_RIGHTS");
+        let fd = passed.ok_or_else(none)?;
+        check_fd_name(&name)?;
+        if self.0.len() >= NAMED_FDS_MAX && !self.0.contains_key(&name) {
+            let text = format!("too many file descriptors: a monitor keeps at most {NAMED_FDS_MAX}");
+            return Err(QapiError::generic(text));
+        }
+        self.0.insert(name, fd);
+        Ok(json!({}))
+    }
+
+    /// `closefd`
+    pub(super) fn close(&mut self, name: &str) -> Result<Value, QapiError> {
+        match self.0.remove(name) {
+            Some(_) => Ok(json!({})),
+            None => Err(QapiError::generic(format!("File descriptor named '{name}' not found"))),
+        }
+    }
+
+    /// The descriptor that an option names. A name is used up.
+    pub(super) fn take(&mut self, reference: &FdRef) -> Result<OwnedFd, QapiError> {
+        match reference {
+            FdRef::Number(number) => inherited(*number),
+            FdRef::Name(name) => self.0.remove(name).ok_or_else(|| {
+                QapiError::generic(format!("File descriptor named '{name}' has not been found"))
+            }),
+        }
+    }
+}
+
+/// A duplicate of a descriptor that this process was started with; the number itself stays open.
+pub(super) fn inherited(number: i32) -> Result<OwnedFd, QapiError> {
+    let duplicate = |process: Pid| {
+        let process = pidfd_open(process, PidfdFlags::empty())?;
+        pidfd_getfd(process, number, PidfdGetfdFlags::empty())
+    };
+    duplicate(getpid())
+        .map_err(|error| QapiError::generic(format!("File descriptor {number} cannot be used: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fd() -> Option<OwnedFd> {
+        rustix::io::dup(std::io::stderr()).ok()
+    }
+
+    fn refused<T>(result: Result<T, QapiError>) -> String {
+        result.err().expect("the test asks for what is refused").desc
+    }
+
+    #[test]
+    fn a_name_is_used_up() {
+        let mut names = NamedFds::default();
+        let name = FdRef::Name("a".into());
+        names.add("a".into(), fd()).expect("a descriptor came along");
+        assert!(names.take(&name).is_ok());
+        assert_eq!(refused(names.take(&name)), "File descriptor named 'a' has not been found");
+        assert_eq!(refused(names.close("a")), "File descriptor named 'a' not found");
+    }
+
+    #[test]
+    fn getfd_wants_a_descriptor_and_a_name() {
+        let mut names = NamedFds::default();
+        assert_eq!(refused(names.add("a".into(), None)), "No file descriptor supplied via SCM_RIGHTS");
+        let digit = "Parameter 'fdname' expects a name not starting with a digit";
+        assert_eq!(refused(names.add("1a".into(), fd())), digit);
+    }
+
+    #[test]
+    fn names_are_limited_but_can_be_given_again() {
+        let mut names = NamedFds::default();
+        for number in 0..NAMED_FDS_MAX {
+            names.add(format!("a{number}"), fd()).expect("there is room");
+        }
+        assert!(refused(names.add("b".into(), fd())).starts_with("too many file descriptors"));
+        assert!(names.add("a0".into(), fd()).is_ok());
+    }
+
+    #[test]
+    fn a_number_is_a_descriptor_of_this_process() {
+        assert!(inherited(2).is_ok());
+        assert!(refused(inherited(i32::MAX)).starts_with("File descriptor 2147483647 cannot be used: "));
+    }
+}

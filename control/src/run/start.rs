@@ -1,0 +1,134 @@
+//! From a configuration to a run that is ready: workers, the command line's objects, then the monitors.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use ringyard_dataplane::switch::SwitchConfig;
+use ringyard_drivers::chardev::SocketAccess;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use super::hands::Hands;
+use super::monitor::{Monitor, inherited};
+use super::{CLIENTS, Control, MONITORS, OUTCOMES, REPORTS, STOP, Stopper};
+use crate::cli::{MonitorConfig, Placement, RunConfig};
+use crate::model::Model;
+use crate::open::{Job, socket_access};
+use crate::qapi::QapiError;
+use crate::wire::FdRef;
+
+impl Control {
+    /// Starts everything that `config` says. Blocks as long as the objects need to open.
+    ///
+    /// Errors: a sentence that begins with the option that cannot be had; then nothing is left.
+    pub fn start(config: &RunConfig) -> Result<Control, String> {
+        let access = socket_access(&config.sockets).map_err(|why| format!("--socket-group: {why}"))?;
+        let access = Arc::new(access);
+        let switch = SwitchConfig { cores: cores(&config.placement)?, mode: config.mode };
+        let doing = |what: &'static str| move |error| format!("{what}: {error}");
+        let model = Model::new(&switch, access.clone()).map_err(doing("starting the workers"))?;
+        let mut control = Control {
+            model,
+            hands: Hands::new().map_err(doing("making an eventfd"))?,
+            stopper: Stopper::new().map_err(doing("making an eventfd"))?,
+            epoll: epoll::create(CreateFlags::CLOEXEC)
+                .map_err(|error| format!("making an epoll: {error}"))?,
+            monitors: Vec::new(),
+            clients: BTreeMap::new(),
+            next_client: CLIENTS,
+            asked: BTreeMap::new(),
+            next_ticket: 0,
+            jobs: Vec::new(),
+            deaf_until: None,
+            ending: None,
+        };
+        match control.furnish(config, &access) {
+            Ok(()) => {
+                control.say_ready(&config.monitors);
+                Ok(control)
+            }
+            Err(why) => {
+                control.wind_down();
+                Err(why)
+            }
+        }
+    }
+
+    fn furnish(&mut self, config: &RunConfig, access: &SocketAccess) -> Result<(), String> {
+        for spec in &config.chardevs {
+            let added = self.model.add_chardev(spec.clone());
+            let added = added.and_then(|job| self.model.finish(job.run()));
+            added.map_err(|error| format!("-chardev {}: {error}", spec.id))?;
+        }
+        for spec in &config.netdevs {
+            let job = self.model.add_netdev(spec.clone(), &mut own_fd);
+            let added = job.and_then(|job| self.finish_now(job));
+            added.map_err(|error| format!("-netdev {}: {error}", spec.id))?;
+        }
+        self.model.publish();
+        for monitor in &config.monitors {
+            let opened = Monitor::open(monitor, access);
+            let opened = opened.map_err(|why| format!("-qmp unix:{}: {why}", monitor.path.display()))?;
+            self.monitors.push(opened);
+        }
+        self.watch().map_err(|error| format!("watching descriptors: {error}"))
+    }
+
+    /// Does a job here: before the run begins, nobody waits for this thread.
+    fn finish_now(&mut self, job: Option<Job>) -> Result<(), QapiError> {
+        job.map_or(Ok(()), |job| self.model.finish(job.run()))
+    }
+
+    fn watch(&self) -> rustix::io::Result<()> {
+        let sources =
+            [(self.model.reports_fd(), REPORTS), (self.hands.fd(), OUTCOMES), (self.stopper.fd(), STOP)];
+        let monitors = (MONITORS..).zip(&self.monitors).map(|(token, monitor)| (monitor.fd(), token));
+        for (fd, token) in sources.into_iter().chain(monitors) {
+            epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    fn say_ready(&self, monitors: &[MonitorConfig]) {
+        let count =
+            |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        let ports = count(self.model.port_count(), "port");
+        let workers = count(self.model.workers().len(), "worker");
+        let path = |monitor: &MonitorConfig| Path::display(&monitor.path).to_string();
+        let paths: Vec<String> = monitors.iter().map(path).collect();
+        match paths.is_empty() {
+            true => tracing::info!("ready: {ports}, {workers}, no monitor"),
+            false => tracing::info!("ready: {ports}, {workers}, monitor on {}", paths.join(", ")),
+        }
+    }
+}
+
+/// The cores of the workers. A number of workers leaves their places to the kernel, which knows what else is busy.
+fn cores(placement: &Placement) -> Result<Vec<Option<usize>>, String> {
+    let cores = match placement {
+        Placement::Workers(count) => return Ok(vec![None; *count]),
+        Placement::Cores(cores) => cores,
+    };
+    let allowed =
+        sched_getaffinity(None).map_err(|error| format!("--cores: asking for our cores: {error}"))?;
+    let usable = |core: usize| core < CpuSet::MAX_CPU && allowed.is_set(core);
+    match cores.iter().find(|&&core| !usable(core)) {
+        Some(core) => {
+            let list: Vec<String> =
+                (0..CpuSet::MAX_CPU).filter(|&core| usable(core)).map(|core| core.to_string()).collect();
+            Err(format!("--cores: core {core} is not ours to use; these are: {}", list.join(",")))
+        }
+        None => Ok(cores.iter().copied().map(Some).collect()),
+    }
+}
+
+/// Descriptors on the command line are inherited ones; there is no monitor that could have named any.
+fn own_fd(reference: &FdRef) -> Result<std::os::fd::OwnedFd, QapiError> {
+    match reference {
+        FdRef::Number(number) => inherited(*number),
+        FdRef::Name(name) => {
+            Err(QapiError::generic(format!("File descriptor named '{name}' has not been found")))
+        }
+    }
+}

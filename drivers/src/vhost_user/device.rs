@@ -1,0 +1,393 @@
+//! What a front end negotiated on one connection, and what its messages do to it.
+//!
+//! A message is checked whole and tried on a copy of what it changes; only what works takes effect, and it is answered
+//! when no worker uses what was before. Changes of rings that are not started concern no worker and cost no publish.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ringyard_dataplane::port::{Attachment, QueueRings};
+use ringyard_dataplane::ring::{MemoryTable, RING_SIZE_MAX, RingError};
+use vhost::vhost_user::message::{
+    FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
+    VhostUserVringState,
+};
+
+use super::body::{check_mtu, empty, read};
+use super::bucket::Bucket;
+use super::vring::{Surroundings, Vring, event};
+use super::{body, features, memory};
+use crate::line::{Line, Unplugged};
+
+/// What a request that was served says.
+pub(super) enum Answer {
+    /// Nothing, unless asked to acknowledge.
+    Done,
+    Value(u64),
+    State(VhostUserVringState),
+}
+
+/// Why a request was not served.
+pub(super) enum Refusal {
+    /// There is no such request here; nothing changed.
+    Unknown,
+    /// It cannot be; nothing changed.
+    Bad(String),
+    /// The port has been taken away.
+    Unplugged,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Refusal {
+        Refusal::Bad(why)
+    }
+}
+
+impl From<RingError> for Refusal {
+    fn from(error: RingError) -> Refusal {
+        Refusal::Bad(error.to_string())
+    }
+}
+
+impl From<Unplugged> for Refusal {
+    fn from(_: Unplugged) -> Refusal {
+        Refusal::Unplugged
+    }
+}
+
+/// One front end's device.
+pub(super) struct Device<'a> {
+    name: &'a str,
+    line: &'a Line,
+    trouble: Arc<OwnedFd>,
+    bucket: Bucket,
+    /// Acknowledged virtio features; 0 before SET_FEATURES.
+    features: u64,
+    /// Acknowledged protocol features.
+    protocol: u64,
+    /// The virtio device status, kept for the front end only.
+    status: u64,
+    memory: Arc<MemoryTable>,
+    vrings: Vec<Vring>,
+    /// Workers may have rings of ours.
+    attached: bool,
+}
+
+impl<'a> Device<'a> {
+    /// Of `pairs` queue pairs; `name` is for the log.
+    pub(super) fn new(name: &'a str, pairs: u16, line: &'a Line, trouble: Arc<OwnedFd>) -> Device<'a> {
+        Device {
+            name,
+            line,
+            trouble,
+            bucket: Bucket::new(),
+            features: 0,
+            protocol: 0,
+            status: 0,
+            memory: Arc::default(),
+            vrings: vec![Vring::default(); 2 * usize::from(pairs)],
+            attached: false,
+        }
+    }
+
+    /// Whether a front end that wants to know how a request went is told.
+    pub(super) fn acknowledges(&self) -> bool {
+        self.protocol & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
+    }
+
+    /// Serves one request.
+    pub(super) fn serve(&mut self, request: u32, body: &[u8], fds: Vec<OwnedFd>) -> Result<Answer, Refusal> {
+        let request = FrontendReq::try_from(request).map_err(|()| Refusal::Unknown)?;
+        // Requests that come with a protocol feature are none without it (P24).
+        if self.protocol & features::needed(request) != features::needed(request) {
+            return Err(Refusal::Unknown);
+        }
+        if let Some(value) = self.value(request) {
+            return empty(body).map(|()| Answer::Value(value));
+        }
+        match request {
+            FrontendReq::GET_VRING_BASE => return self.vring_base(read(body)?),
+            FrontendReq::SET_OWNER => empty(body)?,
+            FrontendReq::RESET_OWNER | FrontendReq::RESET_DEVICE => {
+                empty(body)?;
+                self.reset()?;
+                self.vrings.iter_mut().for_each(|vring| vring.base = 0);
+            }
+            FrontendReq::SET_FEATURES => self.set_features(read::<VhostUserU64>(body)?.value)?,
+            FrontendReq::SET_PROTOCOL_FEATURES => {
+                self.set_protocol_features(read::<VhostUserU64>(body)?.value)?;
+            }
+            FrontendReq::SET_STATUS => self.set_status(read::<VhostUserU64>(body)?.value)?,
+            FrontendReq::NET_SET_MTU => check_mtu(read::<VhostUserU64>(body)?.value)?,
+            FrontendReq::SET_MEM_TABLE => {
+                let regions = body::memory_table(body)?;
+                self.set_memory(memory::table(&[], &regions, fds)?)?;
+            }
+            FrontendReq::ADD_MEM_REG => {
+                let region: VhostUserSingleMemoryRegion = read(body)?;
+                self.set_memory(memory::table(self.memory.regions(), &[*region], fds)?)?;
+            }
+            FrontendReq::REM_MEM_REG => {
+                let region: VhostUserSingleMemoryRegion = read(body)?;
+                self.set_memory(memory::without(self.memory.regions(), &region)?)?;
+            }
+            FrontendReq::SET_VRING_NUM => self.set_vring_num(read(body)?)?,
+            FrontendReq::SET_VRING_BASE => self.set_vring_base(read(body)?)?,
+            FrontendReq::SET_VRING_ADDR => self.set_vring_addr(read(body)?)?,
+            FrontendReq::SET_VRING_ENABLE => self.set_vring_enable(read(body)?)?,
+            FrontendReq::SET_VRING_KICK => self.set_vring_kick(body, fds)?,
+            FrontendReq::SET_VRING_CALL => {
+                let (index, call) = self.event(body, fds)?;
+                self.change(index, |vring| vring.call = call)?;
+            }
+            FrontendReq::SET_VRING_ERR => {
+                let (index, error) = self.event(body, fds)?;
+                self.change(index, |vring| vring.error = error)?;
+            }
+            _ => return Err(Refusal::Unknown),
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Takes rings that broke out of service, each with one warning.
+    pub(super) fn retire_broken(&mut self) -> Result<(), Unplugged> {
+        let mut retired = false;
+        for (ring, vring) in self.vrings.iter_mut().enumerate() {
+            if let Some(fault) = vring.retire_broken() {
+                tracing::warn!(socket = self.name, ring, %fault, "vhost-user: ring stopped until it is started again");
+                retired = true;
+            }
+        }
+        if retired { self.publish() } else { Ok(()) }
+    }
+
+    /// Takes everything away from the workers: the front end has gone.
+    pub(super) fn detach(&mut self) -> Result<(), Unplugged> {
+        if std::mem::take(&mut self.attached) { self.line.attach(Attachment::default()) } else { Ok(()) }
+    }
+
+    /// What answers a question that is about no ring.
+    fn value(&self, request: FrontendReq) -> Option<u64> {
+        match request {
+            FrontendReq::GET_FEATURES => Some(features::offered(self.vrings.len() / 2)),
+            FrontendReq::GET_PROTOCOL_FEATURES => Some(features::PROTOCOL),
+            FrontendReq::GET_QUEUE_NUM => Some(self.vrings.len() as u64 / 2),
+            FrontendReq::GET_MAX_MEM_SLOTS => Some(memory::SLOTS_MAX as u64),
+            FrontendReq::GET_STATUS => Some(self.status),
+            _ => None,
+        }
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<(), Refusal> {
+        let unknown = features & !features::offered(self.vrings.len() / 2);
+        if unknown != 0 {
+            return Err(Refusal::Bad(format!("features {unknown:#x} were not offered")));
+        }
+        let mut vrings = self.vrings.clone();
+        if features & features::PROTOCOL_FEATURES == 0 {
+            vrings.iter_mut().for_each(|vring| vring.enabled = true);
+        }
+        let around = Surroundings { options: features::options(features), ..self.surroundings() };
+        self.replace(vrings, &around)?;
+        if features != self.features {
+            tracing::info!(socket = self.name, features = format!("{features:#x}"), "vhost-user: negotiated");
+        }
+        self.features = features;
+        Ok(())
+    }
+
+    fn set_protocol_features(&mut self, features: u64) -> Result<(), Refusal> {
+        let unknown = features & !features::PROTOCOL;
+        if unknown != 0 {
+            return Err(Refusal::Bad(format!("protocol features {unknown:#x} were not offered")));
+        }
+        self.protocol = features;
+        Ok(())
+    }
+
+    fn set_status(&mut self, status: u64) -> Result<(), Refusal> {
+        if status > u64::from(u8::MAX) {
+            return Err(Refusal::Bad(format!("status {status:#x}")));
+        }
+        if status == 0 {
+            self.reset()?;
+        }
+        self.status = status;
+        Ok(())
+    }
+
+    /// Back to what it was when the front end came, but for what was acknowledged of the protocol; for the memory, which
+    /// QEMU sends by differences; and for the positions: QEMU before 8.1 asks for them after SET_STATUS 0, whenever it
+    /// pauses its guest.
+    fn reset(&mut self) -> Result<(), Refusal> {
+        (self.features, self.status) = (0, 0);
+        let started = self.vrings.iter().any(Vring::is_started);
+        self.vrings.iter_mut().for_each(Vring::stop);
+        if started {
+            self.publish()?;
+            tracing::info!(socket = self.name, "vhost-user: all rings stopped by a reset");
+        }
+        self.vrings.iter_mut().for_each(Vring::reset);
+        Ok(())
+    }
+
+    /// Rings that are started must lie in the new memory too (P04).
+    fn set_memory(&mut self, memory: Arc<MemoryTable>) -> Result<(), Refusal> {
+        let around = Surroundings { memory: memory.clone(), ..self.surroundings() };
+        self.replace(self.vrings.clone(), &around)?;
+        self.memory = memory;
+        Ok(())
+    }
+
+    fn set_vring_num(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
+        let (index, size) = (self.stopped(state.index)?, state.num);
+        match u16::try_from(size) {
+            Ok(size) if size.is_power_of_two() && size <= RING_SIZE_MAX => {
+                self.vrings[index].layout.size = size;
+                Ok(())
+            }
+            _ => Err(Refusal::Bad(format!("a ring of {size} entries"))),
+        }
+    }
+
+    fn set_vring_base(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
+        let (index, base) = (self.stopped(state.index)?, state.num);
+        self.vrings[index].base =
+            u16::try_from(base).map_err(|_| Refusal::Bad(format!("a split ring at {base:#x}")))?;
+        Ok(())
+    }
+
+    fn set_vring_addr(&mut self, addr: VhostUserVringAddr) -> Result<(), Refusal> {
+        let index = self.index(addr.index)?;
+        self.change(index, |vring| {
+            vring.layout.desc = addr.descriptor;
+            vring.layout.avail = addr.available;
+            vring.layout.used = addr.used;
+        })
+    }
+
+    /// QEMU sends it while it makes the device, before SET_FEATURES; it holds from then on.
+    fn set_vring_enable(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
+        let (index, enable) = (self.index(state.index)?, state.num);
+        match enable {
+            // QEMU says it twice for each start.
+            0 | 1 if self.vrings[index].enabled == (enable == 1) => Ok(()),
+            0 | 1 => self.change(index, |vring| vring.enabled = enable == 1),
+            _ => Err(Refusal::Bad(format!("SET_VRING_ENABLE with {enable}"))),
+        }
+    }
+
+    fn set_vring_kick(&mut self, body: &[u8], fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let (index, kick) = self.event(body, fds)?;
+        self.retire_broken()?;
+        let mut vring = self.vrings[index].clone();
+        vring.kick = kick;
+        let fresh = !vring.is_started();
+        vring.start(index, &self.surroundings())?;
+        if fresh {
+            let (size, base, enabled) = (vring.layout.size, vring.base, vring.enabled);
+            tracing::info!(socket = self.name, ring = index, size, base, enabled, "vhost-user: ring started");
+        }
+        self.vrings[index] = vring;
+        self.publish()?;
+        self.vrings[index].signal();
+        Ok(())
+    }
+
+    /// Stops the ring and says where it got to.
+    fn vring_base(&mut self, state: VhostUserVringState) -> Result<Answer, Refusal> {
+        let index = self.index(state.index)?;
+        self.retire_broken()?;
+        if self.vrings[index].is_started() {
+            self.vrings[index].stop();
+            self.publish()?;
+            self.vrings[index].settle();
+            // As on the rings' stop in other back ends, the way to wake us goes; it comes again with the next start.
+            self.vrings[index].kick = None;
+            tracing::info!(socket = self.name, ring = index, "vhost-user: ring stopped");
+        }
+        Ok(Answer::State(VhostUserVringState::new(state.index, u32::from(self.vrings[index].base))))
+    }
+
+    /// Tries `edit` on a ring; workers follow if it is started.
+    fn change(&mut self, index: usize, edit: impl FnOnce(&mut Vring)) -> Result<(), Refusal> {
+        let mut vring = self.vrings[index].clone();
+        edit(&mut vring);
+        vring.refit(index, &self.surroundings())?;
+        let started = vring.is_started();
+        self.vrings[index] = vring;
+        if started {
+            self.publish()?;
+            self.vrings[index].signal();
+        }
+        Ok(())
+    }
+
+    /// Tries other surroundings on all rings; workers follow if any is started.
+    fn replace(&mut self, mut vrings: Vec<Vring>, around: &Surroundings) -> Result<(), Refusal> {
+        for (index, vring) in vrings.iter_mut().enumerate() {
+            vring.refit(index, around)?;
+        }
+        self.vrings = vrings;
+        if self.vrings.iter().any(Vring::is_started) { Ok(self.publish()?) } else { Ok(()) }
+    }
+
+    /// Makes the workers follow, and returns when they have.
+    fn publish(&mut self) -> Result<(), Unplugged> {
+        self.bucket.take();
+        self.attached = true;
+        self.line.attach(self.attachment())
+    }
+
+    /// A port has carrier when a frame can pass one way at least. A front end whose driver is not up yet is like a host
+    /// whose interface is down, not like one that drops.
+    fn attachment(&self) -> Attachment {
+        let pair = |pair: &[Vring]| QueueRings {
+            egress: pair[0].ring(),
+            ingress: pair[1].ring(),
+            egress_enabled: pair[0].enabled,
+            ingress_enabled: pair[1].enabled,
+        };
+        Attachment {
+            carrier: self.vrings.iter().any(Vring::is_live),
+            ingress: self.vrings.iter().filter_map(Vring::ingress).collect(),
+            egress: self.vrings.iter().step_by(2).map_while(Vring::egress).collect(),
+            rings: self.vrings.chunks_exact(2).map(pair).collect(),
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let (memory, trouble) = (self.memory.clone(), self.trouble.clone());
+        Surroundings { memory, options: features::options(self.features), trouble }
+    }
+
+    /// The ring that a message is about, by the index as it came (P02).
+    fn index(&self, index: u32) -> Result<usize, Refusal> {
+        let known = (index as usize) < self.vrings.len();
+        if known { Ok(index as usize) } else { Err(Refusal::Bad(format!("there is no ring {index}"))) }
+    }
+
+    /// As [`Self::index`], of a ring that is not started: size and position of one that is are its own (P16).
+    fn stopped(&self, index: u32) -> Result<usize, Refusal> {
+        match self.index(index)? {
+            at if self.vrings[at].is_started() => Err(Refusal::Bad(format!("ring {index} is started"))),
+            at => Ok(at),
+        }
+    }
+
+    /// The ring and the descriptor of SET_VRING_KICK, CALL and ERR: an index in the lowest 8 bits, and bit 8 when there
+    /// is no descriptor.
+    fn event(&self, body: &[u8], mut fds: Vec<OwnedFd>) -> Result<(usize, Option<Arc<OwnedFd>>), Refusal> {
+        let VhostUserU64 { value } = read(body)?;
+        let index = self.index(u32::try_from(value & !NO_FD).unwrap_or(u32::MAX))?;
+        let fd = match (value & NO_FD != 0, fds.pop()) {
+            (true, None) => None,
+            (false, Some(fd)) if fds.is_empty() => Some(event(fd)?),
+            (without, _) => return Err(Refusal::Bad(format!("descriptors do not fit the flag {without}"))),
+        };
+        Ok((index, fd))
+    }
+}
+
+/// In SET_VRING_KICK, CALL and ERR: no descriptor comes with it.
+const NO_FD: u64 = 1 << 8;

@@ -1,0 +1,122 @@
+//! A guest's memory, from the files that its front end sends.
+//!
+//! A file is mapped from its first byte, whatever part of it the region is, and to the end of its last page: so huge
+//! pages need no case of their own. Only regular files of tmpfs and hugetlbfs are taken (a page fault in any other could
+//! wait for somebody), only as far as they reach, and they are kept from shrinking where the file allows that.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use libc::{HUGETLBFS_MAGIC, TMPFS_MAGIC};
+use ringyard_dataplane::ring::{Mapping, MemoryTable, Region};
+use rustix::fs::{FileType, SealFlags};
+use vhost::vhost_user::message::VhostUserMemoryRegion;
+
+/// Regions that can be added one by one; as many as other back ends have.
+pub(super) const SLOTS_MAX: usize = 509;
+
+/// `kept` and new regions, each with its file.
+pub(super) fn table(
+    kept: &[Region],
+    new: &[VhostUserMemoryRegion],
+    fds: Vec<OwnedFd>,
+) -> Result<Arc<MemoryTable>, String> {
+    if new.is_empty() || new.len() != fds.len() {
+        return Err(format!("{} memory regions with {} files", new.len(), fds.len()));
+    }
+    if kept.len() + new.len() > SLOTS_MAX {
+        return Err(format!("more than {SLOTS_MAX} memory regions"));
+    }
+    let mut files = fds.into_iter().zip(new).map(File::check).collect::<Result<Vec<File>, String>>()?;
+    share(&mut files);
+    let mut regions = kept.to_vec();
+    for (file, region) in files.iter().zip(new) {
+        let mapping = match file.shared_with {
+            Some(first) => regions[kept.len() + first].mapping.clone(),
+            None => file.map(&regions)?,
+        };
+        regions.push(Region {
+            guest_addr: region.guest_phys_addr,
+            user_addr: region.user_addr,
+            len: region.memory_size,
+            offset: region.mmap_offset,
+            mapping,
+        });
+    }
+    MemoryTable::new(regions).map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// `kept` without `gone`, which is known by its addresses and size.
+pub(super) fn without(kept: &[Region], gone: &VhostUserMemoryRegion) -> Result<Arc<MemoryTable>, String> {
+    let VhostUserMemoryRegion { guest_phys_addr, memory_size, user_addr, .. } = *gone;
+    let same = |region: &Region| {
+        (region.guest_addr, region.len, region.user_addr) == (guest_phys_addr, memory_size, user_addr)
+    };
+    let rest: Vec<Region> = kept.iter().filter(|region| !same(region)).cloned().collect();
+    if rest.len() == kept.len() {
+        return Err(format!("no memory region of {memory_size:#x} bytes at {guest_phys_addr:#x}"));
+    }
+    MemoryTable::new(rest).map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// A file that is fit to be mapped.
+struct File {
+    fd: OwnedFd,
+    /// Device and inode.
+    identity: (u64, u64),
+    /// Bytes to map: up to the region's end, in whole pages.
+    len: u64,
+    /// The first file of the message that is the same.
+    shared_with: Option<usize>,
+}
+
+impl File {
+    fn check((fd, region): (OwnedFd, &VhostUserMemoryRegion)) -> Result<File, String> {
+        let VhostUserMemoryRegion { memory_size, mmap_offset, .. } = *region;
+        let cannot = |error| format!("looking at a memory file: {error}");
+        let system = rustix::fs::fstatfs(&fd).map_err(cannot)?;
+        let stat = rustix::fs::fstat(&fd).map_err(cannot)?;
+        let known = [TMPFS_MAGIC, HUGETLBFS_MAGIC].iter().any(|&magic| magic as u64 == system.f_type as u64);
+        if !known || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err("a memory region is no file of tmpfs or hugetlbfs".into());
+        }
+        // May fail: sealed against sealing, or no file that can be sealed. Before the size is asked for.
+        let _ = rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK);
+        let size = rustix::fs::fstat(&fd).map_err(cannot)?.st_size as u64;
+        let end = mmap_offset.checked_add(memory_size).filter(|&end| memory_size > 0 && end <= size);
+        let end = end.ok_or_else(|| {
+            format!(
+                "a memory region of {memory_size:#x} bytes at {mmap_offset:#x} of a file of {size:#x} bytes"
+            )
+        })?;
+        let page = u64::try_from(system.f_bsize).unwrap_or(0).max(1);
+        let len = end.checked_next_multiple_of(page).ok_or("a memory region wraps around")?;
+        Ok(File { fd, identity: (stat.st_dev, stat.st_ino), len, shared_with: None })
+    }
+
+    /// Maps the file if the port, whose other regions are `regions`, has addresses left.
+    fn map(&self, regions: &[Region]) -> Result<Arc<Mapping>, String> {
+        let mapped = |region: &Region| (Arc::as_ptr(&region.mapping), region.mapping.len() as u64);
+        let taken: u64 = regions.iter().map(mapped).collect::<BTreeMap<_, _>>().into_values().sum();
+        if taken.saturating_add(self.len) > ADDRESSES_MAX {
+            return Err(format!("more than {ADDRESSES_MAX:#x} bytes of memory"));
+        }
+        let mapping = Mapping::of_file(&self.fd, self.len as usize);
+        mapping.map(Arc::new).map_err(|error| format!("mapping {:#x} bytes of memory: {error}", self.len))
+    }
+}
+
+/// Regions of the same file share one mapping, as long as the longest needs.
+fn share(files: &mut [File]) {
+    for index in 1..files.len() {
+        let identity = files[index].identity;
+        if let Some(first) = files[..index].iter().position(|file| file.identity == identity) {
+            files[first].len = files[first].len.max(files[index].len);
+            files[index].shared_with = Some(first);
+        }
+    }
+}
+
+/// Bytes of our address space that the memory of one port may take.
+const ADDRESSES_MAX: u64 = 1 << 40;

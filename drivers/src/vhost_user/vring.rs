@@ -1,0 +1,189 @@
+//! One virtqueue of a connection: what the front end said of it, and our end of it while it is started.
+//!
+//! Ring 2k is the guest's receive queue, our egress k; ring 2k + 1 its transmit queue, our ingress k. A ring starts with
+//! its kick descriptor and stops when its base is asked for. Our end is made anew with every change and shared with the
+//! workers by the attachment; the positions survive.
+
+use std::fmt::Display;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use ringyard_dataplane::drops::DropReason;
+use ringyard_dataplane::port::{Egress, IngressEnd};
+use ringyard_dataplane::ring::{
+    Fault, MemoryTable, Ring, RingEgress, RingError, RingIngress, RingLayout, RingOptions, RingSignals,
+    RingView,
+};
+use rustix::fs::OFlags;
+
+/// What all rings of a connection share.
+pub(super) struct Surroundings {
+    pub memory: Arc<MemoryTable>,
+    pub options: RingOptions,
+    /// What a ring that breaks signals.
+    pub trouble: Arc<OwnedFd>,
+}
+
+/// One ring.
+#[derive(Clone, Default)]
+pub(super) struct Vring {
+    /// Size and addresses as last set; size 0 until then.
+    pub layout: RingLayout,
+    /// Where the ring goes on when it starts.
+    pub base: u16,
+    /// Who tells us; `None`: nobody, we look.
+    pub kick: Option<Arc<OwnedFd>>,
+    /// Whom we tell of used buffers.
+    pub call: Option<Arc<OwnedFd>>,
+    /// Whom we tell of a fault.
+    pub error: Option<Arc<OwnedFd>>,
+    /// Frames may pass.
+    pub enabled: bool,
+    /// Its positions, while started.
+    ring: Option<Arc<Ring>>,
+    /// It broke, and was taken out of service.
+    broken: bool,
+    part: Option<Part>,
+}
+
+/// Our end of a started ring.
+#[derive(Clone)]
+enum Part {
+    Ingress(Arc<IngressEnd>),
+    Egress(Arc<dyn Egress>),
+}
+
+impl Vring {
+    /// Between its kick descriptor and the question for its base.
+    pub(super) fn is_started(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Frames pass.
+    pub(super) fn is_live(&self) -> bool {
+        self.part.is_some() && self.enabled
+    }
+
+    /// The positions, while started.
+    pub(super) fn ring(&self) -> Option<Arc<Ring>> {
+        self.ring.clone()
+    }
+
+    /// The ingress, while started.
+    pub(super) fn ingress(&self) -> Option<Arc<IngressEnd>> {
+        match &self.part {
+            Some(Part::Ingress(end)) => Some(end.clone()),
+            _ => None,
+        }
+    }
+
+    /// The egress, while started and enabled.
+    pub(super) fn egress(&self) -> Option<Arc<dyn Egress>> {
+        match &self.part {
+            Some(Part::Egress(egress)) if self.enabled => Some(egress.clone()),
+            _ => None,
+        }
+    }
+
+    /// Starts the ring, or starts it anew if it is broken; makes our end of it, number `index` of its device.
+    pub(super) fn start(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
+        if self.broken {
+            self.stop();
+            self.settle();
+        }
+        let view = self.view(around)?;
+        let (base, used) = (self.base, view.used_index());
+        self.ring.get_or_insert_with(|| Arc::new(Ring::new(base, used)));
+        self.fit(index, view);
+        Ok(())
+    }
+
+    /// Makes our end of the ring anew if it is started: something of it changed.
+    pub(super) fn refit(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
+        if self.is_started() && !self.broken {
+            self.fit(index, self.view(around)?);
+        }
+        Ok(())
+    }
+
+    /// Takes our end away. The positions are final when no worker has it any more: then [`Self::settle`].
+    pub(super) fn stop(&mut self) {
+        self.part = None;
+        self.broken = false;
+    }
+
+    /// Remembers where a stopped ring got to.
+    pub(super) fn settle(&mut self) {
+        if let Some(ring) = self.ring.take() {
+            self.base = ring.base();
+        }
+    }
+
+    /// Forgets all of a stopped ring but where it got to, and whom to tell: QEMU does not repeat that after a reset.
+    pub(super) fn reset(&mut self) {
+        self.settle();
+        let Vring { base, call, error, .. } = std::mem::take(self);
+        *self = Vring { base, call, error, ..Vring::default() };
+    }
+
+    /// Takes a ring that broke since the last time out of service, and says why.
+    pub(super) fn retire_broken(&mut self) -> Option<Fault> {
+        let fault = self.ring.as_ref()?.fault()?;
+        if self.broken {
+            return None;
+        }
+        self.part = None;
+        self.broken = true;
+        Some(fault)
+    }
+
+    /// Tells the guest to look: what was signalled to its descriptor before may have gone unheard.
+    pub(super) fn signal(&self) {
+        if let (Some(call), Some(_)) = (&self.call, &self.part) {
+            let _ = rustix::io::write(&**call, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn view(&self, around: &Surroundings) -> Result<Arc<RingView>, RingError> {
+        let signals = RingSignals {
+            call: self.call.clone(),
+            error: self.error.clone(),
+            trouble: Some(around.trouble.clone()),
+        };
+        RingView::new(around.memory.clone(), self.layout, around.options, signals).map(Arc::new)
+    }
+
+    fn fit(&mut self, index: usize, view: Arc<RingView>) {
+        let Some(ring) = self.ring.clone() else { return };
+        self.part = Some(if index.is_multiple_of(2) {
+            Part::Egress(Arc::new(RingEgress::new(view, ring)))
+        } else {
+            let queue = (index / 2) as u16;
+            let end = Arc::new(RingIngress::new(view, ring, queue, self.kick.clone()));
+            let discard = (!self.enabled).then_some(DropReason::NotReady);
+            Part::Ingress(Arc::new(IngressEnd {
+                queue,
+                ingress: end.clone(),
+                doorbell: end,
+                linger_us: LINGER_US,
+                discard,
+            }))
+        });
+    }
+}
+
+/// Takes an eventfd from a front end. Anything else could make a worker wait when it signals.
+pub(super) fn event(fd: OwnedFd) -> Result<Arc<OwnedFd>, String> {
+    let cannot = |error: &dyn Display| format!("looking at a descriptor: {error}");
+    let kind =
+        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|error| cannot(&error))?;
+    if kind.as_os_str() != "anon_inode:[eventfd]" {
+        return Err(format!("{} is no eventfd", kind.display()));
+    }
+    let flags = rustix::fs::fcntl_getfl(fd.as_fd()).map_err(|error| cannot(&error))?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|error| cannot(&error))?;
+    Ok(Arc::new(fd))
+}
+
+/// How long a worker goes on looking at an idle transmit ring before it asks to be kicked.
+const LINGER_US: u32 = 50;
