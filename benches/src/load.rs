@@ -116,7 +116,7 @@ fn settle(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 /// How long the frames under way may take when no more are sent; what has not come by then is lost.
-const LAST_TIME: Duration = Duration::from_millis(200);
+const LAST_TIME: Duration = Duration::from_secs(1);
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(5);
 const PROBE_PAUSE: Duration = Duration::from_millis(10);
 const QUIET_TIME: Duration = Duration::from_millis(50);

@@ -1,10 +1,9 @@
 //! The latency: one frame at a time, there and back, seen by guests that poll.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::STALL_TIME;
 use super::outcome::{DemoOutcome, Latency};
+use super::{Idle, STALL_TIME};
 use crate::error::Result;
 use crate::exchange::Exchange;
 use crate::guest::Guest;
@@ -12,8 +11,6 @@ use crate::traffic::Faults;
 
 /// Samples kept, at most: 8 MiB.
 const SAMPLES_MAX: usize = 1 << 20;
-/// Looks before the core is offered to others; about as long as the switch needs when it has a core of its own.
-const LOOKS: u32 = 200;
 
 /// Measures for `time`, every way in turn, from before a frame is handed over until it is seen and verified.
 pub(super) fn run(
@@ -29,13 +26,10 @@ pub(super) fn run(
     while start.elapsed() < time && samples.len() < SAMPLES_MAX {
         let sent = Instant::now();
         exchange.send_one(guests, samples.len() % ways)?;
-        let mut looks = 0u32;
+        let mut idle = Idle::default();
         while exchange.receive(guests)? == 0 {
-            looks += 1;
-            if looks > LOOKS {
-                thread::yield_now();
-            }
-            if looks.is_multiple_of(1024) && sent.elapsed() > STALL_TIME {
+            idle.round();
+            if idle.rounds.is_multiple_of(1024) && sent.elapsed() > STALL_TIME {
                 outcome.stalled = Some(format!("a frame did not arrive within {} s", STALL_TIME.as_secs()));
                 return Ok(());
             }
