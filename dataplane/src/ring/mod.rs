@@ -1,4 +1,5 @@
-//! Split virtqueues (virtio 1.2, 2.7) over raw memory, in the device role: our end of a guest's rings.
+//! Split virtqueues (virtio 1.2, 2.7) over raw memory, in the device role: our end of a guest's rings; and in the driver
+//! role ([`DriverRing`]), for the guests that are built in.
 //!
 //! Two things make a ring. A [`RingView`] says where it lies and what was negotiated; it is immutable, and a change of
 //! anything in it makes a new view. A [`Ring`] holds the positions and survives views. [`RingIngress`] reads a guest's
@@ -7,6 +8,8 @@
 //! The guest is hostile: each word it writes is read once into a local, checked, and then used. What breaks the rules of
 //! the specification breaks that ring and nothing else ([`Fault`]).
 
+mod driver;
+mod driver_memory;
 mod egress;
 mod ingress;
 mod memory;
@@ -16,6 +19,8 @@ mod walk;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use driver::{DeviceFault, DriverOptions, DriverRing, Part, Used};
+pub use driver_memory::DriverMemory;
 pub use egress::RingEgress;
 pub(crate) use egress::Spread;
 pub use ingress::RingIngress;

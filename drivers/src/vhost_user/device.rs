@@ -272,6 +272,8 @@ impl<'a> Device<'a> {
     fn set_vring_enable(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
         let (index, enable) = (self.index(state.index)?, state.num);
         match enable {
+            // QEMU says it twice for each start.
+            0 | 1 if self.vrings[index].enabled == (enable == 1) => Ok(()),
             0 | 1 => self.change(index, |vring| vring.enabled = enable == 1),
             _ => Err(Refusal::Bad(format!("SET_VRING_ENABLE with {enable}"))),
         }

@@ -77,6 +77,3 @@ fn serve(chardev: &SocketChardev, pairs: u16, line: &Line, stop: &OwnedFd, troub
     }
     chardev.set_connected(false);
 }
-
-#[cfg(test)]
-mod tests;

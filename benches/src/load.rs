@@ -1,0 +1,162 @@
+//! Load in one direction, and the rate that comes out: how switches are compared.
+//!
+//! A closed loop with as many frames under way as the receiver has buffers, so a switch that keeps its hands on every
+//! frame loses none, and the rate is its rate at no loss. The driver polls, does as little as it can a frame (8 bytes
+//! written, 8 read) and checks every sequence number.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Doing, Error, Result};
+use crate::guest::Guest;
+use crate::traffic::{Faults, SEQUENCE, Template, Verifier};
+
+/// Frames sent or received in one turn.
+const TURN: usize = 64;
+/// Turns between two looks at the clock.
+const TURNS_PER_CLOCK: u32 = 16;
+/// How long nothing may arrive.
+const STALL_TIME: Duration = Duration::from_secs(2);
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Frames that arrived.
+    pub frames: u64,
+    /// In this time.
+    pub elapsed: Duration,
+    /// What went wrong.
+    pub faults: Faults,
+}
+
+impl Round {
+    /// Million frames a second.
+    pub fn mpps(&self) -> f64 {
+        self.frames as f64 / self.elapsed.as_secs_f64() / 1e6
+    }
+}
+
+/// Sends frames of `frame_len` bytes from guest 0 (`from`) to guest 1 (`to`) for `time`, then until all have arrived.
+pub fn measure(from: &mut Guest, to: &mut Guest, frame_len: usize, time: Duration) -> Result<Round> {
+    let mut template = Template::new(0, 1, frame_len)?;
+    let mut verifier = Verifier::new(&template);
+    let (sender, receiver) = (&mut from.pair().send, &mut to.pair().receive);
+    let window = usize::from(sender.queue().layout().size.min(receiver.queue().layout().size));
+    settle(|| sender.reclaim().doing("taking back sent buffers").map(|_| sender.room() >= window))?;
+    sender.prepare(template.stamp(0));
+    let start = Instant::now();
+    let (mut now, mut progress, mut sent, mut turns) = (start, start, 0u64, 0u32);
+    let mut foreign = 0;
+    loop {
+        turns = turns.wrapping_add(1);
+        if turns.is_multiple_of(TURNS_PER_CLOCK) {
+            now = Instant::now();
+        }
+        let sending = now - start < time;
+        sender.reclaim().doing("taking back sent buffers")?;
+        let under_way = sent.saturating_sub(verifier.next()) as usize;
+        let allowed = if sending { (window - under_way.min(window)).min(TURN) } else { 0 };
+        for _ in 0..allowed {
+            sent += u64::from(sender.send_stamped(frame_len, SEQUENCE, sent));
+        }
+        sender.flush();
+        let received = receiver.receive(TURN, |frame| match frame.stamp(SEQUENCE) {
+            Some(sequence) if frame.len() == frame_len => verifier.count(sequence),
+            _ => foreign += 1,
+        })?;
+        if received > 0 {
+            progress = now;
+        } else if !sending && (sent == verifier.next() || now - progress > LAST_TIME) {
+            break;
+        } else if now - progress > STALL_TIME {
+            return Err(Error::new(format!("nothing arrived for {} s", STALL_TIME.as_secs())));
+        }
+    }
+    let faults = Faults { foreign, ..verifier.faults(sent) };
+    Ok(Round { frames: verifier.frames(), elapsed: progress - start, faults })
+}
+
+/// Sends frames until one arrives: a switch may still be busy plugging in.
+pub fn open_way(from: &mut Guest, to: &mut Guest) -> Result<()> {
+    let mut probe = Template::probe(0, 1)?;
+    let mut last: Option<Instant> = None;
+    settle(|| {
+        from.pair().send.reclaim().doing("taking back sent buffers")?;
+        if last.is_none_or(|last| last.elapsed() > PROBE_PAUSE) {
+            last = Some(Instant::now());
+            from.pair().send.send(probe.stamp(0));
+            from.pair().send.flush();
+        }
+        Ok(to.pair().receive.receive(TURN, |_| ())? > 0)
+    })
+    .doing("waiting for a first frame")?;
+    // What is still under way must not be there when the measurement begins.
+    let end = Instant::now() + QUIET_TIME;
+    while Instant::now() < end {
+        to.pair().receive.receive(TURN, |_| ())?;
+    }
+    Ok(())
+}
+
+/// The middle of some values; of an even number, the lower one.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn settle(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + SETTLE_TIME_MAX;
+    while !done()? {
+        if Instant::now() > deadline {
+            return Err(Error::new(format!("not within {} s", SETTLE_TIME_MAX.as_secs())));
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// How long the frames under way may take when no more are sent; what has not come by then is lost.
+const LAST_TIME: Duration = Duration::from_millis(200);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(5);
+const PROBE_PAUSE: Duration = Duration::from_millis(10);
+const QUIET_TIME: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use ringyard_dataplane::switch::{Switch, SwitchConfig};
+    use ringyard_dataplane::worker::Mode;
+
+    use super::*;
+    use crate::bare;
+    use crate::guest::{Features, GuestConfig};
+    use crate::traffic::guest_mac;
+
+    #[test]
+    fn hundred_thousand_frames_pass_a_switch_of_this_process_without_loss() {
+        let mut switch = Switch::start(&SwitchConfig { cores: vec![None], mode: Mode::Adaptive }).unwrap();
+        let mut guest = |index| {
+            let features = Features { in_order: false, ..Features::ALL };
+            let guest = Guest::new(&GuestConfig::default(), features).unwrap();
+            bare::plug(&mut switch, &guest, guest_mac(index)).unwrap();
+            guest
+        };
+        let (mut from, mut to) = (guest(0), guest(1));
+        switch.publish();
+        open_way(&mut from, &mut to).unwrap();
+        for frame_len in [64, 1500] {
+            let mut frames = 0;
+            while frames < 50_000 {
+                let round = measure(&mut from, &mut to, frame_len, Duration::from_millis(100)).unwrap();
+                assert_eq!(round.faults, Faults::default());
+                frames += round.frames;
+            }
+        }
+    }
+
+    #[test]
+    fn median_is_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.0);
+        assert!(median(&[]).is_nan());
+    }
+}

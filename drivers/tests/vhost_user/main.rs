@@ -1,0 +1,8 @@
+//! The vhost-user driver under real front ends, over real sockets, on a running switch.
+
+mod guest;
+mod hostile;
+mod life;
+mod messages;
+mod raw;
+mod yard;

@@ -1,0 +1,88 @@
+//! Messages that a front end may send at odd times, and what it is told.
+
+use std::os::fd::AsFd;
+
+use crate::raw::*;
+use crate::yard::Yard;
+
+#[test]
+fn ring_may_be_enabled_before_features_are_set() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::connect(&yard.path(0));
+    raw.send(SET_VRING_ENABLE, 0, &state(0, 1), &[]);
+    raw.send(SET_VRING_ENABLE, NEED_REPLY, &state(1, 1), &[]);
+    raw.assert_alive();
+}
+
+#[test]
+fn status_is_echoed() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::negotiated(&yard.path(0));
+    for status in [0, 1, 3, 11, 15] {
+        raw.send(39, 0, &u64::to_ne_bytes(status), &[]);
+        raw.send(40, 0, &[], &[]);
+        assert_eq!(raw.reply(40), status);
+    }
+    assert_eq!(raw.ask(39, &256u64.to_ne_bytes(), &[]), 1);
+}
+
+#[test]
+fn mtu_is_checked() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::negotiated(&yard.path(0));
+    for (mtu, refused) in [(67, 1), (68, 0), (1500, 0), (65535, 0), (65536, 1), (u64::MAX, 1)] {
+        assert_eq!(raw.ask(20, &u64::to_ne_bytes(mtu), &[]), refused, "{mtu}");
+    }
+}
+
+#[test]
+fn requests_without_their_protocol_feature_are_refused() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::connect(&yard.path(0));
+    raw.send(SET_PROTOCOL_FEATURES, 0, &u64::to_ne_bytes(1 << 3), &[]);
+    for request in [17, 20, 34, 36, 37, 38, 39, 40] {
+        assert_eq!(raw.ask(request, &[], &[]), 1, "{request}");
+    }
+    raw.assert_alive();
+}
+
+#[test]
+fn p19_unknown_requests_are_skipped_whole() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::negotiated(&yard.path(0));
+    let file = memfd("extra", 0);
+    for request in [0, 7, 19, 22, 23, 28, 31, 35, 41, 45, 99, u32::MAX] {
+        raw.send(request, 0, &[0xaa; 100], &[file.as_fd()]);
+        assert_eq!(raw.ask(request, &[0xbb; 4096], &[file.as_fd(), file.as_fd()]), 1, "{request}");
+    }
+    raw.assert_alive();
+}
+
+#[test]
+fn what_was_offered_is_what_is_taken() {
+    let yard = Yard::new(1, 2);
+    let mut raw = Raw::connect(&yard.path(0));
+    raw.send(GET_FEATURES, 0, &[], &[]);
+    let features = raw.reply(GET_FEATURES);
+    assert_ne!(features & 1 << 22, 0, "MQ with two queue pairs");
+    raw.send(15, 0, &[], &[]);
+    assert_eq!(raw.reply(15), PROTOCOL);
+    raw.send(SET_PROTOCOL_FEATURES, 0, &PROTOCOL.to_ne_bytes(), &[]);
+    raw.send(17, 0, &[], &[]);
+    assert_eq!(raw.reply(17), 2, "queue pairs");
+    raw.send(36, 0, &[], &[]);
+    assert_eq!(raw.reply(36), 509);
+    assert_eq!(raw.ask(SET_FEATURES, &features.to_ne_bytes(), &[]), 0);
+}
+
+#[test]
+fn refused_request_that_wants_no_reply_ends_the_connection() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::negotiated(&yard.path(0));
+    raw.send(SET_VRING_NUM, 0, &state(0, 3), &[]);
+    raw.assert_closed();
+    let mut raw = Raw::negotiated(&yard.path(0));
+    raw.send(GET_VRING_BASE, NEED_REPLY, &state(2, 0), &[]);
+    raw.assert_closed();
+    Raw::connect(&yard.path(0)).assert_alive();
+}

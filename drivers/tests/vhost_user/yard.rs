@@ -1,0 +1,134 @@
+//! A switch with vhost-user ports on one hub, and the control loop that it needs.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ringyard_dataplane::counters::PortCounters;
+use ringyard_dataplane::port::Attachment;
+use ringyard_dataplane::snapshot::PortIndex;
+use ringyard_dataplane::switch::{PortPlan, Switch, SwitchConfig};
+use ringyard_dataplane::worker::Mode;
+use ringyard_drivers::chardev::{SocketAccess, SocketChardev, SocketRole};
+use ringyard_drivers::line::{Line, PortKey, Switchboard};
+use ringyard_drivers::vhost_user::VhostUserPort;
+
+pub struct Yard {
+    dir: tempfile::TempDir,
+    state: Arc<Mutex<State>>,
+    board: Arc<Switchboard>,
+    stop: Arc<AtomicBool>,
+    control: Option<JoinHandle<()>>,
+    pub ports: Vec<Option<VhostUserPort>>,
+    pub chardevs: Vec<Arc<SocketChardev>>,
+}
+
+struct State {
+    switch: Switch,
+    ports: Vec<(PortIndex, Attachment)>,
+}
+
+impl Yard {
+    /// With `count` ports of `queues` pairs that listen.
+    pub fn new(count: usize, queues: u16) -> Yard {
+        let mut yard = Yard::empty();
+        for index in 0..count {
+            let path = yard.path(index);
+            yard.add(
+                SocketChardev::open(&path, SocketRole::Server, &SocketAccess::default()).unwrap(),
+                queues,
+            );
+        }
+        yard
+    }
+
+    pub fn empty() -> Yard {
+        let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
+        let state = State { switch: Switch::start(&config).unwrap(), ports: Vec::new() };
+        let (state, board) = (Arc::new(Mutex::new(state)), Arc::new(Switchboard::new().unwrap()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let control = {
+            let (state, board, stop) = (state.clone(), board.clone(), stop.clone());
+            thread::spawn(move || control(&state, &board, &stop))
+        };
+        Yard {
+            dir: tempfile::tempdir().unwrap(),
+            state,
+            board,
+            stop,
+            control: Some(control),
+            ports: Vec::new(),
+            chardevs: Vec::new(),
+        }
+    }
+
+    /// A port on `chardev`.
+    pub fn add(&mut self, chardev: Arc<SocketChardev>, queues: u16) {
+        let mut state = self.state.lock().unwrap();
+        let index = state.switch.add_port().unwrap();
+        state.ports.push((index, Attachment::default()));
+        drop(state);
+        let line = self.line(self.ports.len());
+        self.ports.push(Some(VhostUserPort::start(chardev.clone(), queues, line).unwrap()));
+        self.chardevs.push(chardev);
+    }
+
+    pub fn line(&self, port: usize) -> Line {
+        self.board.line(PortKey(port as u64))
+    }
+
+    pub fn path(&self, port: usize) -> PathBuf {
+        self.dir.path().join(port.to_string())
+    }
+
+    pub fn attachment(&self, port: usize) -> Attachment {
+        self.state.lock().unwrap().ports[port].1.clone()
+    }
+
+    pub fn carrier(&self, port: usize) -> bool {
+        self.attachment(port).carrier
+    }
+
+    pub fn counters(&self, port: usize) -> PortCounters {
+        let state = self.state.lock().unwrap();
+        state.switch.counters(state.ports[port].0)
+    }
+}
+
+impl Drop for Yard {
+    fn drop(&mut self) {
+        self.ports.clear();
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+}
+
+fn control(state: &Mutex<State>, board: &Switchboard, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        for report in board.drain() {
+            let mut state = state.lock().unwrap();
+            let (index, current) = &mut state.ports[report.port.0 as usize];
+            *current = report.attachment.clone();
+            let (index, attachment) = (*index, report.attachment);
+            let plan = PortPlan { hub: Some(0), link: true, filter: None, attachment };
+            state.switch.set_port(index, plan);
+            state.switch.publish();
+            let _ = report.done.send(());
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Waits for `condition`, which must come true soon.
+#[track_caller]
+pub fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
