@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
+use ringyard_benches::front_end::FrontEnd;
+use ringyard_benches::guest::GuestConfig;
 use ringyard_dataplane::worker::Mode;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
@@ -126,6 +128,17 @@ impl TestClient {
         let slices = [IoSlice::new(bytes)];
         let sent = sendmsg(self.lines.get_ref(), &slices, &mut ancillary, SendFlags::empty());
         assert_eq!(sent, Ok(bytes.len()));
+    }
+
+    /// The next event of that name.
+    fn event(&mut self, name: &str) -> Value {
+        loop {
+            if let Some(at) = self.events.iter().position(|event| event["event"] == name) {
+                return self.events.remove(at);
+            }
+            let message = self.read();
+            self.events.push(message);
+        }
     }
 
     fn is_closed(&mut self) -> bool {
@@ -291,6 +304,31 @@ fn clients_are_limited() {
     let mut turned_away = TestClient { lines: BufReader::new(stream), events: Vec::new() };
     assert!(turned_away.is_closed());
     drop(clients);
+}
+
+#[test]
+fn a_guest_that_comes_and_goes_is_seen_and_does_not_touch_its_link() {
+    let running = Running::start();
+    let mut client = running.client();
+    client.add_chardev("c0", &running.path("c0"));
+    client.done("netdev_add", json!({"type": "vhost-user", "id": "n0", "chardev": "c0"}));
+    client.done("set_link", json!({"name": "n0", "up": false}));
+    for _ in 0..3 {
+        let guest =
+            FrontEnd::connect(&running.path("c0"), &GuestConfig::default()).expect("the port answers");
+        let event = client.event("NETDEV_VHOST_USER_CONNECTED");
+        assert_eq!(event["data"], json!({"netdev-id": "n0", "chardev-id": "c0"}));
+        let stats = client.execute("x-query-stats", json!({"name": "n0"})).expect("n0 is a port");
+        let port = &stats["ports"][0];
+        assert_eq!((&port["link"], &port["carrier"]), (&json!(false), &json!(true)));
+        let running = json!({"index": 0, "ingress-ring": "running", "egress-ring": "running"});
+        assert_eq!(port["queues"], json!([running]));
+        drop(guest);
+        assert_eq!(client.event("NETDEV_VHOST_USER_DISCONNECTED")["data"], json!({"netdev-id": "n0"}));
+    }
+    client.done("netdev_del", json!({"id": "n0"}));
+    client.done("chardev-remove", json!({"id": "c0"}));
+    client.add_chardev("c0", &running.path("c0"));
 }
 
 /// A tap whose script waits until it is released; `None`, with a word on why, where there can be no taps.
