@@ -61,8 +61,8 @@ impl FrontEnd {
         let mut front_end = FrontEnd { connection, guest, running: false };
         front_end.share_memory()?;
         for pair in 0..front_end.guest.pairs().len() {
-            front_end.start_ring(2 * pair, |guest| guest.pairs()[pair].receive.queue())?;
-            front_end.start_ring(2 * pair + 1, |guest| guest.pairs()[pair].send.queue())?;
+            front_end.start_ring(2 * pair, 0, |guest| guest.pairs()[pair].receive.queue())?;
+            front_end.start_ring(2 * pair + 1, 0, |guest| guest.pairs()[pair].send.queue())?;
         }
         front_end.running = true;
         front_end.set_enabled(true)?;
@@ -86,6 +86,20 @@ impl FrontEnd {
         self.stop_rings()
     }
 
+    /// Stops all rings and starts them where they stopped, as a guest's reset does.
+    pub fn reset(&mut self) -> Result<()> {
+        let bases = self.stop_rings()?;
+        for (ring, &base) in bases.iter().enumerate() {
+            let pair = ring / 2;
+            self.start_ring(ring, base, |guest| {
+                let pair = &guest.pairs()[pair];
+                if ring % 2 == 0 { pair.receive.queue() } else { pair.send.queue() }
+            })?;
+        }
+        self.running = true;
+        self.set_enabled(true)
+    }
+
     fn share_memory(&self) -> Result<()> {
         let memory = self.guest.memory();
         let region = VhostUserMemoryRegionInfo {
@@ -98,13 +112,13 @@ impl FrontEnd {
         self.connection.set_mem_table(&[region]).doing("SET_MEM_TABLE").map(drop)
     }
 
-    fn start_ring(&self, number: usize, queue: impl Fn(&Guest) -> &Queue) -> Result<()> {
+    fn start_ring(&self, number: usize, base: u32, queue: impl Fn(&Guest) -> &Queue) -> Result<()> {
         let queue = queue(&self.guest);
         let layout = queue.layout();
         let connection = &self.connection;
         let doing = |message: &str| format!("{message} of ring {number}");
         connection.set_vring_num(number, layout.size).doing(doing("SET_VRING_NUM"))?;
-        connection.set_vring_base(number, 0).doing(doing("SET_VRING_BASE"))?;
+        connection.set_vring_base(number, base as u16).doing(doing("SET_VRING_BASE"))?;
         let addresses = VringConfigData {
             queue_max_size: layout.size,
             queue_size: layout.size,

@@ -2,6 +2,7 @@
 //! for a tap, each with a hubport when it is to be on a hub.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
@@ -28,8 +29,7 @@ impl Switch {
 
     /// Adds the tap netdev `name` on `hub`, and brings its interface up in `netns` under the same name.
     pub fn plug_tap(&mut self, name: &str, hub: u32, netns: &Netns, addresses: &[&str]) -> Result<()> {
-        // An interface's name must be free in the whole machine until the namespace has it.
-        let interface = format!("{name}-{}", std::process::id());
+        let interface = unique_interface();
         let netdev =
             json!({"type": "tap", "id": name, "ifname": interface, "script": "no", "downscript": "no"});
         self.order("netdev_add", netdev)?;
@@ -39,8 +39,16 @@ impl Switch {
         netns.bring_up(name, addresses)
     }
 
-    /// Removes the netdev `name` with the hubport and the chardev that the methods above gave it.
+    /// Adds a nic with this MAC address to the netdev `name`: from then on the port takes what its filter says.
+    pub fn plug_nic(&mut self, name: &str, mac: &str) -> Result<()> {
+        let nic = json!({"type": "nic", "id": nic(name), "netdev": name, "macaddr": mac});
+        self.order("netdev_add", nic).map(drop)
+    }
+
+    /// Removes the netdev `name` with the nic, the hubport and the chardev that the methods above gave it.
     pub fn unplug(&mut self, name: &str) -> Result<()> {
+        // Not every netdev has a nic.
+        let _ = self.qmp().execute("netdev_del", json!({"id": nic(name)}));
         self.order("netdev_del", json!({"id": hubport(name)}))?;
         self.order("netdev_del", json!({"id": name}))?;
         let chardevs = self.order("query-chardev", json!({}))?;
@@ -70,12 +78,24 @@ impl Switch {
     }
 }
 
+/// A name that is free in the whole machine, for an interface that is yet to move into its namespace: tests run side by
+/// side, in one process and in several.
+pub fn unique_interface() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Relaxed: only the number's uniqueness counts.
+    format!("ry{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn unix(socket: &Path) -> Value {
     json!({"type": "unix", "data": {"path": socket}})
 }
 
 fn chardev(name: &str) -> String {
     format!("{name}-chardev")
+}
+
+fn nic(name: &str) -> String {
+    format!("{name}-nic")
 }
 
 fn hubport(name: &str) -> String {

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use ringyard_dataplane::port::{Attachment, QueueRings};
 use ringyard_dataplane::ring::{MemoryTable, RING_SIZE_MAX, RingError};
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserMemory, VhostUserMemoryRegion, VhostUserProtocolFeatures,
-    VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr, VhostUserVringState,
+    FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
+    VhostUserVringState,
 };
-use vm_memory::ByteValued;
 
+use super::body::{check_mtu, empty, read};
 use super::bucket::Bucket;
 use super::vring::{Surroundings, Vring, event};
-use super::{features, memory};
+use super::{body, features, memory};
 use crate::line::{Line, Unplugged};
 
 /// What a request that was served says.
@@ -111,6 +111,7 @@ impl<'a> Device<'a> {
             FrontendReq::RESET_OWNER | FrontendReq::RESET_DEVICE => {
                 empty(body)?;
                 self.reset()?;
+                self.vrings.iter_mut().for_each(|vring| vring.base = 0);
             }
             FrontendReq::SET_FEATURES => self.set_features(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_PROTOCOL_FEATURES => {
@@ -118,7 +119,10 @@ impl<'a> Device<'a> {
             }
             FrontendReq::SET_STATUS => self.set_status(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::NET_SET_MTU => check_mtu(read::<VhostUserU64>(body)?.value)?,
-            FrontendReq::SET_MEM_TABLE => self.set_mem_table(body, fds)?,
+            FrontendReq::SET_MEM_TABLE => {
+                let regions = body::memory_table(body)?;
+                self.set_memory(memory::table(&[], &regions, fds)?)?;
+            }
             FrontendReq::ADD_MEM_REG => {
                 let region: VhostUserSingleMemoryRegion = read(body)?;
                 self.set_memory(memory::table(self.memory.regions(), &[*region], fds)?)?;
@@ -212,25 +216,19 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
-    /// Back to what it was when the front end came, but for the memory, which QEMU sends by differences, and for what
-    /// was acknowledged of the protocol.
+    /// Back to what it was when the front end came, but for what was acknowledged of the protocol; for the memory, which
+    /// QEMU sends by differences; and for the positions: QEMU before 8.1 asks for them after SET_STATUS 0, whenever it
+    /// pauses its guest.
     fn reset(&mut self) -> Result<(), Refusal> {
-        let started = self.vrings.iter().any(Vring::is_started);
-        self.vrings.iter_mut().for_each(Vring::reset);
         (self.features, self.status) = (0, 0);
-        if started { Ok(self.publish()?) } else { Ok(()) }
-    }
-
-    fn set_mem_table(&mut self, body: &[u8], fds: Vec<OwnedFd>) -> Result<(), Refusal> {
-        let bad = || Refusal::Bad(format!("a memory table of {} bytes", body.len()));
-        let (head, rest) = body.split_at_checked(size_of::<VhostUserMemory>()).ok_or_else(bad)?;
-        let count = read::<VhostUserMemory>(head)?.num_regions as usize;
-        let parts = rest.chunks(size_of::<VhostUserMemoryRegion>());
-        if parts.len() != count {
-            return Err(bad());
+        let started = self.vrings.iter().any(Vring::is_started);
+        self.vrings.iter_mut().for_each(Vring::stop);
+        if started {
+            self.publish()?;
+            tracing::info!(socket = self.name, "vhost-user: all rings stopped by a reset");
         }
-        let regions = parts.map(read).collect::<Result<Vec<VhostUserMemoryRegion>, Refusal>>()?;
-        self.set_memory(memory::table(&[], &regions, fds)?)
+        self.vrings.iter_mut().for_each(Vring::reset);
+        Ok(())
     }
 
     /// Rings that are started must lie in the new memory too (P04).
@@ -281,6 +279,7 @@ impl<'a> Device<'a> {
 
     fn set_vring_kick(&mut self, body: &[u8], fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let (index, kick) = self.event(body, fds)?;
+        self.retire_broken()?;
         let mut vring = self.vrings[index].clone();
         vring.kick = kick;
         let fresh = !vring.is_started();
@@ -298,6 +297,7 @@ impl<'a> Device<'a> {
     /// Stops the ring and says where it got to.
     fn vring_base(&mut self, state: VhostUserVringState) -> Result<Answer, Refusal> {
         let index = self.index(state.index)?;
+        self.retire_broken()?;
         if self.vrings[index].is_started() {
             self.vrings[index].stop();
             self.publish()?;
@@ -387,26 +387,6 @@ impl<'a> Device<'a> {
         };
         Ok((index, fd))
     }
-}
-
-/// The body of a request that needs none.
-fn empty(body: &[u8]) -> Result<(), Refusal> {
-    if body.is_empty() { Ok(()) } else { Err(Refusal::Bad(format!("{} bytes instead of none", body.len()))) }
-}
-
-/// The body of a request, which has the size of its type and no other.
-fn read<T: ByteValued + Default>(body: &[u8]) -> Result<T, Refusal> {
-    if body.len() != size_of::<T>() {
-        return Err(Refusal::Bad(format!("{} bytes instead of {}", body.len(), size_of::<T>())));
-    }
-    let mut value = T::default();
-    value.as_mut_slice().copy_from_slice(body);
-    Ok(value)
-}
-
-/// Frames of any size that fits the receiver's buffers are served, so any MTU that IP can use is (RFC 791).
-fn check_mtu(mtu: u64) -> Result<(), Refusal> {
-    if (68..=65535).contains(&mtu) { Ok(()) } else { Err(Refusal::Bad(format!("an MTU of {mtu}"))) }
 }
 
 /// In SET_VRING_KICK, CALL and ERR: no descriptor comes with it.

@@ -9,6 +9,7 @@
 //! bits before anyone can check them, and retries without end when a socket is full, a message stays half, or descriptors
 //! do not fit: any front end could keep its thread for ever.
 
+mod body;
 mod bucket;
 mod channel;
 mod device;

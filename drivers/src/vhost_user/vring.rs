@@ -119,10 +119,11 @@ impl Vring {
         }
     }
 
-    /// Forgets all but whom to tell: QEMU does not repeat that after a reset.
+    /// Forgets all of a stopped ring but where it got to, and whom to tell: QEMU does not repeat that after a reset.
     pub(super) fn reset(&mut self) {
-        let (call, error) = (self.call.take(), self.error.take());
-        *self = Vring { call, error, ..Vring::default() };
+        self.settle();
+        let Vring { base, call, error, .. } = std::mem::take(self);
+        *self = Vring { base, call, error, ..Vring::default() };
     }
 
     /// Takes a ring that broke since the last time out of service, and says why.

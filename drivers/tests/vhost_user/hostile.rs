@@ -289,3 +289,15 @@ fn p23_front_ends_may_leave_at_any_step() {
     until("nothing is attached", || yard.attachment(0).rings.is_empty());
     Raw::connect(&yard.path(0)).assert_alive();
 }
+
+#[test]
+fn p25_address_space_of_a_port_is_bounded() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::negotiated(&yard.path(0));
+    let (file, other) = (memfd("sparse", 1 << 42), memfd("other", 0x1000));
+    refuse_region(&mut raw, [0, (1 << 40) + 1, 0, 0], &file);
+    refuse_region(&mut raw, [0, 0x1000, 0, 1 << 40], &file);
+    let both = regions(&[[0, 1 << 40, 0, 0], [1 << 40, 0x1000, 1 << 40, 0]]);
+    assert_eq!(raw.ask(SET_MEM_TABLE, &both, &[file.as_fd(), other.as_fd()]), 1, "together too much");
+    assert_eq!(raw.ask(SET_MEM_TABLE, &both, &[file.as_fd(); 2]), 0, "one file is mapped once");
+}

@@ -10,7 +10,7 @@ use vhost::vhost_user::VhostUserFrontend;
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 
 use crate::guest::{Guest, RX, SIZE, TX, frame};
-use crate::raw::{Raw, SET_VRING_CALL, SET_VRING_KICK};
+use crate::raw::{Raw, SET_STATUS, SET_VRING_CALL, SET_VRING_KICK};
 use crate::yard::{Yard, until};
 
 fn pair() -> (Yard, Guest, Guest) {
@@ -200,4 +200,19 @@ fn ring_without_kick_and_call_is_polled() {
     a.kicks[TX] = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
     a.send(&frame(1, 1, 60));
     b.expect(&frame(1, 1, 60));
+}
+
+#[test]
+fn base_can_be_asked_for_after_a_status_of_zero() {
+    let (yard, mut a, mut b) = pair();
+    for fill in 0..3 {
+        a.send(&frame(1, fill, 60));
+        b.expect(&frame(1, fill, 60));
+    }
+    let mut raw = Raw::over(a.socket.try_clone().unwrap());
+    assert_eq!(raw.ask(SET_STATUS, &0u64.to_ne_bytes(), &[]), 0);
+    assert!(!yard.carrier(0) && yard.attachment(0).ingress.is_empty());
+    assert_eq!(a.frontend.get_vring_base(TX).unwrap(), 3);
+    a.frontend.reset_device().unwrap();
+    assert_eq!(a.frontend.get_vring_base(TX).unwrap(), 0);
 }

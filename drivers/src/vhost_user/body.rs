@@ -1,0 +1,35 @@
+//! The bodies of requests, each of exactly the size of its type.
+
+use vhost::vhost_user::message::{VhostUserMemory, VhostUserMemoryRegion};
+use vm_memory::ByteValued;
+
+use super::device::Refusal;
+
+/// The body of a request that needs none.
+pub(super) fn empty(body: &[u8]) -> Result<(), Refusal> {
+    if body.is_empty() { Ok(()) } else { Err(Refusal::Bad(format!("{} bytes instead of none", body.len()))) }
+}
+
+/// The body of a request, which has the size of its type and no other.
+pub(super) fn read<T: ByteValued + Default>(body: &[u8]) -> Result<T, Refusal> {
+    if body.len() != size_of::<T>() {
+        return Err(Refusal::Bad(format!("{} bytes instead of {}", body.len(), size_of::<T>())));
+    }
+    let mut value = T::default();
+    value.as_mut_slice().copy_from_slice(body);
+    Ok(value)
+}
+
+/// Frames of any size that fits the receiver's buffers are served, so any MTU that IP can use is (RFC 791).
+pub(super) fn check_mtu(mtu: u64) -> Result<(), Refusal> {
+    if (68..=65535).contains(&mtu) { Ok(()) } else { Err(Refusal::Bad(format!("an MTU of {mtu}"))) }
+}
+
+/// The regions of SET_MEM_TABLE.
+pub(super) fn memory_table(body: &[u8]) -> Result<Vec<VhostUserMemoryRegion>, Refusal> {
+    let bad = || Refusal::Bad(format!("a memory table of {} bytes", body.len()));
+    let (head, rest) = body.split_at_checked(size_of::<VhostUserMemory>()).ok_or_else(bad)?;
+    let count = read::<VhostUserMemory>(head)?.num_regions as usize;
+    let parts = rest.chunks(size_of::<VhostUserMemoryRegion>());
+    if parts.len() == count { parts.map(read).collect() } else { Err(bad()) }
+}

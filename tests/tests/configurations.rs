@@ -1,0 +1,86 @@
+//! The ready-made set-ups of `configs/`, each started as a user starts it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ringyard_tests::guest::{BOOT_TIME_MAX, Guest, GuestConfig, NetAttach};
+use ringyard_tests::netns::Netns;
+use ringyard_tests::slot::Slot;
+use ringyard_tests::switch::Switch;
+use ringyard_tests::{Doing, Result};
+
+/// The file `configs/NAME`, with what would meet other runs on this machine replaced.
+fn configuration(name: &str, replace: &[(&str, &str)]) -> Result<(tempfile::TempDir, PathBuf)> {
+    let original = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name);
+    let mut text = std::fs::read_to_string(&original).doing(format!("reading {}", original.display()))?;
+    for (from, to) in replace {
+        assert!(text.contains(from), "{name} has no {from}");
+        text = text.replace(from, to);
+    }
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let path = directory.path().join(name);
+    std::fs::write(&path, text).doing("writing the configuration")?;
+    Ok((directory, path))
+}
+
+fn start(path: &std::path::Path) -> Result<Switch> {
+    Switch::start(&["-c", &path.display().to_string()])
+}
+
+#[test]
+fn two_guests_ping() -> Result<()> {
+    let slot = Slot::take()?;
+    let sockets = tempfile::tempdir().doing("making a directory")?;
+    let place = sockets.path().display().to_string();
+    let (_directory, path) = configuration("two-guests.toml", &[("/run/ringyard", &place)])?;
+    let switch = start(&path)?;
+    let mut guests = Vec::new();
+    for number in [1, 2] {
+        let socket = sockets.path().join(format!("vm{number}.sock"));
+        guests.push(Guest::start(&slot, GuestConfig::new(number, NetAttach::connect(socket)))?);
+    }
+    for guest in &mut guests {
+        guest.wait_booted(BOOT_TIME_MAX)?;
+    }
+    guests[0].expect("ping -c 3 -i 0.2 10.0.0.2")?;
+    switch.finish()
+}
+
+#[test]
+fn guest_and_tap_ping() -> Result<()> {
+    let slot = Slot::take()?;
+    let sockets = tempfile::tempdir().doing("making a directory")?;
+    let place = sockets.path().display().to_string();
+    let name = format!("gt-{}", std::process::id());
+    let (_directory, path) =
+        configuration("guest-and-tap.toml", &[("/run/ringyard", &place), ("ry-tap0", &name)])?;
+    let switch = start(&path)?;
+    let host = Netns::new()?;
+    host.adopt(&name)?;
+    host.bring_up(&name, &["10.0.0.100/24"])?;
+    let mut guest =
+        Guest::boot(&slot, GuestConfig::new(1, NetAttach::connect(sockets.path().join("vm1.sock"))))?;
+    guest.expect("ping -c 3 -i 0.2 10.0.0.100")?;
+    host.run("ping -c 3 -i 0.2 10.0.0.1")?;
+    switch.finish()
+}
+
+#[test]
+fn containers_ping() -> Result<()> {
+    let names = ["a", "b"].map(|letter| format!("c{letter}-{}", std::process::id()));
+    let sockets = tempfile::tempdir().doing("making a directory")?;
+    let place = sockets.path().display().to_string();
+    let replace = [("/run/ringyard", place.as_str()), ("ry-red", &names[0]), ("ry-blue", &names[1])];
+    let (_directory, path) = configuration("containers.toml", &replace)?;
+    let mut switch = start(&path)?;
+    let hosts = [Netns::new()?, Netns::new()?];
+    for (index, (host, name)) in hosts.iter().zip(&names).enumerate() {
+        host.adopt(name)?;
+        host.bring_up(name, &[&format!("10.0.0.{}/24", index + 1)])?;
+    }
+    hosts[0].run("ping -c 3 -i 0.2 -W 5 10.0.0.2")?;
+    switch.wait_stats("workers to sleep", Duration::from_secs(5), |stats| {
+        stats.workers.iter().all(|worker| worker.asleep)
+    })?;
+    switch.finish()
+}
