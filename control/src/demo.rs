@@ -1,11 +1,13 @@
 //! `ringyard demo`: a switch in this process, with two ports on a hub for the guests that the demo brings along.
 
 use std::fs::{self, DirBuilder};
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::{env, io, process};
 
+use ringyard_benches::demo;
 use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::SocketRole;
 
@@ -13,18 +15,38 @@ use crate::cli::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess};
 use crate::run::{Control, Stopper};
 use crate::wire::{ChardevSpec, Hubport, Netdev, NetdevAdd, NetdevSpec, Nic, VhostUser};
 
-/// Runs the demo.
+/// Runs the demo, prints what it shows, and says how to plug in a real machine.
+///
+/// Errors: what kept it from running, or what the switch did wrong.
 pub fn run(config: &DemoConfig) -> Result<(), String> {
     let switch = DemoSwitch::start()?;
-    // The guests come with `ringyard_benches::demo`; until then there is only the place for them.
-    let sockets = switch.sockets();
-    println!(
-        "{} seconds for guests on {} and {}",
-        config.seconds,
-        sockets[0].display(),
-        sockets[1].display()
-    );
-    switch.stop()
+    let guests = demo::DemoConfig {
+        seconds: config.seconds,
+        sockets: switch.sockets().to_vec(),
+        interactive: io::stdout().is_terminal(),
+    };
+    let shown = demo::run(&guests, &mut io::stdout().lock());
+    let stopped = switch.stop();
+    if let Some(failure) = shown.map_err(|error| error.to_string())?.failure() {
+        return Err(failure);
+    }
+    stopped?;
+    let written = io::stdout().lock().write_all(plug_in_a_machine().as_bytes());
+    written.map_err(|error| format!("writing to stdout: {error}"))
+}
+
+/// The two commands with which a real machine takes the place of a built-in guest.
+fn plug_in_a_machine() -> String {
+    let socket = env::temp_dir().join("vm0.sock");
+    let qemu = demo::qemu_command(&socket, MACHINE_MAC).replace('\n', "\n  ");
+    format!(
+        "\nTo plug in a real virtual machine, start a switch with a port for it:\n\n  \
+         ringyard run -chardev socket,id=c0,path={socket},server=on,wait=off \\\n    \
+         -netdev vhost-user,id=n0,chardev=c0 -netdev hubport,id=h0,hubid=0,netdev=n0\n\n\
+         and then the machine, with your own disk:\n\n  {qemu}\n\n\
+         More ports, taps for this host, and ready-made set-ups: ringyard run --help, configs/\n",
+        socket = socket.display(),
+    )
 }
 
 /// A switch that runs on a thread of its own: hub 0 with the vhost-user ports `n0` and `n1`, and a nic on each.
@@ -51,11 +73,6 @@ impl DemoSwitch {
     /// Where guests connect: we listen.
     pub fn sockets(&self) -> &[PathBuf; 2] {
         &self.sockets
-    }
-
-    /// The address of the nic behind each socket.
-    pub fn macs(&self) -> [&'static str; 2] {
-        MACS
     }
 
     /// Ends it and waits until it has ended.
@@ -106,7 +123,11 @@ fn demo_config(sockets: &[PathBuf; 2]) -> Result<RunConfig, String> {
         let (chardev, port) = (format!("c{number}"), format!("n{number}"));
         config.chardevs.push(server(&chardev, path));
         let vhost_user = VhostUser { chardev, vhostforce: None, queues: None };
-        let nic = Nic { netdev: Some(port.clone()), macaddr: Some(MACS[number].into()), ..Nic::default() };
+        let nic = Nic {
+            netdev: Some(port.clone()),
+            macaddr: Some(demo::guest_mac(number).to_string()),
+            ..Nic::default()
+        };
         let hubport = Hubport { hubid: 0, netdev: Some(port.clone()) };
         for (id, netdev) in [
             (port, Netdev::VhostUser(vhost_user)),
@@ -127,8 +148,8 @@ fn resolve(id: String, netdev: Netdev) -> Result<NetdevSpec, String> {
     NetdevAdd { id, netdev }.resolve().map_err(|error| error.to_string())
 }
 
-/// Of the nics.
-const MACS: [&str; 2] = ["52:54:00:12:34:56", "52:54:00:12:34:57"];
+/// Of the machine that the reader may plug in.
+const MACHINE_MAC: &str = "52:54:00:12:34:56";
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod demo;
 pub mod hmp;
 pub mod json;
+pub mod log;
 pub mod model;
 pub mod monitor;
 pub mod open;

@@ -1,23 +1,16 @@
 //! The binary `ringyard`.
 
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
 use ringyard_control::demo;
+use ringyard_control::log::Log;
 use ringyard_control::run::Control;
-use tracing::Level;
 
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
-        Ok(Invocation::Run(config)) => {
-            start_log(config.log_level);
-            run(&config)
-        }
-        Ok(Invocation::Demo(config)) => {
-            start_log(LogLevel::Warn);
-            demo::run(&config)
-        }
+        Ok(Invocation::Run(config)) => logged(config.log_level, || run(&config)),
+        Ok(Invocation::Demo(config)) => logged(LogLevel::Warn, || demo::run(&config)),
         Err(error) => {
             error.print();
             return ExitCode::from(error.exit_code());
@@ -39,19 +32,8 @@ fn run(config: &RunConfig) -> Result<(), String> {
     control.run().map_err(|error| format!("waiting for events: {error}"))
 }
 
-/// Logs to stderr from `level` on, in colour where somebody looks.
-fn start_log(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => Level::ERROR,
-        LogLevel::Warn => Level::WARN,
-        LogLevel::Info => Level::INFO,
-        LogLevel::Debug => Level::DEBUG,
-        LogLevel::Trace => Level::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
+/// Does `work` with a log, all of which is written when this returns.
+fn logged(level: LogLevel, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let _log = Log::start(level).map_err(|error| format!("starting the log's thread: {error}"))?;
+    work()
 }

@@ -39,7 +39,7 @@ pub struct MonitorConfig {
 /// How many workers there are, and on which cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// So many, 1 to [`WORKERS_MAX`], on cores of our choice.
+    /// So many, 1 to [`WORKERS_MAX`], on whichever cores the kernel finds free.
     Workers(usize),
     /// One on each of these, at least one, no core twice.
     Cores(Vec<usize>),

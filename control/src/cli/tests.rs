@@ -187,3 +187,18 @@ fn the_demo_takes_a_duration() {
     assert_eq!(seconds("ringyard demo --seconds 2"), 2);
     assert_eq!(parsed("ringyard demo --seconds 0").expect_err("too short").exit_code(), 2);
 }
+
+#[test]
+fn the_ready_made_configurations_are_valid() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
+    let objects = |name: &str| {
+        let config = run(&format!("-c {directory}/{name}.toml"));
+        assert_eq!(config.monitors.len(), 1, "{name}");
+        (config.chardevs.len(), ids(&config).join(" "))
+    };
+    assert_eq!(objects("two-guests"), (2, "n0 n1 g0 g1 h0 h1".into()));
+    assert_eq!(objects("guest-and-tap"), (1, "n0 t0 g0 h0 h1".into()));
+    assert_eq!(objects("containers"), (0, "red blue port-red port-blue".into()));
+    let files = std::fs::read_dir(directory).expect("it is part of the source").count();
+    assert_eq!(files, 3, "each is tested here");
+}

@@ -3,6 +3,7 @@
 //! Hubs come first, the newest first, each with its ports; then the nics with what they stand on, and the netdevs that
 //! stand alone. A netdev with a nic on a hub shows in both places. Lines end in CR LF.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::Model;
@@ -15,17 +16,17 @@ impl Model {
     /// `info network`
     pub fn info_network(&self) -> String {
         let netdevs = self.by_age();
-        let mut text = String::new();
-        for &hub in self.hubs.iter().rev() {
-            line(&mut text, &format!("hub {hub}"));
-            for (id, netdev) in netdevs.iter().rev() {
-                if let Part::Hubport(port) = &netdev.part
-                    && port.hub == hub
-                {
-                    let peer = port.netdev.as_ref().and_then(|id| self.info_of(id));
-                    line(&mut text, &format!(" \\ {id}{}", with_colon(peer)));
-                }
+        let mut ports: HashMap<i32, Vec<String>> = HashMap::new();
+        for (id, netdev) in netdevs.iter().rev() {
+            if let Part::Hubport(port) = &netdev.part {
+                let peer = port.netdev.as_ref().and_then(|id| self.info_of(id));
+                ports.entry(port.hub).or_default().push(format!(" \\ {id}{}", with_colon(peer)));
             }
+        }
+        let mut text = String::new();
+        for hub in self.hubs.iter().rev() {
+            line(&mut text, &format!("hub {hub}"));
+            ports.get(hub).into_iter().flatten().for_each(|port| line(&mut text, port));
         }
         for (id, netdev) in netdevs {
             match &netdev.part {

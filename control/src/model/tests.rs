@@ -317,3 +317,16 @@ fn clearing_leaves_nothing() {
     assert_eq!((yard.model.port_count(), yard.model.query_netdev()), (0, json!([])));
     assert!(!yard.path("c0").exists(), "the sockets are removed");
 }
+
+#[test]
+fn objects_of_each_kind_are_limited() {
+    let mut yard = Yard::new();
+    for number in 0..OBJECTS_MAX {
+        yard.add(&format!("hubport,id=h{number},hubid=0"));
+        yard.add(&format!("nic,id=g{number},macaddr={number}"));
+    }
+    assert_eq!(yard.refused("nic,id=one-more"), "too many NICs");
+    assert_eq!(yard.refused("hubport,id=one-more,hubid=0"), "too many hub ports: at most 4096 are possible");
+    yard.delete("g7");
+    yard.add("nic,id=one-more");
+}

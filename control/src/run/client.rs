@@ -181,3 +181,34 @@ fn rights(message: RecvAncillaryMessage<'_>) -> Option<impl Iterator<Item = Owne
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_client_that_lets_events_pile_up_is_dropped() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair of sockets can be made");
+        let mut client = Client::new(ours.into(), 0);
+        client.session.feed(br#"{"execute":"qmp_capabilities"}"#);
+        assert_eq!(client.next_command(), None);
+        let event = Event { name: "E", data: json!({"text": "x".repeat(1000)}) };
+        let told = (0..2 * OUTPUT_MAX / 1000).take_while(|_| {
+            client.tell(&event, Duration::ZERO);
+            client.flush();
+            !client.is_finished()
+        });
+        assert!(told.count() < 2 * OUTPUT_MAX / 1000);
+        assert!(client.waiting() <= OUTPUT_MAX + 2000);
+    }
+
+    #[test]
+    fn events_wait_for_the_negotiation() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair of sockets can be made");
+        let mut client = Client::new(ours.into(), 0);
+        client.tell(&Event { name: "E", data: Value::Null }, Duration::ZERO);
+        assert_eq!(client.waiting(), 0);
+    }
+}

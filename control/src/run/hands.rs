@@ -111,3 +111,28 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ChardevSpec;
+    use ringyard_drivers::chardev::{SocketAccess, SocketRole};
+
+    #[test]
+    fn more_jobs_than_hands_are_all_done() {
+        let hands = Hands::new().expect("an eventfd can be made");
+        for number in 0..3 * HANDS_MAX as u64 {
+            let role = SocketRole::Client { reconnect: None };
+            let spec = ChardevSpec { id: "c".into(), path: "/no/such/socket".into(), role };
+            let access = Arc::new(SocketAccess { mode: 0o600, group: None });
+            hands.inbox().submit(Ticket(number), Job::OpenChardev { spec, access });
+            assert!(hands.shared.lock().threads <= HANDS_MAX);
+        }
+        let mut done: Vec<Ticket> = (0..3 * HANDS_MAX)
+            .map(|_| hands.outcomes.recv().expect("every job has an outcome"))
+            .map(|(ticket, _)| ticket)
+            .collect();
+        done.sort_unstable();
+        assert_eq!(done, (0..3 * HANDS_MAX as u64).map(Ticket).collect::<Vec<_>>());
+    }
+}

@@ -62,11 +62,20 @@ impl Control {
     ///
     /// Errors: only if epoll itself fails.
     pub fn run(mut self) -> io::Result<()> {
-        while self.ending.is_none() {
+        let reason = loop {
             let ready = self.wait()?;
             self.turn(&ready);
+            if let Some(reason) = self.ending {
+                break reason;
+            }
+        };
+        tracing::info!("stopping ({reason})");
+        let data = json!({"guest": false, "reason": reason});
+        self.broadcast(&Event { name: "SHUTDOWN", data });
+        for client in self.clients.values_mut() {
+            client.flush();
         }
-        self.wind_down();
+        self.take_down();
         Ok(())
     }
 
@@ -209,15 +218,8 @@ impl Control {
         }
     }
 
-    /// Says goodbye, removes every object, and waits for what has to be closed, for a limited time.
-    fn wind_down(&mut self) {
-        let reason = self.ending.unwrap_or("host-signal");
-        tracing::info!("stopping ({reason})");
-        let data = json!({"guest": false, "reason": reason});
-        self.broadcast(&Event { name: "SHUTDOWN", data });
-        for client in self.clients.values_mut() {
-            client.flush();
-        }
+    /// Removes every object, and waits for what has to be closed, for a limited time.
+    fn take_down(&mut self) {
         // Socket files first: nobody shall come any more.
         self.monitors.clear();
         let closing = self.model.clear();

@@ -49,7 +49,7 @@ impl Control {
                 Ok(control)
             }
             Err(why) => {
-                control.wind_down();
+                control.take_down();
                 Err(why)
             }
         }

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
+use ringyard_benches::front_end::FrontEnd;
+use ringyard_benches::guest::GuestConfig;
 use ringyard_dataplane::worker::Mode;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
@@ -126,6 +128,17 @@ impl TestClient {
         let slices = [IoSlice::new(bytes)];
         let sent = sendmsg(self.lines.get_ref(), &slices, &mut ancillary, SendFlags::empty());
         assert_eq!(sent, Ok(bytes.len()));
+    }
+
+    /// The next event of that name.
+    fn event(&mut self, name: &str) -> Value {
+        loop {
+            if let Some(at) = self.events.iter().position(|event| event["event"] == name) {
+                return self.events.remove(at);
+            }
+            let message = self.read();
+            self.events.push(message);
+        }
     }
 
     fn is_closed(&mut self) -> bool {
@@ -294,35 +307,128 @@ fn clients_are_limited() {
 }
 
 #[test]
-fn a_script_that_sleeps_delays_only_its_own_client() {
-    if std::fs::File::options().write(true).open("/dev/net/tun").is_err()
-        || !rustix::process::geteuid().is_root()
-    {
-        eprintln!("not run: this needs root and /dev/net/tun");
-        return;
-    }
+fn a_guest_that_comes_and_goes_is_seen_and_does_not_touch_its_link() {
     let running = Running::start();
-    let (script, release) = (running.path("ifup"), running.path("release"));
-    let text = format!("#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.05; done\n", release.display());
-    std::fs::write(&script, text).expect("the directory is ours");
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("the file is ours");
-    let (mut slow, mut other) = (running.client(), running.client());
-    let ifname = format!("ry{}", std::process::id());
-    let tap = json!({"type": "tap", "id": "t0", "ifname": ifname, "script": script, "downscript": "no"});
-    slow.send(json!({"execute": "netdev_add", "arguments": tap}).to_string().as_bytes());
-    // Its id is taken as soon as the command has begun.
-    let hubport = json!({"type": "hubport", "id": "t0", "hubid": 0});
-    while other.execute("netdev_add", hubport.clone()).is_ok() {
-        other.done("netdev_del", json!({"id": "t0"}));
+    let mut client = running.client();
+    client.add_chardev("c0", &running.path("c0"));
+    client.done("netdev_add", json!({"type": "vhost-user", "id": "n0", "chardev": "c0"}));
+    client.done("set_link", json!({"name": "n0", "up": false}));
+    for _ in 0..3 {
+        let guest =
+            FrontEnd::connect(&running.path("c0"), &GuestConfig::default()).expect("the port answers");
+        let event = client.event("NETDEV_VHOST_USER_CONNECTED");
+        assert_eq!(event["data"], json!({"netdev-id": "n0", "chardev-id": "c0"}));
+        let stats = client.execute("x-query-stats", json!({"name": "n0"})).expect("n0 is a port");
+        let port = &stats["ports"][0];
+        assert_eq!((&port["link"], &port["carrier"]), (&json!(false), &json!(true)));
+        let running = json!({"index": 0, "ingress-ring": "running", "egress-ring": "running"});
+        assert_eq!(port["queues"], json!([running]));
+        drop(guest);
+        assert_eq!(client.event("NETDEV_VHOST_USER_DISCONNECTED")["data"], json!({"netdev-id": "n0"}));
     }
+    client.done("netdev_del", json!({"id": "n0"}));
+    client.done("chardev-remove", json!({"id": "c0"}));
+    client.add_chardev("c0", &running.path("c0"));
+}
+
+/// A tap whose script waits until it is released; `None`, with a word on why, where there can be no taps.
+struct SlowTap {
+    ifname: String,
+    script: PathBuf,
+    release: PathBuf,
+}
+
+impl SlowTap {
+    fn new(running: &Running, ifname: &str) -> Option<SlowTap> {
+        let tun = std::fs::File::options().write(true).open("/dev/net/tun");
+        if tun.is_err() || !rustix::process::geteuid().is_root() {
+            eprintln!("not run: this needs root and /dev/net/tun");
+            return None;
+        }
+        let (script, release) = (running.path("ifup"), running.path("release"));
+        write_script(&script, &format!("while [ ! -e {} ]; do sleep 0.05; done", release.display()));
+        Some(SlowTap { ifname: format!("{ifname}{}", std::process::id()), script, release })
+    }
+
+    fn begin(&self, client: &mut TestClient) {
+        let tap = self.options("t0", &self.script);
+        client.send(json!({"execute": "netdev_add", "arguments": tap}).to_string().as_bytes());
+    }
+
+    fn options(&self, id: &str, script: &Path) -> Value {
+        json!({"type": "tap", "id": id, "ifname": self.ifname, "script": script, "downscript": "no"})
+    }
+
+    fn release(&self) {
+        std::fs::write(&self.release, "").expect("the directory is ours");
+    }
+}
+
+fn write_script(path: &Path, body: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{body}\n")).expect("the directory is ours");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("the file is ours");
+}
+
+/// Returns once the id `t0` is taken, which it is as soon as its command has begun.
+fn await_taken(client: &mut TestClient) {
+    let hubport = json!({"type": "hubport", "id": "t0", "hubid": 0});
+    while client.execute("netdev_add", hubport.clone()).is_ok() {
+        client.done("netdev_del", json!({"id": "t0"}));
+    }
+}
+
+#[test]
+fn a_script_that_sleeps_delays_only_its_own_client() {
+    let running = Running::start();
+    let Some(tap) = SlowTap::new(&running, "rya") else { return };
+    let (mut slow, mut other) = (running.client(), running.client());
+    tap.begin(&mut slow);
+    await_taken(&mut other);
     for _ in 0..100 {
         assert_eq!(other.execute("query-netdev", json!({})), Ok(json!([])));
     }
-    std::fs::write(&release, "").expect("the directory is ours");
+    tap.release();
     assert_eq!(slow.reply(), Ok(json!({})));
     slow.done("netdev_del", json!({"id": "t0"}));
-    let tap = json!({"type": "tap", "id": "t1", "ifname": ifname, "script": "no", "downscript": "no"});
-    slow.done("netdev_add", tap);
+    slow.done("netdev_add", tap.options("t1", Path::new("no")));
+}
+
+#[test]
+fn a_command_completes_though_its_client_leaves() {
+    let running = Running::start();
+    let Some(tap) = SlowTap::new(&running, "ryb") else { return };
+    let (mut slow, mut other) = (running.client(), running.client());
+    tap.begin(&mut slow);
+    await_taken(&mut other);
+    drop(slow);
+    tap.release();
+    while other.execute("query-netdev", json!({})) == Ok(json!([])) {}
+    other.done("netdev_del", json!({"id": "t0"}));
+}
+
+#[test]
+fn taps_are_closed_with_their_downscripts_at_the_end() {
+    let mut running = Running::start();
+    let Some(tap) = SlowTap::new(&running, "ryc") else { return };
+    let (downscript, trace) = (running.path("ifdown"), running.path("trace"));
+    write_script(&downscript, &format!("echo $1 >> {}", trace.display()));
+    let mut client = running.client();
+    let mut options = tap.options("t0", Path::new("no"));
+    options["downscript"] = json!(downscript);
+    client.done("netdev_add", options.clone());
+    client.done("netdev_del", json!({"id": "t0"}));
+    let ran = || std::fs::read_to_string(&trace).unwrap_or_default();
+    assert_eq!(ran(), format!("{}\n", tap.ifname), "it ran before the reply");
+    client.done("netdev_add", options);
+    // One that is still being opened is closed as well.
+    let mut second = tap.options("t1", &tap.script);
+    (second["ifname"], second["downscript"]) = (json!(format!("{}x", tap.ifname)), json!(downscript));
+    client.send(json!({"execute": "netdev_add", "arguments": second}).to_string().as_bytes());
+    running.client().done("quit", json!({}));
+    tap.release();
+    running.join();
+    assert!(ran().lines().count() >= 2, "{}", ran());
+    assert!(!Path::new("/sys/class/net").join(&tap.ifname).exists());
 }
 
 #[test]
