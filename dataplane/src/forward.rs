@@ -151,6 +151,8 @@ fn classify(
 ) {
     let Some(hub) = port.hub else { return };
     let hub = &*snapshot.hubs[hub as usize];
+    // In locals: what a closure reaches by reference is written to memory for every frame.
+    let (mut forwarded, mut all_takers) = (0, 0);
     for (index, frame) in burst.frames().enumerate() {
         let mut takers = 0;
         hub.for_each_taker(sender, &frame, |verdict| {
@@ -160,13 +162,12 @@ fn classify(
                 Verdict::Refuse(port, reason) => outbox.refuse(port, reason),
             }
         });
-        if takers == 0 {
-            outcome.drops[DropReason::NoReceiver as usize] += 1;
-        } else {
-            outcome.forwarded += 1;
-            outcome.takers += takers;
-        }
+        forwarded += u64::from(takers > 0);
+        all_takers += takers;
     }
+    outcome.forwarded += forwarded;
+    outcome.takers += all_takers;
+    outcome.drops[DropReason::NoReceiver as usize] += burst.len() as u64 - forwarded;
 }
 
 /// Hands every destination its share and empties the outbox. `count` is told what each port was offered and what became

@@ -74,7 +74,6 @@ impl Taken {
 #[derive(Clone, Copy, Default)]
 struct Extent {
     len: u32,
-    header_len: u16,
     first_piece: u16,
     pieces: u16,
 }
@@ -83,9 +82,7 @@ struct Extent {
 pub struct BurstScratch {
     headers: Box<[[u8; HEADER_LEN]; BURST_FRAMES]>,
     extents: Box<[Extent; BURST_FRAMES]>,
-    frames: usize,
     pieces: Vec<Piece>,
-    bytes: usize,
 }
 
 impl Default for BurstScratch {
@@ -93,9 +90,7 @@ impl Default for BurstScratch {
         BurstScratch {
             headers: Box::new([[0; HEADER_LEN]; BURST_FRAMES]),
             extents: Box::new([Extent::default(); BURST_FRAMES]),
-            frames: 0,
             pieces: Vec::with_capacity(BURST_PIECES),
-            bytes: 0,
         }
     }
 }
@@ -104,16 +99,16 @@ impl BurstScratch {
     /// Starts an empty burst of frames whose memory lives for `'m`, read from queue `queue` of its port.
     #[inline]
     pub fn begin<'s, 'm>(&'s mut self, queue: u16) -> BurstBuilder<'s, 'm> {
-        self.frames = 0;
-        self.bytes = 0;
         self.pieces.clear();
-        BurstBuilder { scratch: self, queue, memory: PhantomData }
+        BurstBuilder { scratch: self, frames: 0, bytes: 0, queue, memory: PhantomData }
     }
 }
 
 /// Collects the frames of one poll.
 pub struct BurstBuilder<'s, 'm> {
     scratch: &'s mut BurstScratch,
+    frames: usize,
+    bytes: usize,
     queue: u16,
     memory: PhantomData<&'m [u8]>,
 }
@@ -123,21 +118,21 @@ impl<'m> BurstBuilder<'_, 'm> {
     /// `pieces_wanted` pieces left.
     #[inline]
     pub fn is_full(&self, pieces_wanted: usize) -> bool {
-        self.scratch.frames == BURST_FRAMES
-            || self.scratch.bytes >= BURST_BYTES
+        self.frames == BURST_FRAMES
+            || self.bytes >= BURST_BYTES
             || self.scratch.pieces.len() + pieces_wanted > BURST_PIECES
     }
 
     /// Frames so far.
     #[inline]
     pub fn len(&self) -> usize {
-        self.scratch.frames
+        self.frames
     }
 
     /// Whether there is no frame yet.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.scratch.frames == 0
+        self.frames == 0
     }
 
     /// Adds a frame that lies in one piece of the port's own memory.
@@ -149,20 +144,20 @@ impl<'m> BurstBuilder<'_, 'm> {
     pub fn push_slice(&mut self, frame: &'m [u8]) -> Result<(), DropReason> {
         check_len(frame.len())?;
         let header_len = frame.len().min(HEADER_LEN);
-        self.scratch.headers[self.scratch.frames][..header_len].copy_from_slice(&frame[..header_len]);
+        self.scratch.headers[self.frames][..header_len].copy_from_slice(&frame[..header_len]);
         let rest = &frame[header_len..];
         let pieces = if rest.is_empty() { 0 } else { 1 };
         if pieces == 1 {
             self.scratch.pieces.push(Piece { start: rest.as_ptr(), len: rest.len() as u32 });
         }
-        self.commit(frame.len(), header_len, pieces);
+        self.commit(frame.len(), pieces);
         Ok(())
     }
 
     /// Where the ring engine copies the next frame's header to.
     #[inline]
     pub(crate) fn header_slot(&mut self) -> &mut [u8; HEADER_LEN] {
-        &mut self.scratch.headers[self.scratch.frames]
+        &mut self.scratch.headers[self.frames]
     }
 
     /// Adds a piece of the frame that the next [`Self::commit`] ends.
@@ -184,12 +179,11 @@ impl<'m> BurstBuilder<'_, 'm> {
 
     /// Ends the frame whose header stands in [`Self::header_slot`] and whose last `pieces` pieces were pushed.
     #[inline]
-    pub(crate) fn commit(&mut self, len: usize, header_len: usize, pieces: usize) {
+    pub(crate) fn commit(&mut self, len: usize, pieces: usize) {
         let first_piece = (self.scratch.pieces.len() - pieces) as u16;
-        self.scratch.extents[self.scratch.frames] =
-            Extent { len: len as u32, header_len: header_len as u16, first_piece, pieces: pieces as u16 };
-        self.scratch.frames += 1;
-        self.scratch.bytes += len;
+        self.scratch.extents[self.frames] = Extent { len: len as u32, first_piece, pieces: pieces as u16 };
+        self.frames += 1;
+        self.bytes += len;
     }
 
     /// The burst, to be lent.
@@ -197,9 +191,9 @@ impl<'m> BurstBuilder<'_, 'm> {
     pub fn burst(&self) -> Burst<'_> {
         Burst {
             headers: &self.scratch.headers,
-            extents: &self.scratch.extents[..self.scratch.frames],
+            extents: &self.scratch.extents[..self.frames],
             pieces: &self.scratch.pieces,
-            bytes: self.scratch.bytes,
+            bytes: self.bytes,
             queue: self.queue,
         }
     }
@@ -255,11 +249,12 @@ impl<'a> Burst<'a> {
     #[inline]
     pub fn frame(&self, index: usize) -> Frame<'a> {
         let extent = self.extents[index];
-        let first = usize::from(extent.first_piece);
         Frame {
             len: extent.len as usize,
-            header: &self.headers[index & (BURST_FRAMES - 1)][..usize::from(extent.header_len)],
-            body: &self.pieces[first..first + usize::from(extent.pieces)],
+            header: &self.headers[index & (BURST_FRAMES - 1)],
+            first_piece: extent.first_piece,
+            piece_count: extent.pieces,
+            pieces: self.pieces,
         }
     }
 
@@ -273,8 +268,12 @@ impl<'a> Burst<'a> {
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     len: usize,
-    header: &'a [u8],
-    body: &'a [Piece],
+    /// The whole slot: what is behind a shorter frame is an earlier one's, and nobody is shown it.
+    header: &'a [u8; HEADER_LEN],
+    first_piece: u16,
+    piece_count: u16,
+    /// Those of the whole burst: whoever only classifies does not pay for finding the frame's own.
+    pieces: &'a [Piece],
 }
 
 impl<'a> Frame<'a> {
@@ -288,22 +287,23 @@ impl<'a> Frame<'a> {
     /// The copy of the frame's first bytes: [`HEADER_LEN`], or all of a shorter frame; at least [`ETHERNET_LEN`].
     #[inline]
     pub fn header(&self) -> &'a [u8] {
-        self.header
+        &self.header[..self.len.min(HEADER_LEN)]
     }
 
     /// What follows the header, in the sender's memory.
     #[inline]
     pub fn body(&self) -> &'a [Piece] {
-        self.body
+        let first = usize::from(self.first_piece);
+        &self.pieces[first..first + usize::from(self.piece_count)]
     }
 
     /// Copies the whole frame to the front of `to`, for a receiver that cannot take it in pieces. Returns its length, or
     /// `None` when `to` is shorter.
     #[allow(unsafe_code)] // pieces are no slices: their owner may write to them
     pub fn copy_to(&self, to: &mut [u8]) -> Option<usize> {
-        let (header, mut rest) = to.get_mut(..self.len)?.split_at_mut(self.header.len());
-        header.copy_from_slice(self.header);
-        for piece in self.body {
+        let (header, mut rest) = to.get_mut(..self.len)?.split_at_mut(self.header().len());
+        header.copy_from_slice(self.header());
+        for piece in self.body() {
             let (here, behind) = rest.split_at_mut_checked(piece.len())?;
             // SAFETY: the piece is readable for its length while the burst lives, and `here` has that length.
             unsafe { std::ptr::copy_nonoverlapping(piece.start(), here.as_mut_ptr(), piece.len()) };
@@ -334,7 +334,7 @@ impl<'a> Frame<'a> {
         if h[12] != 0x81 || h[13] != 0x00 {
             return None;
         }
-        Some(if h.len() < 16 { VLAN_CUT } else { u16::from_be_bytes([h[14], h[15]]) & 0x0fff })
+        Some(if self.len < 16 { VLAN_CUT } else { u16::from_be_bytes([h[14], h[15]]) & 0x0fff })
     }
 }
 

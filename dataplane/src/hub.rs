@@ -157,19 +157,22 @@ impl HubTable {
     pub fn for_each_taker(&self, sender: PortIndex, frame: &Frame<'_>, mut decide: impl FnMut(Verdict)) {
         let destination = frame.destination();
         let vlan = frame.vlan();
-        for taker in self.slice(self.exact.find(destination.key())) {
-            if taker.port == sender {
-                continue;
-            }
-            let refusal = taker.refusal.or((!self.passes(taker.vlans, vlan)).then_some(DropReason::Filtered));
-            decide(match refusal {
-                None => Verdict::Take(taker.port),
-                Some(reason) => Verdict::Refuse(taker.port, reason),
-            });
-        }
-        for taker in self.slice(self.wide[class(destination)].clone()) {
-            if taker.port != sender && self.passes(taker.vlans, vlan) {
-                decide(Verdict::Take(taker.port));
+        let exact = self.slice(self.exact.find(destination.key()));
+        let wide = self.slice(self.wide[class(destination)].clone());
+        // One body for both, so that `decide` is inlined once.
+        for (takers, by_address) in [(exact, true), (wide, false)] {
+            for taker in takers {
+                if taker.port == sender {
+                    continue;
+                }
+                let passes = self.passes(taker.vlans, vlan);
+                match taker.refusal {
+                    None if passes => decide(Verdict::Take(taker.port)),
+                    refusal if by_address => {
+                        decide(Verdict::Refuse(taker.port, refusal.unwrap_or(DropReason::Filtered)))
+                    }
+                    _ => (),
+                }
             }
         }
     }
@@ -196,6 +199,7 @@ impl HubTable {
 struct AddressMap {
     slots: Box<[(u64, Range<u32>)]>,
     seed: u64,
+    shift: u32,
 }
 
 /// No address has this key: addresses are 48 bits.
@@ -211,7 +215,8 @@ impl AddressMap {
     fn new(entries: &[(u64, Range<u32>)]) -> AddressMap {
         let size = (entries.len() * 2).next_power_of_two().max(2);
         let seed = RandomState::new().build_hasher().finish() | 1;
-        let mut map = AddressMap { slots: vec![(FREE, 0..0); size].into(), seed };
+        let shift = 64 - size.trailing_zeros();
+        let mut map = AddressMap { slots: vec![(FREE, 0..0); size].into(), seed, shift };
         for (key, range) in entries {
             let mut slot = map.home(*key);
             while map.slots[slot].0 != FREE {
@@ -222,11 +227,11 @@ impl AddressMap {
         map
     }
 
-    /// Multiply and fold: the high half of the product depends on every bit of the key and of the seed.
+    /// Multiply-shift (Dietzfelbinger et al., 1997): for a random odd seed, two keys collide no more often than chance
+    /// has it, twice over.
     #[inline]
     fn home(&self, key: u64) -> usize {
-        let product = u128::from(key ^ self.seed) * u128::from(self.seed.rotate_left(32) | 1);
-        ((product >> 64) as u64 ^ product as u64) as usize & (self.slots.len() - 1)
+        (key.wrapping_mul(self.seed) >> self.shift) as usize & (self.slots.len() - 1)
     }
 
     #[inline]

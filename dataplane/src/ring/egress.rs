@@ -100,14 +100,13 @@ impl Filling<'_> {
         if self.room == 0 {
             return Ok(Delivery::NoRoom);
         }
-        let options = self.view.options();
-        let need = options.header_len() + frame.len();
+        let need = self.view.header_len() + frame.len();
         let head = self.view.avail_entry(self.position);
         match self.walker.head(head)? {
             Head::Single { writable: false, .. } => Err(Fault::NotWritable),
             Head::Single { buffer, .. } if buffer.len as usize >= need => {
                 // SAFETY: the walker found buffer.len bytes mapped, and they are enough for both headers and the body.
-                unsafe { write_whole(buffer.start, frame, options.header_len()) };
+                unsafe { write_whole(buffer.start, frame, self.view.header_len()) };
                 self.view.set_used(self.used, head, need as u32);
                 self.advance(1);
                 Ok(Delivery::Sent)
@@ -147,7 +146,7 @@ impl Filling<'_> {
         }
         let mut writer = Writer { buffers: &spread.buffers, at: 0 };
         // SAFETY: the buffers are mapped, and hold `need` bytes together, which is what is written.
-        unsafe { writer.write_frame(frame, self.view.options().header_len(), spread.chains.len() as u16) };
+        unsafe { writer.write_frame(frame, self.view.header_len(), spread.chains.len() as u16) };
         let mut left = need;
         for (place, &(head, len)) in spread.chains.iter().enumerate() {
             let written = left.min(len);
@@ -231,8 +230,9 @@ fn net_header(buffers: u16) -> [u8; 12] {
 #[inline]
 unsafe fn write_whole(to: *mut u8, frame: &Frame<'_>, net_len: usize) {
     let net = net_header(1);
-    // SAFETY: the caller's; net_len is 10 or 12.
-    unsafe { copy_across(net.as_ptr(), to, net_len) };
+    // SAFETY: the caller's; with 10 bytes of net header the frame's first two are written twice. The length is a
+    // constant: no call.
+    unsafe { copy_across(net.as_ptr(), to, net.len()) };
     // SAFETY: within what the caller promised.
     let mut to = unsafe { to.add(net_len) };
     let header = frame.header();

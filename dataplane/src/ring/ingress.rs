@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE};
 
-use super::walk::{Buffer, Head, Walker, copy_in};
+use super::walk::{Buffer, Head, Walker, copy_header_in, copy_in, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, Taken, check_len};
@@ -161,7 +161,7 @@ impl<'v> Round<'v> {
             Head::Single { buffer, .. } if !builder.is_full(1) => Ok(self.lend_single(builder, buffer)),
             Head::Single { .. } => Ok(Outcome::Later),
             Head::Chain(first) => {
-                let mut gathering = Gathering::new(builder, self.view.options().header_len());
+                let mut gathering = Gathering::new(builder, self.view.header_len());
                 self.walker.walk(first, &mut |buffer, writable| gathering.take(buffer, writable))?;
                 Ok(gathering.finish())
             }
@@ -171,17 +171,15 @@ impl<'v> Round<'v> {
     /// The whole chain is one buffer: net header, frame.
     #[inline]
     fn lend_single(&self, builder: &mut BurstBuilder<'_, 'v>, buffer: Buffer) -> Outcome {
-        let net_len = self.view.options().header_len();
+        let net_len = self.view.header_len();
         let Some(frame_len) = (buffer.len as usize).checked_sub(net_len) else {
             return Outcome::Dropped(DropReason::Malformed);
         };
         if let Err(reason) = check_len(frame_len) {
             return Outcome::Dropped(reason);
         }
-        let mut net_header = [0; NET_HEADER_MAX];
-        // SAFETY: the walker found buffer.len bytes mapped, which are net_len or more; the header has room for both sizes.
-        unsafe { copy_in(buffer.start, net_header.as_mut_ptr(), net_len) };
-        if !is_plain(&net_header) {
+        // SAFETY: the walker found buffer.len bytes mapped, and the shortest net header has 10.
+        if !is_plain(unsafe { read_word(buffer.start) }) {
             return Outcome::Dropped(DropReason::Malformed);
         }
         // SAFETY: within the buffer, as above.
@@ -190,7 +188,7 @@ impl<'v> Round<'v> {
         let slot = builder.header_slot().as_mut_ptr();
         if header_len == HEADER_LEN {
             // SAFETY: the frame has HEADER_LEN bytes or more, and so has the slot. The length is a constant: no call.
-            unsafe { copy_in(frame, slot, HEADER_LEN) };
+            unsafe { copy_header_in(frame, slot) };
         } else {
             // SAFETY: the frame has header_len bytes, the slot more.
             unsafe { copy_in(frame, slot, header_len) };
@@ -202,11 +200,16 @@ impl<'v> Round<'v> {
             // SAFETY: `rest` bytes from there end the buffer, mapped as long as the view that `'v` borrows.
             unsafe { builder.push_piece(body, rest as u32) };
         }
-        builder.commit(frame_len, header_len, usize::from(rest > 0));
+        builder.commit(frame_len, usize::from(rest > 0));
         Outcome::Lent
     }
 
     fn settle(&mut self, taken: Taken, frames: usize) {
+        // The common case at once: every chain is lent and taken, or was done before.
+        if taken == Taken::ALL {
+            self.done |= u64::MAX.checked_shr((BURST_FRAMES - self.chains) as u32).unwrap_or(0);
+            return;
+        }
         for index in 0..frames {
             if taken.settled(index) {
                 self.done |= 1 << self.places[index];
@@ -307,8 +310,9 @@ impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
     }
 
     fn finish(self) -> Outcome {
+        let net_start = std::array::from_fn(|at| self.net_header[at]);
         let verdict = self.verdict.or_else(|| {
-            if self.net_have < self.net_len || !is_plain(&self.net_header) {
+            if self.net_have < self.net_len || !is_plain(net_start) {
                 return Some(Outcome::Dropped(DropReason::Malformed));
             }
             check_len(self.frame_len).err().map(Outcome::Dropped)
@@ -319,16 +323,16 @@ impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
                 outcome
             }
             None => {
-                self.builder.commit(self.frame_len, self.header_have, self.pieces);
+                self.builder.commit(self.frame_len, self.pieces);
                 Outcome::Lent
             }
         }
     }
 }
 
-/// Whether a virtio-net header (virtio 1.2, 5.1.6) asks for nothing. No offload is negotiated, so whatever else it
-/// holds is noise: `num_buffers` and the DATA_VALID hint are for receivers.
+/// Whether the first bytes of a virtio-net header (virtio 1.2, 5.1.6) ask for nothing. No offload is negotiated, so
+/// whatever else the header holds is noise: `num_buffers` and the DATA_VALID hint are for receivers.
 #[inline]
-fn is_plain(header: &[u8; NET_HEADER_MAX]) -> bool {
-    header[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM as u8 == 0 && header[1] == VIRTIO_NET_HDR_GSO_NONE as u8
+fn is_plain([flags, gso_type, ..]: [u8; 8]) -> bool {
+    flags & VIRTIO_NET_HDR_F_NEEDS_CSUM as u8 == 0 && gso_type == VIRTIO_NET_HDR_GSO_NONE as u8
 }

@@ -113,6 +113,7 @@ pub struct RingView {
     used: *mut u16,
     size: u16,
     options: RingOptions,
+    header_len: usize,
     signals: RingSignals,
     memory: Arc<MemoryTable>,
 }
@@ -145,6 +146,7 @@ impl RingView {
             used: part(layout.used, 6 + 8 * size, 4)?.cast(),
             size: layout.size,
             options,
+            header_len: options.header_len(),
             signals,
             memory,
         })
@@ -160,6 +162,12 @@ impl RingView {
     #[inline]
     pub fn options(&self) -> RingOptions {
         self.options
+    }
+
+    /// Bytes of the virtio-net header in front of each frame.
+    #[inline]
+    pub(crate) fn header_len(&self) -> usize {
+        self.header_len
     }
 
     /// The used index as it stands in memory: where a ring that starts goes on.
