@@ -21,7 +21,7 @@ impl Display for Error {
     }
 }
 
-// The test runner and `main` print a returned error with `Debug`.
+// Test runners and `main` print a returned error with `Debug`.
 impl Debug for Error {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         Display::fmt(self, f)
@@ -31,7 +31,7 @@ impl Debug for Error {
 impl std::error::Error for Error {}
 
 /// Says what was being done when another error came up.
-pub(crate) trait Doing<T> {
+pub trait Doing<T> {
     /// Puts `what` before the error.
     fn doing(self, what: impl Display) -> Result<T>;
 }

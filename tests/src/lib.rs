@@ -6,7 +6,6 @@
 
 pub mod deadline;
 pub mod dpdk;
-pub mod error;
 pub mod flow;
 pub mod guest;
 pub mod netns;
@@ -19,4 +18,4 @@ pub mod stats;
 pub mod switch;
 pub mod tools;
 
-pub use error::{Doing, Error, Result};
+pub use ringyard_benches::error::{self, Doing, Error, Result};
