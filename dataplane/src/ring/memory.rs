@@ -15,6 +15,8 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use super::guard::Guard;
+
 /// Regions of a table, at most; more than any front end's memory slots (vhost-user has 509).
 pub const REGIONS_MAX: usize = 512;
 
@@ -22,6 +24,7 @@ pub const REGIONS_MAX: usize = 512;
 pub struct Mapping {
     start: NonNull<u8>,
     len: usize,
+    guard: Option<Guard>,
 }
 
 // SAFETY: the mapping is plain shared memory; whoever reads or writes it does so by raw copies and atomics.
@@ -30,13 +33,29 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// As [`Self::of_file`], for a file that somebody else may truncate: then the mapping becomes empty pages, `bell`, a
+    /// non-blocking eventfd, is added to, and [`Self::is_lost`] says so.
+    ///
+    /// Errors: as mapping, and when [`super::GUARDS_MAX`] mappings are guarded already.
+    pub fn of_foreign_file(file: impl AsFd, len: usize, bell: Arc<OwnedFd>) -> io::Result<Mapping> {
+        let mut mapping = Mapping::of_file(file, len)?;
+        mapping.start.as_ptr().expose_provenance();
+        mapping.guard = Some(Guard::new(mapping.start.as_ptr(), len, bell)?);
+        Ok(mapping)
+    }
+
+    /// Whether the file was truncated and what is mapped is no longer the guest's memory.
+    pub fn is_lost(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::is_lost)
+    }
+
     /// Maps the first `len` bytes of `file`. It is the caller's to know that the file has them and keeps them.
     pub fn of_file(file: impl AsFd, len: usize) -> io::Result<Mapping> {
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
         // SAFETY: a new mapping at an address that the kernel chooses touches no memory of ours.
         let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Mapping { start, len };
+        let mapping = Mapping { start, len, guard: None };
         // SAFETY: the range was mapped above; a core dump without it is all that changes. Not all kernels can.
         let _ = unsafe { rustix::mm::madvise(start.as_ptr().cast(), len, Advice::LinuxDontDump) };
         Ok(mapping)
@@ -81,6 +100,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.guard = None;
         // SAFETY: mapped by us with this length; every user of it held an `Arc` or a borrow that has ended.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
     }
@@ -188,6 +208,11 @@ impl MemoryTable {
         Ok(MemoryTable { regions })
     }
 
+    /// Whether a file under any region was truncated.
+    pub fn is_lost(&self) -> bool {
+        self.regions.iter().any(|region| region.mapping.is_lost())
+    }
+
     /// The regions by guest address.
     pub fn regions(&self) -> &[Region] {
         &self.regions
@@ -277,6 +302,26 @@ mod tests {
         assert_eq!(error(vec![wraps]), MemoryError::Wraps);
         let many = (0..=REGIONS_MAX as u64).map(|i| region(i << 16, 0x1000, &memory)).collect();
         assert_eq!(error(many), MemoryError::TooMany);
+    }
+
+    #[test]
+    fn p08_file_truncated_under_a_mapping_becomes_empty_pages_and_rings_the_bell() {
+        use rustix::event::{EventfdFlags, eventfd};
+        use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+        use std::sync::atomic::Ordering;
+        let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        for _ in 0..1000 {
+            let file = memfd_create("unsealed", MemfdFlags::CLOEXEC).unwrap();
+            ftruncate(&file, 0x4000).unwrap();
+            let mapping = Mapping::of_foreign_file(&file, 0x4000, bell.clone()).unwrap();
+            mapping.words(0x2000, 1)[0].store(7, Ordering::Relaxed);
+            assert!(!mapping.is_lost());
+            ftruncate(&file, 0x1000).unwrap();
+            assert_eq!(mapping.words(0x2000, 1)[0].load(Ordering::Relaxed), 0);
+            mapping.words(0x3000, 1)[0].store(9, Ordering::Relaxed);
+            assert!(mapping.is_lost());
+            assert_eq!(rustix::io::read(&*bell, &mut [0; 8]), Ok(8));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod driver;
 mod driver_memory;
 mod egress;
+mod guard;
 mod ingress;
 mod memory;
 mod view;
@@ -23,6 +24,7 @@ pub use driver::{DeviceFault, DriverOptions, DriverRing, Part, Used};
 pub use driver_memory::DriverMemory;
 pub use egress::RingEgress;
 pub(crate) use egress::Spread;
+pub use guard::GUARDS_MAX;
 pub use ingress::RingIngress;
 pub use memory::{Mapping, MemoryError, MemoryTable, REGIONS_MAX, Region};
 pub use view::{RingError, RingLayout, RingOptions, RingSignals, RingView};

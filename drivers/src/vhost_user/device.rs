@@ -121,12 +121,12 @@ impl<'a> Device<'a> {
             FrontendReq::NET_SET_MTU => check_mtu(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_MEM_TABLE => {
                 let regions = body::memory_table(body)?;
-                self.set_memory(memory::table(&[], &regions, fds)?)?;
+                self.set_memory(memory::table(&[], &regions, fds, &self.trouble)?)?;
             }
             FrontendReq::ADD_MEM_REG => {
                 let region: VhostUserSingleMemoryRegion = read(body)?;
                 if !memory::has(self.memory.regions(), &region) {
-                    self.set_memory(memory::table(self.memory.regions(), &[*region], fds)?)?;
+                    self.set_memory(memory::table(self.memory.regions(), &[*region], fds, &self.trouble)?)?;
                 }
             }
             FrontendReq::REM_MEM_REG => {
@@ -163,6 +163,11 @@ impl<'a> Device<'a> {
             }
         }
         if retired { self.publish() } else { Ok(()) }
+    }
+
+    /// Whether the front end truncated a file of its memory.
+    pub(super) fn has_lost_memory(&self) -> bool {
+        self.memory.is_lost()
     }
 
     /// Takes everything away from the workers: the front end has gone.

@@ -2,7 +2,8 @@
 //!
 //! A file is mapped from its first byte, whatever part of it the region is, and to the end of its last page: so huge
 //! pages need no case of their own. Only regular files of tmpfs and hugetlbfs are taken (a page fault in any other could
-//! wait for somebody), only as far as they reach, and they are kept from shrinking where the file allows that.
+//! wait for somebody), only as far as they reach. They are kept from shrinking where the file allows that; where it does
+//! not, the connection of whoever truncates one ends.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -16,11 +17,12 @@ use vhost::vhost_user::message::VhostUserMemoryRegion;
 /// Regions that can be added one by one; as many as other back ends have.
 pub(super) const SLOTS_MAX: usize = 509;
 
-/// `kept` and new regions, each with its file.
+/// `kept` and new regions, each with its file. `trouble` is signalled when one of the files is truncated later.
 pub(super) fn table(
     kept: &[Region],
     new: &[VhostUserMemoryRegion],
     fds: Vec<OwnedFd>,
+    trouble: &Arc<OwnedFd>,
 ) -> Result<Arc<MemoryTable>, String> {
     if new.is_empty() || new.len() != fds.len() {
         return Err(format!("{} memory regions with {} files", new.len(), fds.len()));
@@ -34,7 +36,7 @@ pub(super) fn table(
     for (file, region) in files.iter().zip(new) {
         let mapping = match file.shared_with {
             Some(first) => regions[kept.len() + first].mapping.clone(),
-            None => file.map(&regions)?,
+            None => file.map(&regions, trouble)?,
         };
         regions.push(Region {
             guest_addr: region.guest_phys_addr,
@@ -100,13 +102,13 @@ impl File {
     }
 
     /// Maps the file if the port, whose other regions are `regions`, has addresses left.
-    fn map(&self, regions: &[Region]) -> Result<Arc<Mapping>, String> {
+    fn map(&self, regions: &[Region], trouble: &Arc<OwnedFd>) -> Result<Arc<Mapping>, String> {
         let mapped = |region: &Region| (Arc::as_ptr(&region.mapping), region.mapping.len() as u64);
         let taken: u64 = regions.iter().map(mapped).collect::<BTreeMap<_, _>>().into_values().sum();
         if taken.saturating_add(self.len) > ADDRESSES_MAX {
             return Err(format!("more than {ADDRESSES_MAX:#x} bytes of memory"));
         }
-        let mapping = Mapping::of_file(&self.fd, self.len as usize);
+        let mapping = Mapping::of_foreign_file(&self.fd, self.len as usize, trouble.clone());
         mapping.map(Arc::new).map_err(|error| format!("mapping {:#x} bytes of memory: {error}", self.len))
     }
 }

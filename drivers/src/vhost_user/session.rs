@@ -35,7 +35,7 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// `stop` ends it; `trouble` is what broken rings signal.
+    /// `stop` ends it; `trouble` is what broken rings and truncated memory signal.
     pub(super) fn new(
         name: &'a str,
         socket: UnixStream,
@@ -77,6 +77,9 @@ impl<'a> Session<'a> {
         }
         if trouble {
             let _ = rustix::io::read(&*self.trouble, &mut [0; 8]);
+            if self.device.has_lost_memory() {
+                return Err(End::Broken("a file of its memory was truncated".into()));
+            }
             self.device.retire_broken().map_err(|_| End::Stopped)?;
         }
         if message { self.serve() } else { Ok(()) }

@@ -147,9 +147,14 @@ impl Guest {
         self.kicks[TX].write(1).unwrap();
     }
 
+    /// Whether a frame waits.
+    pub fn has_frame(&self) -> bool {
+        self.used(RX) != self.seen
+    }
+
     /// The next frame, if it is there; its buffer is posted again.
     pub fn receive(&mut self) -> Option<Vec<u8>> {
-        if self.used(RX) == self.seen {
+        if !self.has_frame() {
             return None;
         }
         let entry = usize::from(self.seen % SIZE);
@@ -167,7 +172,7 @@ impl Guest {
     /// The next frame, which must come soon.
     #[track_caller]
     pub fn expect(&mut self, frame: &[u8]) {
-        until("a frame", || self.used(RX) != self.seen);
+        until("a frame", || self.has_frame());
         assert_eq!(self.receive().as_deref(), Some(frame));
     }
 
@@ -194,9 +199,20 @@ impl Guest {
         })
     }
 
+    /// Sends `len` bytes that lie at `addr`, net header first, and kicks.
+    pub fn send_at(&mut self, addr: u64, len: u32) {
+        let slot = self.avail[TX] % SIZE;
+        self.post_at(TX, slot, addr, len, 0);
+        self.kicks[TX].write(1).unwrap();
+    }
+
     fn post(&mut self, ring: usize, slot: u16, len: u32, flags: u16) {
+        self.post_at(ring, slot, GUEST + buffer(ring, slot) as u64, len, flags);
+    }
+
+    fn post_at(&mut self, ring: usize, slot: u16, addr: u64, len: u32, flags: u16) {
         let descriptor = self.memory.words(ring * 0x1000 + 16 * usize::from(slot), 2);
-        descriptor[0].store(GUEST + buffer(ring, slot) as u64, Ordering::Relaxed);
+        descriptor[0].store(addr, Ordering::Relaxed);
         descriptor[1].store(u64::from(len) | u64::from(flags) << 32, Ordering::Relaxed);
         // Entry n is the 16-bit word n + 2 of the available ring.
         let place = usize::from(self.avail[ring] % SIZE) + 2;

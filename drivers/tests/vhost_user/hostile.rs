@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::guest::{Guest, TX};
+use vhost::VhostUserMemoryRegionInfo;
+use vhost::vhost_user::VhostUserFrontend;
+
+use crate::guest::{Guest, TX, frame};
 use crate::raw::*;
 use crate::yard::{Yard, until};
 
@@ -86,6 +89,44 @@ fn p05_memory_tables_must_be_whole() {
     assert_eq!(raw.ask(SET_MEM_TABLE, &[u32::MAX, 0].map(u32::to_ne_bytes).concat(), &[file.as_fd()]), 1);
     assert_eq!(raw.ask(SET_MEM_TABLE, &[1, 2, 3], &[]), 1);
     assert_eq!(raw.ask(SET_MEM_TABLE, &regions(&nine), &[file.as_fd(); 9]), 0);
+}
+
+#[test]
+fn p08_file_that_is_truncated_ends_only_its_own_connection() {
+    const ADDR: u64 = 0x1_0000_0000;
+    let yard = Yard::new(3, 1);
+    let (mut a, mut b) = (Guest::start(&yard.path(0)), Guest::start(&yard.path(1)));
+    for round in 0..50 {
+        let mut attacker = Guest::start(&yard.path(2));
+        // Not to be sealed by anyone.
+        let file = rustix::fs::memfd_create("unsealed", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, 0x4000).unwrap();
+        let region = VhostUserMemoryRegionInfo {
+            guest_phys_addr: ADDR,
+            memory_size: 0x4000,
+            userspace_addr: 0x1000,
+            mmap_offset: 0,
+            mmap_handle: std::os::fd::AsRawFd::as_raw_fd(&file),
+        };
+        attacker.frontend.add_mem_region(&region).unwrap();
+        attacker.send_at(ADDR, 100);
+        until("a frame of the attacker", || attacker.used(TX) == 1);
+        rustix::fs::ftruncate(&file, 0).unwrap();
+        a.send(&frame(1, round, 60));
+        attacker.send_at(ADDR + 0x2000, 1000);
+        a.send(&frame(1, round, 1000));
+        let attacked = Instant::now();
+        until("the attacker's end", || !yard.chardevs[2].is_connected());
+        assert!(attacked.elapsed() < Duration::from_secs(1), "it took {:?}", attacked.elapsed());
+        for len in [60, 1000] {
+            let innocent = std::iter::from_fn(|| {
+                until("a frame", || b.has_frame());
+                b.receive()
+            })
+            .find(|bytes| bytes[6..12] == frame(1, 0, 60)[6..12]);
+            assert_eq!(innocent, Some(frame(1, round, len)));
+        }
+    }
 }
 
 #[test]
