@@ -160,14 +160,18 @@ impl Worker<'_> {
         let identity = |duty: &Duty| Arc::as_ptr(&duty.end).addr();
         let mut old: HashMap<usize, Watched> =
             self.watched.drain(..).map(|watched| (identity(&watched.duty), watched)).collect();
-        for duty in duties.iter() {
-            let watched = old.remove(&identity(duty)).unwrap_or_else(|| self.begin(duty));
-            self.watched.push(watched);
-        }
+        let (kept, new): (Vec<&Duty>, Vec<&Duty>) =
+            duties.iter().partition(|duty| old.contains_key(&identity(duty)));
+        self.watched.extend(kept.into_iter().filter_map(|duty| old.remove(&identity(duty))));
+        // Before the new ones begin: a ring that changed comes back with the same doorbell, which hangs only once.
         for gone in old.into_values() {
             if let (Some(_), Some(fd)) = (gone.bell, gone.duty.end.doorbell.fd()) {
                 self.bells.remove(fd);
             }
+        }
+        for duty in new {
+            let watched = self.begin(duty);
+            self.watched.push(watched);
         }
         self.watched.sort_by_key(|watched| watched.bell);
     }

@@ -1,6 +1,6 @@
 //! The switch with ports made of plain memory: who gets what, what is counted, and what a change costs.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -273,4 +273,54 @@ fn idle_workers_sleep() {
     switch.remove_port(port);
     switch.publish();
     assert!(switch.workers().iter().all(|worker| worker.asleep), "nothing of theirs changed");
+}
+
+/// Has no frames, and a doorbell; counts how often it was polled.
+struct Quiet {
+    bell: OwnedFd,
+    polls: AtomicU64,
+}
+
+impl Ingress for Quiet {
+    fn poll(&self, _: &mut IngressScratch, _: &mut dyn FnMut(&Burst<'_>) -> Taken) -> usize {
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        0
+    }
+}
+
+impl Doorbell for Quiet {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.bell.as_fd())
+    }
+
+    fn arm(&self) -> Arming {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        Arming::Quiet
+    }
+
+    fn disarm(&self) {}
+}
+
+#[test]
+fn duty_that_changes_keeps_its_doorbell() {
+    let mut switch = start(1, Mode::Adaptive);
+    let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+    let quiet = Arc::new(Quiet { bell, polls: AtomicU64::new(0) });
+    let port = switch.add_port().unwrap();
+    for _ in 0..3 {
+        let end = IngressEnd {
+            queue: 0,
+            ingress: quiet.clone(),
+            doorbell: quiet.clone(),
+            linger_us: 10,
+            discard: None,
+        };
+        let attachment = Attachment { carrier: true, ingress: vec![Arc::new(end)], ..Attachment::default() };
+        switch.set_port(port, PortPlan { attachment, ..PortPlan::default() });
+        switch.publish();
+        wait_until("the worker to sleep", || switch.workers()[0].asleep);
+        let polls = quiet.polls.load(Ordering::Relaxed);
+        rustix::io::write(&quiet.bell, &1u64.to_ne_bytes()).unwrap();
+        wait_until("a poll after the ring", || quiet.polls.load(Ordering::Relaxed) > polls);
+    }
 }
