@@ -1,5 +1,6 @@
 //! The binary `ringyard`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("ringyard: {why}");
+            // A stderr that cannot be written to leaves nobody to tell.
+            drop(writeln!(io::stderr(), "ringyard: {why}"));
             ExitCode::FAILURE
         }
     }
