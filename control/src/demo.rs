@@ -3,10 +3,12 @@
 use std::fs::{self, DirBuilder};
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::{env, io, process};
 
+use crossbeam_channel::bounded;
 use ringyard_benches::demo;
 use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::SocketRole;
@@ -15,20 +17,36 @@ use crate::cli::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess};
 use crate::run::{Control, Stopper};
 use crate::wire::{ChardevSpec, Hubport, Netdev, NetdevAdd, NetdevSpec, Nic, VhostUser};
 
-/// Runs the demo, prints what it shows, and says how to plug in a real machine.
+/// Runs the demo, prints what it shows, and says how to plug in a real machine. SIGTERM and SIGINT end it in good order.
 ///
 /// Errors: what kept it from running, or what the switch did wrong.
 pub fn run(config: &DemoConfig) -> Result<(), String> {
-    let switch = DemoSwitch::start()?;
+    let stopper = Stopper::of_signals()?;
+    let switch = DemoSwitch::start(stopper.clone())?;
     let guests = demo::DemoConfig {
         seconds: config.seconds,
         sockets: switch.sockets().to_vec(),
         interactive: io::stdout().is_terminal(),
     };
-    let shown = demo::run(&guests, &mut io::stdout().lock());
-    let stopped = switch.stop();
-    if let Some(failure) = shown.map_err(|error| error.to_string())?.failure() {
-        return Err(failure);
+    // A thread of their own, so that a signal need not wait for the guests: they are left behind then.
+    let (end, ended) = bounded(1);
+    let show = move || {
+        let shown = catch_unwind(|| demo::run(&guests, &mut io::stdout()));
+        // When a signal was quicker, it is what failed the guests.
+        if !stopper.is_used() {
+            let _ = end.send(shown.map(|shown| shown.map_err(|error| error.to_string())));
+        }
+        stopper.stop();
+    };
+    thread::Builder::new()
+        .name("guests".into())
+        .spawn(show)
+        .map_err(|error| format!("starting the guests' thread: {error}"))?;
+    let stopped = switch.join();
+    match ended.try_recv() {
+        Ok(Ok(shown)) => shown?.failure().map_or(Ok(()), Err)?,
+        Ok(Err(_)) => return Err("the guests' thread panicked".into()),
+        Err(_) => return stopped.and(Err("interrupted".into())),
     }
     stopped?;
     let written = io::stdout().lock().write_all(plug_in_a_machine().as_bytes());
@@ -52,22 +70,20 @@ fn plug_in_a_machine() -> String {
 /// A switch that runs on a thread of its own: hub 0 with the vhost-user ports `n0` and `n1`, and a nic on each.
 pub struct DemoSwitch {
     sockets: [PathBuf; 2],
-    stopper: Stopper,
     thread: JoinHandle<io::Result<()>>,
     _directory: PrivateDirectory,
 }
 
 impl DemoSwitch {
-    /// Starts it, with its sockets in a new private directory.
-    pub fn start() -> Result<DemoSwitch, String> {
+    /// Starts it, with its sockets in a new private directory; `stopper` ends it.
+    pub fn start(stopper: Stopper) -> Result<DemoSwitch, String> {
         let directory = PrivateDirectory::new()
             .map_err(|error| format!("making a directory in {}: {error}", env::temp_dir().display()))?;
         let sockets = [directory.0.join("guest0"), directory.0.join("guest1")];
-        let control = Control::start(&demo_config(&sockets)?)?;
-        let stopper = control.stopper();
+        let control = Control::start(&demo_config(&sockets)?, stopper)?;
         let thread = thread::Builder::new().name("control".into()).spawn(|| control.run());
         let thread = thread.map_err(|error| format!("starting the control thread: {error}"))?;
-        Ok(DemoSwitch { sockets, stopper, thread, _directory: directory })
+        Ok(DemoSwitch { sockets, thread, _directory: directory })
     }
 
     /// Where guests connect: we listen.
@@ -75,9 +91,8 @@ impl DemoSwitch {
         &self.sockets
     }
 
-    /// Ends it and waits until it has ended.
-    pub fn stop(self) -> Result<(), String> {
-        self.stopper.stop();
+    /// Waits until it has ended.
+    pub fn join(self) -> Result<(), String> {
         match self.thread.join() {
             Ok(result) => result.map_err(|error| format!("waiting for events: {error}")),
             Err(_) => Err("the control thread panicked".into()),
@@ -157,10 +172,12 @@ mod tests {
 
     #[test]
     fn the_switch_of_the_demo_listens_and_leaves_nothing_behind() {
-        let switch = DemoSwitch::start().expect("the temporary directory is writable");
+        let stopper = Stopper::new().expect("an eventfd can be made");
+        let switch = DemoSwitch::start(stopper.clone()).expect("the temporary directory is writable");
         let sockets = switch.sockets().clone();
         assert!(sockets.iter().all(|socket| socket.exists()));
-        switch.stop().expect("it ends in good order");
+        stopper.stop();
+        switch.join().expect("it ends in good order");
         assert!(!sockets[0].exists() && sockets[0].parent().is_some_and(|directory| !directory.exists()));
     }
 }

@@ -1,11 +1,12 @@
 //! The binary `ringyard`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
 use ringyard_control::demo;
 use ringyard_control::log::Log;
-use ringyard_control::run::Control;
+use ringyard_control::run::{Control, Stopper};
 
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
@@ -19,17 +20,17 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("ringyard: {why}");
+            // A stderr that cannot be written to leaves nobody to tell.
+            drop(writeln!(io::stderr(), "ringyard: {why}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(config: &RunConfig) -> Result<(), String> {
-    let control = Control::start(config)?;
-    let stopping = control.stopper().stop_on_signals();
-    stopping.map_err(|error| format!("asking to be told of SIGTERM and SIGINT: {error}"))?;
-    control.run().map_err(|error| format!("waiting for events: {error}"))
+    // Before anything is made: what is made is taken down in good order.
+    let stopper = Stopper::of_signals()?;
+    Control::start(config, stopper)?.run().map_err(|error| format!("waiting for events: {error}"))
 }
 
 /// Does `work` with a log, all of which is written when this returns.

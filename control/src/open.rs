@@ -85,11 +85,13 @@ impl Job {
         }
     }
 
-    /// The outcome when there is nobody to do it; a tap is closed without its downscript then.
-    pub fn refuse(self, why: &str) -> Outcome {
+    /// The outcome when it cannot be done; a tap is closed without its downscript then.
+    pub fn refusal(&self, why: &str) -> Outcome {
         match self {
-            Job::OpenChardev { spec, .. } => Outcome::Chardev { spec, opened: Err(why.to_owned()) },
-            Job::OpenTap { id, .. } => Outcome::Tap { id, opened: Err(why.to_owned()) },
+            Job::OpenChardev { spec, .. } => {
+                Outcome::Chardev { spec: spec.clone(), opened: Err(why.to_owned()) }
+            }
+            Job::OpenTap { id, .. } => Outcome::Tap { id: id.clone(), opened: Err(why.to_owned()) },
             Job::CloseTap(_) => Outcome::Closed,
         }
     }

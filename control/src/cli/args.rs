@@ -1,8 +1,10 @@
 //! The arguments as clap reads them. Options that take QEMU's syntax stay text here and are read by the draft.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::CommandFactory;
 use ringyard_dataplane::worker::Mode;
 
 use super::CliError;
@@ -12,7 +14,7 @@ use crate::qapi::QapiError;
 
 /// A virtual network switch in user space.
 #[derive(Debug, clap::Parser)]
-#[command(name = "ringyard", version, after_help = START_HERE)]
+#[command(name = "ringyard", version, after_help = START_HERE, override_usage = USAGE)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Subcommand,
@@ -104,22 +106,31 @@ impl RunArgs {
 
 type AddOption = fn(&mut Draft, &str) -> Result<(), QapiError>;
 
-/// Gives a second dash to the options that QEMU writes with one.
-pub(super) fn with_two_dashes(argument: OsString) -> OsString {
-    let option = argument.to_str().and_then(|text| text.split('=').next());
-    if !option.is_some_and(|option| QEMU_OPTIONS.contains(&option)) {
-        return argument;
-    }
-    let mut doubled = OsString::from("-");
-    doubled.push(argument);
-    doubled
+/// Gives a second dash to the options that are written with one, as QEMU's are.
+pub(super) fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut command = Args::command();
+    command.build();
+    let commands = std::iter::once(&command).chain(command.get_subcommands());
+    let names = commands.flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
+    let names: BTreeSet<&str> = names.collect();
+    let doubled = |argument: OsString| {
+        let option = argument.to_str().and_then(|text| text.strip_prefix('-')?.split('=').next());
+        if !option.is_some_and(|option| names.contains(option)) {
+            return argument;
+        }
+        let mut doubled = OsString::from("-");
+        doubled.push(argument);
+        doubled
+    };
+    arguments.into_iter().map(doubled).collect()
 }
 
 fn parse_workers(text: &str) -> Result<Placement, String> {
     text.parse().map_err(|_| format!("'{text}' is no number")).and_then(workers)
 }
 
-const QEMU_OPTIONS: [&str; 5] = ["-qmp", "-chardev", "-netdev", "-nic", "-net"];
+/// What whoever forgets the command is shown.
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard demo [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

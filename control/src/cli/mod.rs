@@ -37,7 +37,7 @@ pub enum CliError {
 
 /// Reads the arguments, the program's name first, and the file that they name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
-    let arguments = arguments.into_iter().map(args::with_two_dashes);
+    let arguments = args::with_two_dashes(arguments);
     let parsed = args::Args::try_parse_from(arguments).map_err(|error| CliError::Clap(Box::new(error)))?;
     match parsed.command {
         args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),

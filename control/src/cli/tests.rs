@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::NetdevKind;
+use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::SocketRole;
 
 fn parsed(line: &str) -> Result<Invocation, CliError> {
@@ -50,6 +51,22 @@ fn a_monitor_is_enough_to_start() {
     assert_eq!(config.placement, Placement::Workers(1));
     assert_eq!(config.sockets, SocketAccess { group: None, mode: 0o600 });
     assert!(refused("").contains("nothing to switch"));
+}
+
+#[test]
+fn every_option_may_have_one_dash_or_two() {
+    let config = run("-qmp unix:/q,server=on -cores 0 -mode poll -socket-mode=0660 -log-level debug");
+    assert_eq!(config.placement, Placement::Cores(vec![0]));
+    assert_eq!((config.mode, config.sockets.mode), (Mode::Poll, 0o660));
+    assert_eq!(config.log_level, LogLevel::Debug);
+    assert!(matches!(parsed("ringyard demo -seconds 7"), Ok(Invocation::Demo(DemoConfig { seconds: 7 }))));
+    assert_eq!(parsed("ringyard -version").expect_err("it is a wish").exit_code(), 0);
+}
+
+#[test]
+fn whoever_forgets_the_command_is_shown_it() {
+    let error = parsed("ringyard -qmp unix:/q,server=on").expect_err("there is no command");
+    assert!(error.to_string().contains("ringyard run [OPTIONS]"), "{error}");
 }
 
 #[test]

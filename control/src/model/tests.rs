@@ -142,7 +142,7 @@ fn an_id_is_taken_while_its_tap_is_opened() {
     assert_eq!(yard.refused("hubport,id=t0,hubid=0"), "Duplicate ID 't0'");
     assert_eq!(yard.refused("hubport,id=h0,hubid=0,netdev=t0"), "netdev 't0' not found");
     assert_eq!(yard.model.netdev_del("t0").err().map(|error| error.class), Some(ErrorClass::DeviceNotFound));
-    let outcome = job.expect("a tap is opened beside control").refuse("could not open it");
+    let outcome = job.expect("a tap is opened beside control").refusal("could not open it");
     assert_eq!(yard.model.finish(outcome), Err(QapiError::generic("could not open it")));
     yard.add("hubport,id=t0,hubid=0");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
@@ -81,7 +82,7 @@ impl Inbox {
                 let jobs: Vec<_> = queue.jobs.drain(..).collect();
                 drop(queue);
                 let why = format!("starting a thread: {error}");
-                jobs.into_iter().for_each(|(ticket, job)| self.0.post(ticket, job.refuse(&why)));
+                jobs.into_iter().for_each(|(ticket, job)| self.0.post(ticket, job.refusal(&why)));
             }
         }
     }
@@ -96,7 +97,8 @@ impl Shared {
                 return;
             };
             drop(queue);
-            self.post(ticket, job.run());
+            let refusal = job.refusal("an error of ringyard itself: see its stderr");
+            self.post(ticket, outcome(|| job.run(), refusal));
         }
     }
 
@@ -110,6 +112,12 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What `work` yields; `refusal` if it panics: somebody waits, and the thread has more to do.
+fn outcome(work: impl FnOnce() -> Outcome, refusal: Outcome) -> Outcome {
+    // What the job had is dropped by its panic, and nobody else saw it.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(refusal)
 }
 
 #[cfg(test)]
@@ -134,5 +142,12 @@ mod tests {
             .collect();
         done.sort_unstable();
         assert_eq!(done, (0..3 * HANDS_MAX as u64).map(Ticket).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_job_that_panics_is_answered_all_the_same() {
+        let refusal = Outcome::Tap { id: "t".into(), opened: Err("why".into()) };
+        let outcome = outcome(|| panic!("as an error of ours would"), refusal);
+        assert!(matches!(outcome, Outcome::Tap { opened: Err(why), .. } if why == "why"));
     }
 }

@@ -53,11 +53,6 @@ pub struct Control {
 }
 
 impl Control {
-    /// Asks this run to end.
-    pub fn stopper(&self) -> Stopper {
-        self.stopper.clone()
-    }
-
     /// Serves until `quit` or the stopper, then takes everything down in good order.
     ///
     /// Errors: only if epoll itself fails.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use ringyard_dataplane::switch::SwitchConfig;
 use ringyard_drivers::chardev::SocketAccess;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
+use super::command::Asker;
 use super::hands::Hands;
 use super::monitor::{Monitor, inherited};
 use super::{CLIENTS, Control, MONITORS, OUTCOMES, REPORTS, STOP, Stopper};
@@ -19,10 +21,10 @@ use crate::qapi::QapiError;
 use crate::wire::FdRef;
 
 impl Control {
-    /// Starts everything that `config` says. Blocks as long as the objects need to open.
+    /// Starts everything that `config` says. Blocks as long as the objects need to open, unless `stopper` is used.
     ///
     /// Errors: a sentence that begins with the option that cannot be had; then nothing is left.
-    pub fn start(config: &RunConfig) -> Result<Control, String> {
+    pub fn start(config: &RunConfig, stopper: Stopper) -> Result<Control, String> {
         let access = socket_access(&config.sockets).map_err(|why| format!("--socket-group: {why}"))?;
         let access = Arc::new(access);
         let switch = SwitchConfig { cores: cores(&config.placement)?, mode: config.mode };
@@ -31,7 +33,7 @@ impl Control {
         let mut control = Control {
             model,
             hands: Hands::new().map_err(doing("making an eventfd"))?,
-            stopper: Stopper::new().map_err(doing("making an eventfd"))?,
+            stopper,
             epoll: epoll::create(CreateFlags::CLOEXEC)
                 .map_err(|error| format!("making an epoll: {error}"))?,
             monitors: Vec::new(),
@@ -57,8 +59,8 @@ impl Control {
 
     fn furnish(&mut self, config: &RunConfig, access: &SocketAccess) -> Result<(), String> {
         for spec in &config.chardevs {
-            let added = self.model.add_chardev(spec.clone());
-            let added = added.and_then(|job| self.model.finish(job.run()));
+            let job = self.model.add_chardev(spec.clone());
+            let added = job.and_then(|job| self.finish_now(Some(job)));
             added.map_err(|error| format!("-chardev {}: {error}", spec.id))?;
         }
         for spec in &config.netdevs {
@@ -75,9 +77,23 @@ impl Control {
         self.watch().map_err(|error| format!("watching descriptors: {error}"))
     }
 
-    /// Does a job here: before the run begins, nobody waits for this thread.
+    /// Waits for a job: before the run begins, this thread has nothing else to do. When the stopper ends the wait, the
+    /// job is left to [`Self::take_down`].
     fn finish_now(&mut self, job: Option<Job>) -> Result<(), QapiError> {
-        job.map_or(Ok(()), |job| self.model.finish(job.run()))
+        let Some(job) = job else { return Ok(()) };
+        self.defer(Asker::nobody(), job);
+        self.publish();
+        loop {
+            if let Some((ticket, outcome)) = self.hands.drain().pop() {
+                self.asked.remove(&ticket);
+                return self.model.finish(outcome);
+            }
+            if self.stopper.is_used() {
+                return Err(QapiError::generic("told to stop while this was being opened"));
+            }
+            let fds = [self.hands.fd(), self.stopper.fd()];
+            let _ = poll(&mut fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)), None);
+        }
     }
 
     fn watch(&self) -> rustix::io::Result<()> {

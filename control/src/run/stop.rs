@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use vmm_sys_util::signal::register_signal_handler;
 
 /// Ends a run when asked to; clones end the same run.
@@ -12,7 +12,8 @@ use vmm_sys_util::signal::register_signal_handler;
 pub struct Stopper(Arc<OwnedFd>);
 
 impl Stopper {
-    pub(super) fn new() -> io::Result<Stopper> {
+    /// For a run that is still to be started.
+    pub fn new() -> io::Result<Stopper> {
         Ok(Stopper(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
@@ -21,14 +22,22 @@ impl Stopper {
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 
-    /// Lets SIGTERM and SIGINT ask for it. To be called for one run of the process only; SIGPIPE is ignored by Rust's
-    /// start-up code already.
-    pub fn stop_on_signals(&self) -> io::Result<()> {
-        SIGNALLED.get_or_init(|| self.clone());
+    /// One that SIGTERM and SIGINT use from now on. To be made for one run of the process only; SIGPIPE is ignored by
+    /// Rust's start-up code already.
+    pub fn of_signals() -> Result<Stopper, String> {
+        let stopper = Stopper::new().map_err(|error| format!("making an eventfd: {error}"))?;
+        SIGNALLED.get_or_init(|| stopper.clone());
         for signal in [libc::SIGTERM, libc::SIGINT] {
-            register_signal_handler(signal, on_signal).map_err(io::Error::from)?;
+            register_signal_handler(signal, on_signal)
+                .map_err(|error| format!("asking to be told of SIGTERM and SIGINT: {error}"))?;
         }
-        Ok(())
+        Ok(stopper)
+    }
+
+    /// Whether it was asked.
+    pub fn is_used(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|count| count > 0)
     }
 
     /// Becomes readable when asked.

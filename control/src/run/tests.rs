@@ -11,12 +11,14 @@ use std::thread::{self, JoinHandle};
 use ringyard_benches::front_end::FrontEnd;
 use ringyard_benches::guest::GuestConfig;
 use ringyard_dataplane::worker::Mode;
+use ringyard_drivers::chardev::SocketRole;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
 use crate::cli::{LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess};
+use crate::wire::ChardevSpec;
 
 /// A run on a thread of its own. Dropping it ends it and looks for what it left behind.
 struct Running {
@@ -28,8 +30,9 @@ struct Running {
 impl Running {
     fn start() -> Running {
         let directory = tempfile::tempdir().expect("the temporary directory is writable");
-        let control = Control::start(&config(directory.path())).expect("an empty switch can be started");
-        let stopper = control.stopper();
+        let stopper = stopper();
+        let control = Control::start(&config(directory.path()), stopper.clone());
+        let control = control.expect("an empty switch can be started");
         Running { directory, stopper, thread: Some(thread::spawn(|| control.run())) }
     }
 
@@ -67,6 +70,10 @@ impl Drop for Running {
             assert!(!self.path("qmp").exists(), "the monitor's socket is removed");
         }
     }
+}
+
+fn stopper() -> Stopper {
+    Stopper::new().expect("an eventfd can be made")
 }
 
 struct TestClient {
@@ -436,10 +443,25 @@ fn a_start_that_fails_names_the_option_and_leaves_nothing() {
     let directory = tempfile::tempdir().expect("the temporary directory is writable");
     let mut config = config(directory.path());
     config.monitors.push(MonitorConfig { path: directory.path().join("no/such/place") });
-    let why = Control::start(&config).err().expect("there is no such directory");
+    let why = Control::start(&config, stopper()).err().expect("there is no such directory");
     assert!(why.starts_with("-qmp unix:") && why.contains("no/such/place"), "{why}");
     assert!(!directory.path().join("qmp").exists());
     config.placement = Placement::Cores(vec![1023]);
-    let why = Control::start(&config).err().expect("there are not so many cores");
+    let why = Control::start(&config, stopper()).err().expect("there are not so many cores");
     assert!(why.starts_with("--cores: core 1023 is not ours to use"), "{why}");
+}
+
+#[test]
+fn a_start_that_is_stopped_while_something_opens_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let mut config = config(directory.path());
+    let path = directory.path().join("c0");
+    config.chardevs.push(ChardevSpec { id: "c0".into(), path: path.clone(), role: SocketRole::Server });
+    let stopper = stopper();
+    stopper.stop();
+    let why = Control::start(&config, stopper).err();
+    // What is quicker than the look at the stopper is made, and taken down like everything else.
+    let expected = "told to stop while this was being opened";
+    assert!(why.as_ref().is_none_or(|why| why.ends_with(expected)), "{why:?}");
+    assert!(!path.exists() && !directory.path().join("qmp").exists());
 }

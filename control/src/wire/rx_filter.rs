@@ -82,8 +82,8 @@ impl XSetRxFilter {
             unicast_overflow: visitor.optional("unicast-overflow")?,
             main_mac: visitor.optional("main-mac")?,
             vlan_table: visitor.optional("vlan-table")?.map(vlan_set),
-            unicast_table: visitor.optional("unicast-table")?,
-            multicast_table: visitor.optional("multicast-table")?,
+            unicast_table: visitor.optional("unicast-table")?.map(last_first),
+            multicast_table: visitor.optional("multicast-table")?.map(last_first),
         };
         visitor.finish()?;
         change.main_mac.map(check_unicast).transpose()?;
@@ -122,6 +122,12 @@ impl XSetRxFilter {
 
 fn vlan_set(ids: Vec<VlanId>) -> VlanSet {
     ids.into_iter().map(|VlanId(id)| id).collect()
+}
+
+/// Tables are shown last first, so they are read last first: what was shown can be given back.
+fn last_first(mut table: Vec<Mac>) -> Vec<Mac> {
+    table.reverse();
+    table
 }
 
 fn state_name(state: RxState) -> &'static str {
@@ -170,7 +176,8 @@ mod tests {
             "name": "n", "promiscuous": true, "multicast": "none", "unicast": "all", "vlan": "normal",
             "broadcast-allowed": false, "multicast-overflow": false, "unicast-overflow": true,
             "main-mac": "52:54:00:aa:bb:cc", "vlan-table": [4, 0],
-            "unicast-table": ["52:54:00:00:00:02"], "multicast-table": ["01:00:5e:00:00:01"],
+            "unicast-table": ["52:54:00:00:00:03", "52:54:00:00:00:02"],
+            "multicast-table": ["01:00:5e:00:00:01", "01:00:5e:00:00:02"],
         });
         assert_eq!(rx_filter_info(&applied(shown.clone(), &RxFilter::new(MAIN)), "n"), shown);
     }
@@ -182,12 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_shown_last_first() {
+    fn tables_are_given_and_shown_last_first() {
         let filter = applied(json!({"name": "n", "unicast-table": table(2)}), &RxFilter::new(MAIN));
-        assert_eq!(
-            rx_filter_info(&filter, "n")["unicast-table"],
-            json!(["52:54:00:00:01:01", "52:54:00:00:01:00"])
-        );
+        assert_eq!(filter.unicast_table[0], Mac([0x52, 0x54, 0, 0, 1, 1]));
+        assert_eq!(rx_filter_info(&filter, "n")["unicast-table"], json!(table(2)));
         assert_eq!(rx_filter_info(&filter, "n")["vlan-table"].as_array().map(Vec::len), Some(4096));
     }
 
