@@ -1,6 +1,6 @@
 //! The switch with ports made of plain memory: who gets what, what is counted, and what a change costs.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use ringyard_dataplane::port::{
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_dataplane::switch::{PortPlan, Switch, SwitchConfig};
 use ringyard_dataplane::worker::Mode;
+use rustix::event::{EventfdFlags, eventfd};
 
 /// Sends frames numbered from 0 to one address, while it may, never ahead of `limit`.
 struct Source {
@@ -273,4 +274,43 @@ fn idle_workers_sleep() {
     switch.remove_port(port);
     switch.publish();
     assert!(switch.workers().iter().all(|worker| worker.asleep), "nothing of theirs changed");
+}
+
+/// A doorbell that nobody rings.
+struct Silent(OwnedFd);
+
+impl Doorbell for Silent {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn arm(&self) -> Arming {
+        Arming::Quiet
+    }
+
+    fn disarm(&self) {}
+}
+
+#[test]
+fn duty_made_anew_with_the_same_descriptor_still_parks() {
+    let mut switch = start(1, Mode::Adaptive);
+    let doorbell = Arc::new(Silent(eventfd(0, EventfdFlags::NONBLOCK).unwrap()));
+    let anew = || {
+        let mut plan = sending(&source(own(1)));
+        let end = IngressEnd {
+            queue: 0,
+            ingress: source(own(1)),
+            doorbell: doorbell.clone(),
+            linger_us: 0,
+            discard: None,
+        };
+        plan.attachment.ingress = vec![Arc::new(end)];
+        plan
+    };
+    let port = add(&mut switch, anew());
+    for _ in 0..3 {
+        switch.publish();
+        wait_until("sleep", || switch.workers()[0].asleep);
+        switch.set_port(port, anew());
+    }
 }
