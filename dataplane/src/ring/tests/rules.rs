@@ -381,3 +381,18 @@ fn event_index_asks_for_the_next_buffer() {
     ingress.disarm();
     assert_eq!(world.get_u16(avail_event), 0);
 }
+
+#[test]
+fn chain_of_a_large_ring_is_bounded_too() {
+    for (entries, fault) in [(1024, None), (1025, Some(Fault::Indirect))] {
+        // The rings overlap; only the first entries of each are used.
+        let mut world = World::new(2048);
+        let place = |index: u16| HIGH + 16 * u64::from(index);
+        (0..entries).for_each(|index| world.describe_at(place(index), BUFFERS, 0, NEXT, index + 1));
+        world.describe_at(place(entries - 1), BUFFERS, 0, 0, 0);
+        world.describe(0, HIGH, u32::from(entries) * 16, INDIRECT, 0);
+        world.post(0);
+        world.poll();
+        assert_eq!(world.fault(), fault, "{entries} entries");
+    }
+}
