@@ -41,8 +41,8 @@ pub enum Fault {
     Address,
     /// A chain has more descriptors than the ring, or than 1,024, or loops.
     ChainLength,
-    /// An indirect table is empty, no multiple of 16 bytes, larger than a chain may be, nested, followed by a next descriptor,
-    /// or was never negotiated.
+    /// An indirect table is empty, no multiple of 16 bytes, larger than a chain may be, nested, followed by a next
+    /// descriptor, or was never negotiated.
     Indirect,
     /// A receive buffer is not device-writable.
     NotWritable,

@@ -396,3 +396,19 @@ fn chain_of_a_large_ring_is_bounded_too() {
         assert_eq!(world.fault(), fault, "{entries} entries");
     }
 }
+
+#[test]
+fn p14_kick_descriptor_made_blocking_keeps_nobody() {
+    use crate::port::{Arming, Doorbell};
+    use rustix::event::{EventfdFlags, eventfd};
+    let world = World::new(16);
+    let kick = Arc::new(eventfd(1, EventfdFlags::empty()).unwrap());
+    let ingress = RingIngress::new(world.view.clone(), world.ring.clone(), 0, Some(kick.clone()));
+    let (done, armed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || (0..2).for_each(|_| done.send(ingress.arm()).unwrap()));
+    for _ in 0..2 {
+        assert_eq!(armed.recv_timeout(std::time::Duration::from_secs(10)), Ok(Arming::Quiet));
+    }
+    let mut looked = [rustix::event::PollFd::new(&kick, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut looked, Some(&Default::default())), Ok(0), "old rings are forgotten");
+}
