@@ -160,17 +160,15 @@ impl Worker<'_> {
         let identity = |duty: &Duty| Arc::as_ptr(&duty.end).addr();
         let mut old: HashMap<usize, Watched> =
             self.watched.drain(..).map(|watched| (identity(&watched.duty), watched)).collect();
-        let (kept, new): (Vec<&Duty>, Vec<&Duty>) =
-            duties.iter().partition(|duty| old.contains_key(&identity(duty)));
-        self.watched.extend(kept.into_iter().filter_map(|duty| old.remove(&identity(duty))));
-        // Before the new ones begin: a ring that changed comes back with the same doorbell, which hangs only once.
+        let kept: Vec<Option<Watched>> = duties.iter().map(|duty| old.remove(&identity(duty))).collect();
+        // First, because a new duty may have the descriptor of one that is gone, and epoll takes it once only.
         for gone in old.into_values() {
             if let (Some(_), Some(fd)) = (gone.bell, gone.duty.end.doorbell.fd()) {
                 self.bells.remove(fd);
             }
         }
-        for duty in new {
-            let watched = self.begin(duty);
+        for (duty, kept) in duties.iter().zip(kept) {
+            let watched = kept.unwrap_or_else(|| self.begin(duty));
             self.watched.push(watched);
         }
         self.watched.sort_by_key(|watched| watched.bell);

@@ -16,7 +16,7 @@ use crate::port::{Egress, EgressScratch};
 /// Chains that one frame may be merged over. A guest whose buffers are so small that more are needed does not get the
 /// frame.
 const MERGED_MAX: usize = 256;
-/// Buffers that one frame may be spread over.
+/// Buffers that one frame may be spread over, empty ones included.
 const BUFFERS_MAX: usize = 1024;
 
 /// The device's end of a receive virtqueue.
@@ -166,10 +166,9 @@ impl Filling<'_> {
             if !may_write {
                 return false;
             }
-            if buffer.len > 0 {
-                spread.len += buffer.len as usize;
-                spread.buffers.push(buffer);
-            }
+            // Empty ones count too: a guest could post a whole ring of them, to be walked for every frame.
+            spread.len += buffer.len as usize;
+            spread.buffers.push(buffer);
             spread.len < need && spread.buffers.len() < BUFFERS_MAX
         };
         match self.walker.head(head)? {

@@ -41,10 +41,10 @@ pub enum Fault {
     DescriptorIndex,
     /// A buffer is not in guest memory, or wraps.
     Address,
-    /// A chain has more descriptors than the ring, or loops.
+    /// A chain has more descriptors than the ring, or than 1,024, or loops.
     ChainLength,
-    /// An indirect table is empty, no multiple of 16 bytes, larger than the ring, nested, followed by a next descriptor,
-    /// or was never negotiated.
+    /// An indirect table is empty, no multiple of 16 bytes, larger than a chain may be, nested, followed by a next
+    /// descriptor, or was never negotiated.
     Indirect,
     /// A receive buffer is not device-writable.
     NotWritable,
@@ -56,7 +56,7 @@ impl fmt::Display for Fault {
             Fault::IndexJump => "available index jumped by more than the ring size",
             Fault::DescriptorIndex => "descriptor index out of range",
             Fault::Address => "buffer outside guest memory",
-            Fault::ChainLength => "descriptor chain longer than the ring",
+            Fault::ChainLength => "descriptor chain too long",
             Fault::Indirect => "bad indirect table",
             Fault::NotWritable => "receive buffer not writable",
         })

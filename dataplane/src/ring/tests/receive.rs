@@ -150,3 +150,15 @@ fn guest_is_signalled_once_a_burst_and_only_if_it_asks() {
         assert_eq!(count(), 1, "entry 4 was asked for");
     }
 }
+
+#[test]
+fn empty_buffers_count_toward_what_one_frame_may_be_spread_over() {
+    let mut world = World::new(256);
+    (0..254).for_each(|index| world.describe(index, BUFFERS, 0, NEXT | WRITE, index + 1));
+    world.describe(254, BUFFERS, 0, WRITE, 0);
+    (0..5).for_each(|_| world.post(0));
+    post_buffer(&mut world, 255, BUFFERS, 2000);
+    let (settled, tally) = world.send(&[frame(1, 60)]);
+    assert_eq!((settled, tally.frames, tally.drops[DropReason::TooLong as usize]), (1, 0, 1));
+    assert_eq!((world.fault(), world.used()), (None, vec![]));
+}

@@ -381,3 +381,34 @@ fn event_index_asks_for_the_next_buffer() {
     ingress.disarm();
     assert_eq!(world.get_u16(avail_event), 0);
 }
+
+#[test]
+fn chain_of_a_large_ring_is_bounded_too() {
+    for (entries, fault) in [(1024, None), (1025, Some(Fault::Indirect))] {
+        // The rings overlap; only the first entries of each are used.
+        let mut world = World::new(2048);
+        let place = |index: u16| HIGH + 16 * u64::from(index);
+        (0..entries).for_each(|index| world.describe_at(place(index), BUFFERS, 0, NEXT, index + 1));
+        world.describe_at(place(entries - 1), BUFFERS, 0, 0, 0);
+        world.describe(0, HIGH, u32::from(entries) * 16, INDIRECT, 0);
+        world.post(0);
+        world.poll();
+        assert_eq!(world.fault(), fault, "{entries} entries");
+    }
+}
+
+#[test]
+fn p14_kick_descriptor_made_blocking_keeps_nobody() {
+    use crate::port::{Arming, Doorbell};
+    use rustix::event::{EventfdFlags, eventfd};
+    let world = World::new(16);
+    let kick = Arc::new(eventfd(1, EventfdFlags::empty()).unwrap());
+    let ingress = RingIngress::new(world.view.clone(), world.ring.clone(), 0, Some(kick.clone()));
+    let (done, armed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || (0..2).for_each(|_| done.send(ingress.arm()).unwrap()));
+    for _ in 0..2 {
+        assert_eq!(armed.recv_timeout(std::time::Duration::from_secs(10)), Ok(Arming::Quiet));
+    }
+    let mut looked = [rustix::event::PollFd::new(&kick, rustix::event::PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut looked, Some(&Default::default())), Ok(0), "old rings are forgotten");
+}
