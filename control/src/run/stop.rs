@@ -1,4 +1,4 @@
-//! Ways to end a run from outside: a handle for other threads, and the signals SIGTERM and SIGINT.
+//! Ways to end a run from outside: a handle for other threads, and the signals SIGTERM, SIGINT and SIGHUP.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,14 +22,14 @@ impl Stopper {
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 
-    /// One that SIGTERM and SIGINT use from now on. To be made for one run of the process only; SIGPIPE is ignored by
+    /// One that SIGTERM, SIGINT and SIGHUP (a terminal that closes) use from now on. To be made for one run of the process only; SIGPIPE is ignored by
     /// Rust's start-up code already.
     pub fn of_signals() -> Result<Stopper, String> {
         let stopper = Stopper::new().map_err(|error| format!("making an eventfd: {error}"))?;
         SIGNALLED.get_or_init(|| stopper.clone());
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             register_signal_handler(signal, on_signal)
-                .map_err(|error| format!("asking to be told of SIGTERM and SIGINT: {error}"))?;
+                .map_err(|error| format!("asking to be told of signals: {error}"))?;
         }
         Ok(stopper)
     }
