@@ -1,8 +1,8 @@
 //! Ways to end a run from outside: a handle for other threads, and the signals SIGTERM, SIGINT and SIGHUP.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
+use std::{fs, io};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use vmm_sys_util::signal::register_signal_handler;
@@ -22,12 +22,16 @@ impl Stopper {
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 
-    /// One that SIGTERM, SIGINT and SIGHUP (a terminal that closes) use from now on. To be made for one run of the process only; SIGPIPE is ignored by
-    /// Rust's start-up code already.
+    /// One that SIGTERM, SIGINT and SIGHUP (a terminal that closes) use from now on. What is ignored stays ignored, as
+    /// SIGHUP is under nohup, and SIGPIPE by Rust's start-up code. To be made for one run of the process only.
     pub fn of_signals() -> Result<Stopper, String> {
         let stopper = Stopper::new().map_err(|error| format!("making an eventfd: {error}"))?;
         SIGNALLED.get_or_init(|| stopper.clone());
+        let ignored = ignored_signals();
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            if ignored >> (signal - 1) & 1 == 1 {
+                continue;
+            }
             register_signal_handler(signal, on_signal)
                 .map_err(|error| format!("asking to be told of signals: {error}"))?;
         }
@@ -44,6 +48,13 @@ impl Stopper {
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Signals that whoever started us wants ignored: bit n - 1 for signal n (proc(5), `SigIgn`).
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 static SIGNALLED: OnceLock<Stopper> = OnceLock::new();
