@@ -19,6 +19,7 @@ use crate::filter::RxFilter;
 use crate::grace::{self, Publisher};
 use crate::hub::{HubTable, Member};
 use crate::port::{Attachment, IngressEnd};
+use crate::ring;
 use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
 use crate::worker::{self, Mode};
 
@@ -105,6 +106,7 @@ struct Changes {
 impl Switch {
     /// Starts the workers, with nothing to do.
     pub fn start(config: &SwitchConfig) -> io::Result<Switch> {
+        ring::start_watchdog()?;
         let count = config.cores.len();
         let journal = Arc::new(Journal::new(count)?);
         let duties: Vec<Arc<[Duty]>> = (0..count).map(|_| Arc::from([])).collect();

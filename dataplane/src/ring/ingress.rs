@@ -6,13 +6,12 @@
 
 #![allow(unsafe_code)] // lends guest memory
 
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::io::{ReadWriteFlags, preadv2};
 use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE};
 
+use super::signal::empty;
 use super::walk::{Buffer, Head, Walker, copy_header_in, copy_in, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
@@ -66,7 +65,7 @@ impl Doorbell for RingIngress {
 
     fn arm(&self) -> Arming {
         if let Some(kick) = &self.kick {
-            forget_rings(kick);
+            empty(kick);
         }
         let state = self.ring.lock();
         if state.fault.is_some() {
@@ -85,16 +84,6 @@ impl Doorbell for RingIngress {
         self.view.ask_for_silence(state.next_avail);
     }
 }
-
-/// Reads an eventfd empty. Without waiting in any case: the front end may take O_NONBLOCK away again, which is not the
-/// descriptor's but the file's.
-fn forget_rings(kick: &OwnedFd) {
-    let mut count = [0; 8];
-    let _ = preadv2(kick, &mut [IoSliceMut::new(&mut count)], HERE, ReadWriteFlags::NOWAIT);
-}
-
-/// The offset of a file that has none.
-const HERE: u64 = u64::MAX;
 
 /// One poll: up to a burst of chains from `next_avail` on, each known by its place counted from there.
 struct Round<'v> {

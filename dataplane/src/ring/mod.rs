@@ -14,6 +14,7 @@ mod egress;
 mod guard;
 mod ingress;
 mod memory;
+mod signal;
 mod view;
 mod walk;
 
@@ -27,6 +28,7 @@ pub(crate) use egress::Spread;
 pub use guard::GUARDS_MAX;
 pub use ingress::RingIngress;
 pub use memory::{Mapping, MemoryError, MemoryTable, REGIONS_MAX, Region};
+pub(crate) use signal::start_watchdog;
 pub use view::{RingError, RingLayout, RingOptions, RingSignals, RingView};
 
 /// Entries of a ring, at most (virtio 1.2, 2.7: 2^15).
@@ -48,6 +50,8 @@ pub enum Fault {
     Indirect,
     /// A receive buffer is not device-writable.
     NotWritable,
+    /// The front end made the call eventfd blocking and kept it full.
+    Jammed,
 }
 
 impl fmt::Display for Fault {
@@ -59,6 +63,7 @@ impl fmt::Display for Fault {
             Fault::ChainLength => "descriptor chain too long",
             Fault::Indirect => "bad indirect table",
             Fault::NotWritable => "receive buffer not writable",
+            Fault::Jammed => "call eventfd made blocking and kept full",
         })
     }
 }
@@ -135,10 +140,10 @@ impl RingState {
     #[inline]
     fn publish(&mut self, view: &RingView) {
         view.publish_used(self.next_used);
-        if view.wants_signal(self.signalled, self.next_used) {
-            view.signal();
+        let old = std::mem::replace(&mut self.signalled, self.next_used);
+        if view.wants_signal(old, self.next_used) && view.signal().is_err() {
+            self.fail(view, Fault::Jammed);
         }
-        self.signalled = self.next_used;
     }
 }
 

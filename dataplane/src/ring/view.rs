@@ -14,6 +14,7 @@ use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_N
 
 use super::RING_SIZE_MAX;
 use super::memory::{MemoryTable, Window};
+use super::signal::{Jammed, signal};
 
 /// Where a front end says that a ring lies, in its own addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,14 +259,16 @@ impl RingView {
 
     /// Signals the guest.
     #[inline]
-    pub(crate) fn signal(&self) {
-        ring_bell(&self.signals.call);
+    pub(crate) fn signal(&self) -> Result<(), Jammed> {
+        self.signals.call.as_ref().map_or(Ok(()), signal)
     }
 
     /// Signals the front end and the driver that the ring is broken.
     pub(crate) fn report_fault(&self) {
-        ring_bell(&self.signals.error);
-        ring_bell(&self.signals.trouble);
+        for eventfd in [&self.signals.error, &self.signals.trouble].into_iter().flatten() {
+            // The ring is broken already.
+            let _ = signal(eventfd);
+        }
     }
 
     /// Asks the guest to kick when it makes `position` available.
@@ -293,13 +296,5 @@ impl RingView {
     fn set_avail_event(&self, position: u16) {
         let place = 2 + 4 * usize::from(self.size);
         self.word(self.used, place).store(position.to_le(), Ordering::Relaxed);
-    }
-}
-
-/// Adds 1 to an eventfd. It is non-blocking: a full counter already says what there is to say.
-#[inline]
-fn ring_bell(bell: &Option<Arc<OwnedFd>>) {
-    if let Some(bell) = bell {
-        let _ = rustix::io::write(&**bell, &1u64.to_ne_bytes());
     }
 }

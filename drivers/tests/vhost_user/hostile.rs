@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use vhost::VhostUserMemoryRegionInfo;
 use vhost::vhost_user::VhostUserFrontend;
 
-use crate::guest::{Guest, TX, frame};
+use crate::guest::{Guest, RX, TX, frame};
 use crate::raw::*;
 use crate::yard::{Yard, until};
 
@@ -233,6 +233,26 @@ fn p13_full_eventfd_blocks_nobody() {
         a.send(&crate::guest::frame(1, fill, 60));
         b.expect(&crate::guest::frame(1, fill, 60));
     }
+}
+
+#[test]
+fn p13_call_descriptor_that_is_made_to_block_stops_only_its_own_ring() {
+    let yard = Yard::new(3, 1);
+    let (mut a, mut b) = (Guest::start(&yard.path(0)), Guest::start(&yard.path(1)));
+    let attacker = Guest::start(&yard.path(2));
+    let mut raw = Raw::over(attacker.socket.try_clone().unwrap());
+    let call = event();
+    assert_eq!(raw.ask(SET_VRING_CALL, &(RX as u64).to_ne_bytes(), &[call.as_fd()]), 0);
+    let _ = rustix::io::read(&call, &mut [0; 8]);
+    rustix::io::write(&call, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    rustix::fs::fcntl_setfl(&call, rustix::fs::OFlags::empty()).unwrap();
+    let began = Instant::now();
+    for fill in 0..50 {
+        a.send(&frame(1, fill, 60));
+        b.expect(&frame(1, fill, 60));
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "all were held up for {:?}", began.elapsed());
+    until("the attacker's ring to be taken out of service", || yard.attachment(2).egress.is_empty());
 }
 
 #[test]
