@@ -18,6 +18,9 @@ use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, Taken, check_len};
 use crate::port::{Arming, Doorbell, Ingress, IngressScratch};
 
+/// Descriptors of longer chains after which a burst ends, so that a guest whose chains are long and empty does not keep
+/// its worker.
+const DESCRIPTORS_MAX: usize = 1024;
 /// Room for a virtio-net header of any size served here.
 const NET_HEADER_MAX: usize = 12;
 
@@ -161,6 +164,7 @@ impl<'v> Round<'v> {
             Head::Single { writable: true, .. } => Ok(Outcome::Dropped(DropReason::Malformed)),
             Head::Single { buffer, .. } if !builder.is_full(1) => Ok(self.lend_single(builder, buffer)),
             Head::Single { .. } => Ok(Outcome::Later),
+            Head::Chain(_) if self.walker.walked() >= DESCRIPTORS_MAX => Ok(Outcome::Later),
             Head::Chain(first) => {
                 let mut gathering = Gathering::new(builder, self.view.header_len());
                 self.walker.walk(first, &mut |buffer, writable| gathering.take(buffer, writable))?;

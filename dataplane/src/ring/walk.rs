@@ -28,6 +28,7 @@ pub(crate) struct Buffer {
 pub(crate) struct Walker<'v> {
     view: &'v RingView,
     window: Window,
+    walked: usize,
 }
 
 /// A chain of one descriptor, or the need to walk.
@@ -43,7 +44,12 @@ pub(crate) type Visit<'f> = &'f mut dyn FnMut(Buffer, bool) -> bool;
 
 impl<'v> Walker<'v> {
     pub(crate) fn new(view: &'v RingView) -> Walker<'v> {
-        Walker { view, window: Window::NONE }
+        Walker { view, window: Window::NONE, walked: 0 }
+    }
+
+    /// Descriptors visited by [`Self::walk`] so far: for whoever bounds the work that a guest can make.
+    pub(crate) fn walked(&self) -> usize {
+        self.walked
     }
 
     /// Reads the head descriptor of a chain. The common case ends here: one buffer, in one region.
@@ -123,6 +129,7 @@ impl<'v> Walker<'v> {
     }
 
     fn visit_range(&mut self, descriptor: Descriptor, visit: Visit<'_>) -> Result<bool, Fault> {
+        self.walked += 1;
         let writable = descriptor.flags & WRITE != 0;
         self.ranges(descriptor.addr, u64::from(descriptor.len), |buffer| visit(buffer, writable))
     }

@@ -142,6 +142,20 @@ fn g08_empty_descriptors_are_skipped() {
 }
 
 #[test]
+fn g08_chains_that_are_long_and_empty_share_the_worker() {
+    let mut world = World::new(128);
+    for index in 0..127 {
+        world.describe(index, BUFFERS, 0, NEXT, index + 1);
+    }
+    world.put(BUFFERS + 12, &frame(4, 60));
+    world.describe(127, BUFFERS, 72, 0, 0);
+    (0..64).for_each(|_| world.post(0));
+    let polls: Vec<usize> =
+        std::iter::repeat_with(|| world.poll().gone).take_while(|&gone| gone > 0).collect();
+    assert_eq!(polls, [8; 8], "a poll ends after 1,024 descriptors, and the next one goes on");
+}
+
+#[test]
 fn g10_g11_frames_that_are_too_long_are_dropped_without_a_copy() {
     drops(DropReason::TooLong, |world| {
         for index in 0..15 {
