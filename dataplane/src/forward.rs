@@ -3,11 +3,13 @@
 //! Classify first: each frame's header becomes picks in the [`Outbox`], a list a destination. Then one send a
 //! destination, so that a receiver's ring is opened once a burst. Everything is counted here, and only here.
 
+use std::sync::Arc;
+
 use crate::counters::Journal;
 use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, Frame, Taken};
 use crate::hub::Verdict;
-use crate::port::{EgressScratch, IngressEnd, IngressScratch, Tally};
+use crate::port::{Egress, EgressScratch, IngressEnd, IngressScratch, Tally};
 use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
 
 /// One worker's means to forward: its scratch memory and its place in the journal.
@@ -204,7 +206,7 @@ fn dispatch(
 /// The sender's queue decides where the receiver has as many; else each flow keeps to one queue (virtio 1.2,
 /// 5.1.6.5.6). Never the worker, so that moving a duty reorders nothing.
 fn send_to_queues(
-    queues: &[std::sync::Arc<dyn crate::port::Egress>],
+    queues: &[Arc<dyn Egress>],
     scratch: &mut EgressScratch,
     burst: &Burst<'_>,
     picks: &[u8],

@@ -225,7 +225,7 @@ impl<'v> Round<'v> {
     /// Marks the leading chains that are done used, in order, and publishes once. Returns how many are newly done.
     fn complete(&mut self, state: &mut RingState) -> usize {
         let newly_done = (self.done & !self.done_before).count_ones() as usize;
-        let leading = (self.done.trailing_ones() as usize).min(self.chains);
+        let leading = Taken(self.done).leading(self.chains);
         for &head in &self.heads[..leading] {
             self.view.set_used(state.next_used, head, 0);
             state.next_used = state.next_used.wrapping_add(1);
