@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::frame::Taken;
-use crate::port::{Ingress, IngressScratch};
-use crate::ring::{MemoryTable, Ring, RingIngress, RingOptions, RingSignals, RingView};
+use crate::port::IngressScratch;
+use crate::ring::{self, MemoryTable, Ring, RingEnd, RingOptions, RingSignals, RingView};
 
 const BUFFERS: usize = 0x4000;
 const FRAME_LEN: usize = 60;
@@ -12,7 +12,7 @@ const LEN: u32 = 12 + FRAME_LEN as u32;
 
 struct Rig {
     driver: DriverRing,
-    device: RingIngress,
+    device: RingEnd,
     memory: Arc<DriverMemory>,
     scratch: IngressScratch,
 }
@@ -25,13 +25,13 @@ impl Rig {
         let ring_options =
             RingOptions { event_idx: options.event_idx, indirect: true, mergeable: true, version_1: true };
         let view = RingView::new(table, driver.layout(), ring_options, RingSignals::default()).unwrap();
-        let device = RingIngress::new(Arc::new(view), Arc::new(Ring::new(0, 0)), 0, None);
+        let device = ring::ingress(Arc::new(view), Arc::new(Ring::new(0, 0)), 0, None);
         Rig { driver, device, memory, scratch: IngressScratch::default() }
     }
 
     fn polled(&mut self) -> Vec<usize> {
         let mut lens = Vec::new();
-        self.device.poll(&mut self.scratch, &mut |burst| {
+        self.device.ingress.poll(&mut self.scratch, &mut |burst| {
             lens.extend(burst.frames().map(|frame| frame.len()));
             Taken::ALL
         });
@@ -105,14 +105,14 @@ fn chains_and_indirect_tables_come_back_whole() {
 
 #[test]
 fn device_that_asked_for_silence_is_not_kicked() {
-    use crate::port::{Arming, Doorbell};
+    use crate::port::Arming;
     for event_idx in [false, true] {
         let mut rig = Rig::new(8, DriverOptions { event_idx, in_order: false });
-        rig.device.disarm();
+        rig.device.doorbell.disarm();
         rig.driver.add(part(BUFFERS, LEN)).unwrap();
         assert!(!rig.driver.publish(), "event_idx {event_idx}");
         assert_eq!(rig.polled().len(), 1);
-        assert_eq!(rig.device.arm(), Arming::Quiet);
+        assert_eq!(rig.device.doorbell.arm(), Arming::Quiet);
         rig.driver.add(part(BUFFERS, LEN)).unwrap();
         assert!(rig.driver.publish(), "event_idx {event_idx}");
     }
