@@ -14,6 +14,7 @@ mod egress;
 mod guard;
 mod ingress;
 mod memory;
+mod packed;
 mod signal;
 mod view;
 mod walk;
