@@ -147,7 +147,8 @@ pub struct Queue {
 
 impl Queue {
     fn new(memory: &Arc<DriverMemory>, offset: usize, size: u16, features: Features) -> Result<Queue> {
-        let options = DriverOptions { event_idx: features.event_idx, in_order: features.in_order };
+        let options =
+            DriverOptions { packed: false, event_idx: features.event_idx, in_order: features.in_order };
         let ring = DriverRing::new(memory.clone(), offset, size, options).doing("laying out a ring")?;
         ring.ask_for_silence();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).doing("making an eventfd");

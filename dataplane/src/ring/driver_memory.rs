@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use super::memory::{Mapping, Region};
 
@@ -113,5 +113,23 @@ impl DriverMemory {
         assert!(place.is_aligned());
         // SAFETY: mapped as long as `self`, aligned as asserted, and only ever accessed atomically.
         unsafe { AtomicU16::from_ptr(place) }
+    }
+
+    /// A 32-bit word of a ring.
+    #[inline]
+    pub(super) fn half(&self, offset: usize) -> &AtomicU32 {
+        let place = self.place(offset, 4).cast::<u32>();
+        assert!(place.is_aligned());
+        // SAFETY: mapped as long as `self`, aligned as asserted, and only ever accessed atomically.
+        unsafe { AtomicU32::from_ptr(place) }
+    }
+
+    /// A 64-bit word of a ring.
+    #[inline]
+    pub(super) fn double(&self, offset: usize) -> &AtomicU64 {
+        let place = self.place(offset, 8).cast::<u64>();
+        assert!(place.is_aligned());
+        // SAFETY: mapped as long as `self`, aligned as asserted, and only ever accessed atomically or by copies.
+        unsafe { AtomicU64::from_ptr(place) }
     }
 }

@@ -15,6 +15,7 @@ mod format;
 mod guard;
 mod ingress;
 mod memory;
+mod packed;
 mod signal;
 mod split;
 mod view;
