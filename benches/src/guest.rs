@@ -185,7 +185,7 @@ impl Queue {
 
     #[inline]
     fn buffer(&self, head: u16) -> usize {
-        self.buffers + usize::from(head) * BUFFER_STRIDE
+        buffer(self.buffers, head)
     }
 
     #[inline]
@@ -194,6 +194,12 @@ impl Queue {
             self.kick();
         }
     }
+}
+
+/// Where the buffer of a descriptor begins, of those that begin at `buffers`.
+#[inline]
+fn buffer(buffers: usize, head: u16) -> usize {
+    buffers + usize::from(head) * BUFFER_STRIDE
 }
 
 /// A transmit queue.
@@ -235,6 +241,13 @@ impl SendQueue {
         for head in 0..self.queue.ring.size() {
             self.queue.memory.write(self.queue.buffer(head) + self.queue.header_len, frame);
         }
+    }
+
+    /// Brings the bytes at `at` of the next `count` frames near, for [`Self::send_stamped`].
+    #[inline]
+    pub fn look_ahead(&self, count: usize, at: usize) {
+        let Queue { ring, memory, header_len, .. } = &self.queue;
+        ring.peek_free(count, |head| memory.prefetch_for_write(self.queue.buffer(head) + header_len + at));
     }
 
     /// Sends `len` bytes of what the next free buffer holds, with 8 bytes at `at` replaced. Whether there was room.
@@ -283,6 +296,8 @@ impl ReceiveQueue {
 
     /// Shows up to `frames_max` received frames to `take`, then posts their buffers again. Returns how many.
     pub fn receive(&mut self, frames_max: usize, mut take: impl FnMut(&Received<'_>)) -> Result<usize> {
+        let Queue { ring, memory, buffers, .. } = &mut self.queue;
+        ring.peek_used(frames_max, |head| memory.prefetch(buffer(*buffers, head)));
         let mut frames = 0;
         while frames < frames_max && self.receive_one(&mut take)? {
             frames += 1;

@@ -65,6 +65,7 @@ pub fn measure(from: &mut Guest, to: &mut Guest, frame_len: usize, time: Duratio
         let under_way = sent.saturating_sub(verifier.next()) as usize;
         let allowed = if sending { (window - under_way.min(window)).min(TURN) } else { 0 };
         let before = sent;
+        sender.look_ahead(allowed, SEQUENCE);
         for _ in 0..allowed {
             sent += u64::from(sender.send_stamped(frame_len, SEQUENCE, sent));
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use super::memory::{Mapping, Region};
+use super::walk::{prefetch, prefetch_for_write};
 
 /// A guest's memory: one memory file, one region.
 pub struct DriverMemory {
@@ -97,6 +98,18 @@ impl DriverMemory {
         let mut bytes = [0; 8];
         self.read(offset, &mut bytes);
         u64::from_le_bytes(bytes)
+    }
+
+    /// Brings the cache line at `offset` near, to be read; a hint, for any offset.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        prefetch(self.mapping.start().wrapping_add(offset));
+    }
+
+    /// Brings the cache line at `offset` near, to be written; a hint, for any offset.
+    #[inline]
+    pub fn prefetch_for_write(&self, offset: usize) {
+        prefetch_for_write(self.mapping.start().wrapping_add(offset));
     }
 
     #[inline]

@@ -176,6 +176,19 @@ impl DriverRing {
         either!(&mut self.form, ring => ring.collect())
     }
 
+    /// Shows the heads of up to `count` chains that are back and not collected, as far as the device is believed: for
+    /// whoever wants their memory near before the first is used. A head may be anything.
+    #[inline]
+    pub fn peek_used(&mut self, count: usize, see: impl FnMut(u16)) {
+        either!(&mut self.form, ring => ring.peek_used(count, see));
+    }
+
+    /// Shows the heads that the next `count` calls of [`Self::add`] take, as far as there are free ones.
+    #[inline]
+    pub fn peek_free(&self, count: usize, see: impl FnMut(u16)) {
+        either!(&self.form, ring => ring.peek_free(count, see));
+    }
+
     /// Asks to be called for the next chain that comes back; whether one is back already.
     pub fn ask_for_calls(&self) -> bool {
         either!(&self.form, ring => ring.ask_for_calls())

@@ -157,6 +157,26 @@ impl PackedDriver {
         Ok(Some(Used { head, written: ends.then_some(written) }))
     }
 
+    /// Takes each chain for one descriptor; it is a hint.
+    #[inline]
+    pub(super) fn peek_used(&mut self, count: usize, mut see: impl FnMut(u16)) {
+        let mut place = self.next_used;
+        for _ in 0..count.min(usize::from(self.size)) {
+            let offset = self.desc + 16 * usize::from(place.index) + 8;
+            let rest = Rest(u64::from_le(self.memory.double(offset).load(Ordering::Relaxed)));
+            if !rest.is(place.used()) {
+                return;
+            }
+            see(rest.id());
+            place.advance(1, self.size);
+        }
+    }
+
+    #[inline]
+    pub(super) fn peek_free(&self, count: usize, see: impl FnMut(u16)) {
+        self.free.iter().take(count).copied().for_each(see);
+    }
+
     pub(super) fn ask_for_calls(&self) -> bool {
         self.wish(if self.options.event_idx { Event::At(self.next_used) } else { Event::Always });
         // The wish must be visible before the last look at the descriptor; pairs with the device's barrier between its

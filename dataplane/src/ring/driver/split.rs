@@ -180,9 +180,9 @@ impl SplitDriver {
             if self.next_used == self.used_seen {
                 return Ok(None);
             }
-            if self.used_seen.wrapping_sub(self.next_used) > self.published.wrapping_sub(self.next_used) {
-                return Err(DeviceFault::IndexJump);
-            }
+        }
+        if self.used_seen.wrapping_sub(self.next_used) > self.published.wrapping_sub(self.next_used) {
+            return Err(DeviceFault::IndexJump);
         }
         let used = if self.options.in_order { self.used_in_order()? } else { self.used_entry() };
         let chain = self.in_flight.get_mut(usize::from(used.head)).ok_or(DeviceFault::NotInFlight)?;
@@ -193,6 +193,24 @@ impl SplitDriver {
         }
         self.next_used = self.next_used.wrapping_add(1);
         Ok(Some(used))
+    }
+
+    #[inline]
+    pub(super) fn peek_used(&mut self, count: usize, mut see: impl FnMut(u16)) {
+        if self.next_used == self.used_seen {
+            self.used_seen = self.used_index();
+        }
+        let shown = usize::from(self.used_seen.wrapping_sub(self.next_used)).min(usize::from(self.size));
+        for ahead in 0..count.min(shown) {
+            let slot = usize::from(self.next_used.wrapping_add(ahead as u16) & (self.size - 1));
+            // In order the entries of a run but the last are not written.
+            see(if self.options.in_order { self.posted[slot] } else { self.used_head(slot) });
+        }
+    }
+
+    #[inline]
+    pub(super) fn peek_free(&self, count: usize, see: impl FnMut(u16)) {
+        self.free.iter().take(count).copied().for_each(see);
     }
 
     pub(super) fn ask_for_calls(&self) -> bool {
@@ -254,6 +272,11 @@ impl SplitDriver {
     #[inline]
     fn used_index(&self) -> u16 {
         u16::from_le(self.memory.word(self.used + 2).load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn used_head(&self, slot: usize) -> u16 {
+        self.memory.read_u64(self.used + 4 + 8 * slot) as u16
     }
 
     #[inline]
