@@ -2,7 +2,7 @@
 //! back. [`super::ingress`] and [`super::egress`] are written once over this, and compiled for each form.
 
 use super::view::{Descriptor, RingView};
-use super::{Fault, RingState};
+use super::{Fault, Position, RingState};
 
 /// A chain of descriptors that the guest made available, its first descriptor copied out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Chain {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     /// The next place to write.
-    pub position: u16,
+    pub position: Position,
 }
 
 /// One form of a virtqueue. Positions are as [`RingState`] keeps them.

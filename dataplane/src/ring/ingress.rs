@@ -266,11 +266,12 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
             state.settled_ahead = self.done;
             return newly_done;
         }
-        let mut run = F::run(state);
+        let (mut run, mut position) = (F::run(state), state.next_avail);
         for found in &self.found[..leading] {
-            state.next_avail = F::behind(self.view, state.next_avail, &found.chain);
+            position = F::behind(self.view, position, &found.chain);
             F::give_back(self.view, &mut run, &found.chain, 0);
         }
+        state.next_avail = position;
         state.settled_ahead = self.done.checked_shr(leading as u32).unwrap_or(0);
         state.publish::<F>(self.view, run);
         newly_done

@@ -4,7 +4,7 @@ use virtio_bindings::virtio_ring::VRING_DESC_F_NEXT;
 
 use super::format::{Chain, Format, Run};
 use super::view::{Descriptor, RingView};
-use super::{Fault, RingState};
+use super::{Fault, Position, RingState};
 
 /// See the module.
 pub(crate) struct Split;
@@ -45,21 +45,22 @@ impl Format for Split {
 
     #[inline]
     fn run(state: &RingState) -> Run {
-        Run { position: state.next_used }
+        Run { position: Position::at(state.next_used) }
     }
 
     #[inline]
     fn give_back(view: &RingView, run: &mut Run, chain: &Chain, written: u32) {
-        view.set_used(run.position, chain.id, written);
-        run.position = run.position.wrapping_add(1);
+        view.set_used(run.position.get(), chain.id, written);
+        run.position.advance();
     }
 
     #[inline]
     fn publish(view: &RingView, run: Run, state: &mut RingState) -> bool {
-        state.next_used = run.position;
-        view.publish_used(run.position);
-        let old = std::mem::replace(&mut state.signalled, run.position);
-        view.wants_signal(old, run.position)
+        let position = run.position.get();
+        state.next_used = position;
+        view.publish_used(position);
+        let old = std::mem::replace(&mut state.signalled, position);
+        view.wants_signal(old, position)
     }
 
     fn ask_for_kicks(view: &RingView, position: u16) {
