@@ -1,4 +1,6 @@
 use super::*;
+use crate::offload::SegmentKind;
+use crate::offload::testing::{Sample, Shape};
 
 fn frame_of(len: usize) -> Vec<u8> {
     (0..len).map(|i| i as u8).collect()
@@ -83,4 +85,48 @@ fn leading_settled_run_ends_at_the_first_gap() {
     assert_eq!(Taken::ALL.leading(64), 64);
     assert_eq!(Taken(0).leading(5), 0);
     assert!(Taken(0b100).settled(2) && !Taken(0b100).settled(1));
+}
+
+#[test]
+fn frame_that_asks_carries_its_offload_and_a_longer_header() {
+    let sample = Sample::new(Shape::of(SegmentKind::Tcp4, 3000));
+    let plain = frame_of(1500);
+    let mut scratch = BurstScratch::default();
+    let mut builder = scratch.begin(0);
+    builder.push_slice(&plain).unwrap();
+    builder.push_asking(&sample.net_segments(1000, false), &sample.bytes, Offloads::ALL).unwrap();
+    builder.push_asking(&[0; 10], &plain, Offloads::NONE).unwrap();
+    builder.push_asking(&sample.net_checksum(), &sample.bytes[..60], Offloads::ALL).unwrap();
+    let burst = builder.burst();
+    let lens: Vec<_> = burst.frames().map(|frame| frame.header().len()).collect();
+    assert_eq!(lens, [HEADER_LEN, OFFLOAD_HEADER_LEN, HEADER_LEN, 60]);
+    let asking: Vec<_> = burst.frames().map(|frame| frame.offload().is_some()).collect();
+    assert_eq!(asking, [false, true, false, true]);
+    let (frame, mut copy) = (burst.frame(1), [0; 4000]);
+    let len = frame.copy_to(&mut copy).unwrap();
+    assert_eq!(&copy[..len], sample.bytes);
+    assert_eq!(frame.destination(), Mac([2, 0, 0, 0, 0, 2]));
+    assert_eq!(frame.payload(sample.header_len).len(), 3000);
+}
+
+#[test]
+fn slot_of_a_frame_that_asked_is_plain_in_the_next_burst() {
+    let sample = Sample::new(Shape::of(SegmentKind::Tcp4, 3000));
+    let mut scratch = BurstScratch::default();
+    scratch.begin(0).push_asking(&sample.net_checksum(), &sample.bytes, Offloads::ALL).unwrap();
+    let mut builder = scratch.begin(0);
+    builder.push_slice(&sample.bytes).unwrap();
+    assert!(builder.burst().frame(0).offload().is_none());
+    assert_eq!(builder.burst().frame(0).body().len(), 1);
+}
+
+#[test]
+fn frame_that_lies_is_not_added() {
+    let sample = Sample::new(Shape::of(SegmentKind::Tcp4, 3000));
+    let mut scratch = BurstScratch::default();
+    let mut builder = scratch.begin(0);
+    let net = sample.net_segments(1000, false);
+    assert_eq!(builder.push_asking(&net, &sample.bytes, Offloads::NONE), Err(DropReason::Malformed));
+    assert_eq!(builder.push_asking(&net, &sample.bytes[..13], Offloads::ALL), Err(DropReason::Runt));
+    assert!(builder.is_empty());
 }
