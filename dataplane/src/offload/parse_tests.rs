@@ -1,9 +1,7 @@
-use super::super::testing::{Sample, Shape, net};
+use super::super::testing::{KINDS, Sample, Shape, net};
 use super::*;
 use crate::frame::OFFLOAD_HEADER_LEN;
 use proptest::prelude::*;
-
-const KINDS: [SegmentKind; 4] = [SegmentKind::Tcp4, SegmentKind::Tcp6, SegmentKind::Udp4, SegmentKind::Udp6];
 
 fn parse(bytes: &[u8], net: &[u8; NET_HEADER_LEN], sender: Offloads) -> Result<Option<Offload>, DropReason> {
     Offload::parse(net, &bytes[..bytes.len().min(OFFLOAD_HEADER_LEN)], bytes.len(), sender)

@@ -1,11 +1,8 @@
-use super::super::testing::{Sample, Shape};
+use super::super::testing::{Found, KINDS, Sample, Shape, check};
 use super::super::{Offloads, SEGMENTS_MAX};
 use super::*;
 use crate::frame::BurstScratch;
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
-
-const KINDS: [SegmentKind; 4] = [SegmentKind::Tcp4, SegmentKind::Tcp6, SegmentKind::Udp4, SegmentKind::Udp6];
 
 /// All frames that stand for the one in `bytes`.
 fn segments(bytes: &[u8], net: &[u8; 10]) -> Vec<Vec<u8>> {
@@ -30,57 +27,6 @@ fn segments(bytes: &[u8], net: &[u8; 10]) -> Vec<Vec<u8>> {
     assert!(all[..count - 1].iter().all(|segment| segment.len() == len));
     assert_eq!(all[count - 1].len(), last_len);
     all
-}
-
-/// What etherparse finds in a whole, correct frame.
-struct Found {
-    payload: Vec<u8>,
-    sequence: u32,
-    flags: u8,
-    identification: u16,
-}
-
-fn check(frame: &[u8]) -> Found {
-    let packet = SlicedPacket::from_ethernet(frame).unwrap();
-    let (mut identification, mut is_v4) = (0, false);
-    let addresses = match packet.net.as_ref().unwrap() {
-        NetSlice::Ipv4(ip) => {
-            let header = ip.header().to_header();
-            assert_eq!(header.calc_header_checksum(), header.header_checksum, "of the IPv4 header");
-            (identification, is_v4) = (header.identification, true);
-            (header.source.to_vec(), header.destination.to_vec())
-        }
-        NetSlice::Ipv6(ip) => (ip.header().source().to_vec(), ip.header().destination().to_vec()),
-        other => panic!("{other:?}"),
-    };
-    let array4 = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).unwrap();
-    let array6 = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).unwrap();
-    let (source, destination) = addresses;
-    let (payload, sequence, flags, has, wants);
-    match packet.transport.unwrap() {
-        TransportSlice::Tcp(tcp) => {
-            wants = if is_v4 {
-                tcp.calc_checksum_ipv4(array4(&source), array4(&destination)).unwrap()
-            } else {
-                tcp.calc_checksum_ipv6(array6(&source), array6(&destination)).unwrap()
-            };
-            (payload, sequence, flags, has) =
-                (tcp.payload().to_vec(), tcp.sequence_number(), tcp.header_slice()[13], tcp.checksum());
-        }
-        TransportSlice::Udp(udp) => {
-            assert_eq!(usize::from(udp.length()), 8 + udp.payload().len());
-            let header = udp.to_header();
-            wants = if is_v4 {
-                header.calc_checksum_ipv4_raw(array4(&source), array4(&destination), udp.payload()).unwrap()
-            } else {
-                header.calc_checksum_ipv6_raw(array6(&source), array6(&destination), udp.payload()).unwrap()
-            };
-            (payload, sequence, flags, has) = (udp.payload().to_vec(), 0, 0, udp.checksum());
-        }
-        other => panic!("{other:?}"),
-    }
-    assert!(has != 0 && (has == wants || (has, wants) == (0xffff, 0)), "checksum {has:#x} for {wants:#x}");
-    Found { payload, sequence, flags, identification }
 }
 
 #[test]
