@@ -143,7 +143,7 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
     /// Finds all chains before the first frame is touched: what the guest's core wrote is then fetched for all of them
     /// at once, and not for one after the other.
     fn look_ahead(&mut self) {
-        let mut position = self.first;
+        let (mut position, mut slots) = (self.first, 0);
         for place in 0..self.chains {
             let chain = match F::chain(self.view, position) {
                 Ok(Some(chain)) => chain,
@@ -159,6 +159,11 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
             }
             self.found[place] = found;
             position = F::behind(self.view, position, &chain);
+            slots += usize::from(chain.slots);
+            if slots >= DESCRIPTORS_MAX {
+                self.chains = place + 1;
+                return;
+            }
         }
     }
 
