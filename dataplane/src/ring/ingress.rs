@@ -86,6 +86,10 @@ impl Doorbell for RingIngress {
         let state = self.ring.lock();
         self.view.ask_for_silence(state.next_avail);
     }
+
+    fn fail(&self) {
+        self.ring.lock().fail(&self.view, Fault::Panicked);
+    }
 }
 
 /// One poll: up to a burst of chains from `next_avail` on, each known by its place counted from there.

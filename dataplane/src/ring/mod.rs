@@ -52,6 +52,8 @@ pub enum Fault {
     NotWritable,
     /// The front end made the call eventfd blocking and kept it full.
     Jammed,
+    /// Not the guest's doing: a mistake of ours ended a poll of the ring.
+    Panicked,
 }
 
 impl fmt::Display for Fault {
@@ -64,6 +66,7 @@ impl fmt::Display for Fault {
             Fault::Indirect => "bad indirect table",
             Fault::NotWritable => "receive buffer not writable",
             Fault::Jammed => "call eventfd made blocking and kept full",
+            Fault::Panicked => "a mistake in the switch",
         })
     }
 }
@@ -84,7 +87,7 @@ pub(crate) struct RingState {
     signalled: u16,
     /// Chains after `next_avail` that are settled before an earlier one: bit k for the chain k places on.
     settled_ahead: u64,
-    /// Set once, when the guest broke the rules.
+    /// Set once, when the guest broke the rules, or we did.
     fault: Option<Fault>,
 }
 
@@ -99,6 +102,26 @@ impl Ring {
     /// The next available entry that has not been processed: what GET_VRING_BASE answers.
     pub fn base(&self) -> u16 {
         self.lock().next_avail
+    }
+
+    /// Gives back, as used, the chains whose frames were held while later ones were settled, so that no chain from
+    /// [`Self::base`] on has been forwarded. Returns how many; their frames are dropped. Only for the thread that stopped
+    /// the ring, whose last view this is, after the grace period.
+    pub fn settle(&self, view: &RingView) -> u64 {
+        let mut state = self.lock();
+        let chains = u64::BITS - state.settled_ahead.leading_zeros();
+        let held = chains - state.settled_ahead.count_ones();
+        for _ in 0..chains {
+            let head = view.avail_entry(state.next_avail);
+            view.set_used(state.next_used, head, 0);
+            state.next_avail = state.next_avail.wrapping_add(1);
+            state.next_used = state.next_used.wrapping_add(1);
+        }
+        state.settled_ahead = 0;
+        if chains > 0 {
+            state.publish(view);
+        }
+        u64::from(held)
     }
 
     /// Why the ring is broken, if it is.
