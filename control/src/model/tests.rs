@@ -81,7 +81,10 @@ impl Yard {
         let (done, answered) = crossbeam_channel::bounded(1);
         let key = self.model.ids.iter().find(|(_, known)| *known == id).map(|(key, _)| *key);
         let attachment = Attachment { carrier, ..Attachment::default() };
-        self.model.take_report(Report { port: key.unwrap_or(PortKey(0)), attachment, done });
+        self.model.take_report(Report {
+            port: key.unwrap_or(PortKey(0)),
+            news: News::Attached { attachment, done },
+        });
         answered
     }
 
