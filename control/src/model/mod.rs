@@ -11,6 +11,7 @@ mod link;
 mod netdev;
 mod query;
 mod stats;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -20,7 +21,6 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use ringyard_dataplane::counters::PORTS_MAX;
 use ringyard_dataplane::drops::DropReason;
-use ringyard_dataplane::hub::HubOptions;
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_dataplane::switch::{Switch, SwitchConfig, WorkerStatus};
 use ringyard_drivers::chardev::SocketAccess;
