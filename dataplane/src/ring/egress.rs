@@ -5,12 +5,14 @@
 
 #![allow(unsafe_code)] // writes guest memory
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::walk::{Buffer, Head, Walker, copy_across};
+use super::format::{Chain, Format, Run};
+use super::walk::{Buffer, Found, Lookahead, Walker, copy_across, prefetch_for_write};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
-use crate::frame::{Burst, FRAME_LEN_MAX, Frame, HEADER_LEN};
+use crate::frame::{BURST_FRAMES, Burst, FRAME_LEN_MAX, Frame, HEADER_LEN};
 use crate::port::{Egress, EgressScratch};
 
 /// Chains that one frame may be merged over. A guest whose buffers are so small that more are needed does not get the
@@ -18,48 +20,46 @@ use crate::port::{Egress, EgressScratch};
 const MERGED_MAX: usize = 256;
 /// Buffers that one frame may be spread over, empty ones included.
 const BUFFERS_MAX: usize = 1024;
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 
-/// The device's end of a receive virtqueue.
-pub struct RingEgress {
+/// The device's end of a receive virtqueue, of either form.
+pub(crate) struct RingEgress<F> {
     view: Arc<RingView>,
     ring: Arc<Ring>,
+    format: PhantomData<F>,
 }
 
-impl RingEgress {
+impl<F: Format> RingEgress<F> {
     /// Tells the guest that it need not kick when it posts buffers: a send looks by itself.
-    pub fn new(view: Arc<RingView>, ring: Arc<Ring>) -> RingEgress {
+    pub(crate) fn new(view: Arc<RingView>, ring: Arc<Ring>) -> RingEgress<F> {
         let state = ring.lock();
-        view.ask_for_silence(state.next_avail);
+        F::ask_for_silence(&view, state.next_avail);
         drop(state);
-        RingEgress { view, ring }
+        RingEgress { view, ring, format: PhantomData }
     }
 }
 
-impl Egress for RingEgress {
+impl<F: Format> Egress for RingEgress<F> {
     fn send(&self, scratch: &mut EgressScratch, burst: &Burst<'_>, picks: &[u8]) -> usize {
         let mut state = self.ring.lock();
-        let room = state.pending(&self.view);
+        let waiting = state.waiting::<F>(&self.view);
         if state.fault.is_some() {
             picks.iter().for_each(|_| scratch.tally.drop(DropReason::NotReady));
             return picks.len();
         }
-        let mut filling = Filling {
-            view: &self.view,
-            walker: Walker::new(&self.view),
-            position: state.next_avail,
-            room,
-            used: state.next_used,
-        };
+        let EgressScratch { tally, spread, lookahead } = scratch;
+        let mut filling = Filling::<F>::new(&self.view, &state, waiting, lookahead);
         let mut settled = 0;
         let mut fault = None;
         for &pick in picks {
             let frame = burst.frame(usize::from(pick));
-            match filling.deliver(&mut scratch.spread, &frame) {
+            match filling.deliver(spread, &frame, picks.len() - settled) {
                 Ok(Delivery::Sent) => {
-                    scratch.tally.frames += 1;
-                    scratch.tally.bytes += frame.len() as u64;
+                    tally.frames += 1;
+                    tally.bytes += frame.len() as u64;
                 }
-                Ok(Delivery::NeverFits) => scratch.tally.drop(DropReason::TooLong),
+                Ok(Delivery::NeverFits) => tally.drop(DropReason::TooLong),
                 Ok(Delivery::NoRoom) => break,
                 Err(broken) => {
                     fault = Some(broken);
@@ -84,45 +84,89 @@ enum Delivery {
     NeverFits,
 }
 
-/// One send: where we are in the available and in the used ring.
-struct Filling<'v> {
+/// One send: where we are among the guest's buffers.
+struct Filling<'v, 's, F> {
     view: &'v RingView,
-    walker: Walker<'v>,
+    walker: Walker<'v, F>,
+    /// The next chain's position, and how many wait from there on, at most.
     position: u16,
-    room: u16,
-    used: u16,
+    waiting: usize,
+    /// Chains that were looked up, and how many of them are used or passed over.
+    found: &'s mut Lookahead,
+    found_count: usize,
+    found_next: usize,
+    run: Run,
+    used: bool,
 }
 
-impl Filling<'_> {
-    /// The common case, one chain of one buffer that has room, is dealt with here.
-    #[inline]
-    fn deliver(&mut self, spread: &mut Spread, frame: &Frame<'_>) -> Result<Delivery, Fault> {
-        if self.room == 0 {
-            return Ok(Delivery::NoRoom);
-        }
-        let need = self.view.header_len() + frame.len();
-        let head = self.view.avail_entry(self.position);
-        match self.walker.head(head)? {
-            Head::Single { writable: false, .. } => Err(Fault::NotWritable),
-            Head::Single { buffer, .. } if buffer.len as usize >= need => {
-                // SAFETY: the walker found buffer.len bytes mapped, and they are enough for both headers and the body.
-                unsafe { write_whole(buffer.start, frame, self.view.header_len()) };
-                self.view.set_used(self.used, head, need as u32);
-                self.advance(1);
-                Ok(Delivery::Sent)
-            }
-            _ => self.deliver_spread(spread, frame, need),
+impl<'v, 's, F: Format> Filling<'v, 's, F> {
+    fn new(view: &'v RingView, state: &RingState, waiting: usize, found: &'s mut Lookahead) -> Self {
+        Filling {
+            view,
+            walker: Walker::new(view),
+            position: state.next_avail,
+            waiting,
+            found,
+            found_count: 0,
+            found_next: 0,
+            run: F::run(state),
+            used: false,
         }
     }
 
-    fn advance(&mut self, chains: u16) {
-        self.position = self.position.wrapping_add(chains);
-        self.used = self.used.wrapping_add(chains);
-        self.room -= chains;
+    /// Finds the chains for the next `wanted` frames before the first is written, so that their memory is fetched from
+    /// the guest's core for all of them at once. A fault is left for whoever uses the chain.
+    #[inline]
+    fn look_ahead(&mut self, wanted: usize) {
+        let mut position = self.position;
+        (self.found_count, self.found_next) = (0, 0);
+        for _ in 0..wanted.min(self.waiting).min(BURST_FRAMES) {
+            let Ok(Some(chain)) = F::chain(self.view, position) else { return };
+            let found = self.walker.look_up(chain);
+            if let Some(buffer) = found.single() {
+                prefetch_for_write(buffer.start);
+                prefetch_for_write(buffer.start.wrapping_add(CACHE_LINE));
+            }
+            self.found[self.found_count] = found;
+            self.found_count += 1;
+            position = F::behind(self.view, position, &chain);
+        }
+    }
+
+    /// The common case, one chain of one buffer that has room, is dealt with here. `wanted` frames are to be delivered,
+    /// this one included.
+    #[inline]
+    fn deliver(&mut self, spread: &mut Spread, frame: &Frame<'_>, wanted: usize) -> Result<Delivery, Fault> {
+        if self.found_next == self.found_count {
+            self.look_ahead(wanted);
+        }
+        let need = self.view.header_len() + frame.len();
+        if self.found_next < self.found_count {
+            let Found { chain, .. } = self.found[self.found_next];
+            if let Some(buffer) = self.found[self.found_next].single().filter(|b| b.len as usize >= need) {
+                if !self.found[self.found_next].is_writable() {
+                    return Err(Fault::NotWritable);
+                }
+                // SAFETY: the walker found buffer.len bytes mapped, enough for both headers and the body.
+                unsafe { write_whole(buffer.start, frame, self.view.header_len()) };
+                self.give_back(&chain, need);
+                return Ok(Delivery::Sent);
+            }
+        }
+        self.deliver_spread(spread, frame, need)
+    }
+
+    #[inline]
+    fn give_back(&mut self, chain: &Chain, written: usize) {
+        F::give_back(self.view, &mut self.run, chain, written as u32);
+        self.position = F::behind(self.view, self.position, chain);
+        self.waiting -= 1;
+        self.found_next += 1;
+        self.used = true;
     }
 
     /// Over several buffers, and over several chains where the guest merges. All or nothing: nothing is written or used
-    /// before all that is needed was found.
+    /// before all that is needed was found. Chains are read anew, and what was looked up of them is forgotten.
     #[cold]
     fn deliver_spread(
         &mut self,
@@ -130,35 +174,38 @@ impl Filling<'_> {
         frame: &Frame<'_>,
         need: usize,
     ) -> Result<Delivery, Fault> {
+        (self.found_count, self.found_next) = (0, 0);
         spread.clear();
         let merged_max = if self.view.options().mergeable { MERGED_MAX } else { 1 };
+        let mut position = self.position;
         while spread.len < need {
             let merged = spread.chains.len();
             if merged == merged_max.min(usize::from(self.view.size())) || spread.buffers.len() == BUFFERS_MAX
             {
                 return Ok(Delivery::NeverFits);
             }
-            if merged == usize::from(self.room) {
+            if merged == self.waiting {
                 return Ok(Delivery::NoRoom);
             }
-            let head = self.view.avail_entry(self.position.wrapping_add(merged as u16));
-            self.gather(head, spread, need)?;
+            let Some(chain) = F::chain(self.view, position)? else { return Ok(Delivery::NoRoom) };
+            position = F::behind(self.view, position, &chain);
+            self.gather(chain, spread, need)?;
         }
         let mut writer = Writer { buffers: &spread.buffers, at: 0 };
         // SAFETY: the buffers are mapped, and hold `need` bytes together, which is what is written.
         unsafe { writer.write_frame(frame, self.view.header_len(), spread.chains.len() as u16) };
         let mut left = need;
-        for (place, &(head, len)) in spread.chains.iter().enumerate() {
-            let written = left.min(len);
-            self.view.set_used(self.used.wrapping_add(place as u16), head, written as u32);
+        for (chain, len) in &spread.chains {
+            let written = left.min(*len);
+            self.give_back(chain, written);
             left -= written;
         }
-        self.advance(spread.chains.len() as u16);
+        (self.found_count, self.found_next) = (0, 0);
         Ok(Delivery::Sent)
     }
 
-    /// Adds the chain of `head`, or as much of it as is needed.
-    fn gather(&mut self, head: u16, spread: &mut Spread, need: usize) -> Result<(), Fault> {
+    /// Adds `chain`, or as much of it as is needed.
+    fn gather(&mut self, chain: Chain, spread: &mut Spread, need: usize) -> Result<(), Fault> {
         let before = spread.len;
         let mut writable = true;
         let mut visit = |buffer: Buffer, may_write: bool| {
@@ -171,24 +218,18 @@ impl Filling<'_> {
             spread.buffers.push(buffer);
             spread.len < need && spread.buffers.len() < BUFFERS_MAX
         };
-        match self.walker.head(head)? {
-            Head::Single { buffer, writable } => {
-                visit(buffer, writable);
-            }
-            Head::Chain(first) => self.walker.walk(first, &mut visit)?,
-        }
+        self.walker.walk(&chain, &mut visit)?;
         if !writable {
             return Err(Fault::NotWritable);
         }
-        spread.chains.push((head, spread.len - before));
+        spread.chains.push((chain, spread.len - before));
         Ok(())
     }
 
     fn finish(self, state: &mut RingState) {
-        if self.used != state.next_used {
+        if self.used {
             state.next_avail = self.position;
-            state.next_used = self.used;
-            state.publish(self.view);
+            state.publish::<F>(self.view, self.run);
         }
     }
 }
@@ -196,8 +237,8 @@ impl Filling<'_> {
 /// What one frame is spread over. A worker's memory, which never grows.
 pub(crate) struct Spread {
     buffers: Vec<Buffer>,
-    /// Head, and bytes that were found in it.
-    chains: Vec<(u16, usize)>,
+    /// Chain, and bytes that were found in it.
+    chains: Vec<(Chain, usize)>,
     len: usize,
 }
 

@@ -6,13 +6,15 @@
 
 #![allow(unsafe_code)] // lends guest memory
 
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE};
 
+use super::format::{Chain, Format};
 use super::signal::empty;
-use super::walk::{Buffer, Head, Walker, copy_header_in, copy_in, read_word};
+use super::walk::{Buffer, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, Taken, check_len};
@@ -24,36 +26,44 @@ const DESCRIPTORS_MAX: usize = 1024;
 /// Room for a virtio-net header of any size served here.
 const NET_HEADER_MAX: usize = 12;
 
-/// The device's end of a transmit virtqueue.
-pub struct RingIngress {
+/// The device's end of a transmit virtqueue, of either form.
+pub(crate) struct RingIngress<F> {
     view: Arc<RingView>,
     ring: Arc<Ring>,
     queue: u16,
     kick: Option<Arc<OwnedFd>>,
+    format: PhantomData<F>,
 }
 
-impl RingIngress {
+impl<F> RingIngress<F> {
     /// Queue `queue` of its port. `kick` is a non-blocking eventfd, or `None` when the guest never kicks.
-    pub fn new(view: Arc<RingView>, ring: Arc<Ring>, queue: u16, kick: Option<Arc<OwnedFd>>) -> RingIngress {
-        RingIngress { view, ring, queue, kick }
+    pub(crate) fn new(
+        view: Arc<RingView>,
+        ring: Arc<Ring>,
+        queue: u16,
+        kick: Option<Arc<OwnedFd>>,
+    ) -> RingIngress<F> {
+        RingIngress { view, ring, queue, kick, format: PhantomData }
     }
 }
 
-impl Ingress for RingIngress {
+impl<F: Format> Ingress for RingIngress<F> {
     fn poll(&self, scratch: &mut IngressScratch, forward: &mut dyn FnMut(&Burst<'_>) -> Taken) -> usize {
         let mut state = self.ring.lock();
-        let pending = state.pending(&self.view);
-        if pending == 0 {
+        let waiting = state.waiting::<F>(&self.view);
+        if waiting == 0 {
             return 0;
         }
-        let mut round = Round::new(&self.view, &state, pending);
-        let mut builder = scratch.burst.begin(self.queue);
-        let fault = round.collect(&mut builder, &mut |reason| scratch.tally.drop(reason));
+        let IngressScratch { burst, tally, lookahead } = scratch;
+        let mut round = Round::<F>::new(&self.view, &state, waiting, lookahead);
+        let mut builder = burst.begin(self.queue);
+        round.look_ahead();
+        round.collect(&mut builder, &mut |reason| tally.drop(reason));
         if !builder.is_empty() {
             let taken = forward(&builder.burst());
             round.settle(taken, builder.len());
         }
-        let gone = round.complete(&mut state);
+        let (gone, fault) = (round.complete(&mut state), round.fault);
         if let Some(fault) = fault {
             state.fail(&self.view, fault);
         }
@@ -61,7 +71,7 @@ impl Ingress for RingIngress {
     }
 }
 
-impl Doorbell for RingIngress {
+impl<F: Format> Doorbell for RingIngress<F> {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.kick.as_ref().map(|kick| kick.as_fd())
     }
@@ -74,17 +84,17 @@ impl Doorbell for RingIngress {
         if state.fault.is_some() {
             return Arming::Dead;
         }
-        self.view.ask_for_kicks(state.next_avail);
-        if self.view.avail_index() == state.next_avail {
+        F::ask_for_kicks(&self.view, state.next_avail);
+        if F::waiting(&self.view, &state) == Ok(0) {
             return Arming::Quiet;
         }
-        self.view.ask_for_silence(state.next_avail);
+        F::ask_for_silence(&self.view, state.next_avail);
         Arming::Work
     }
 
     fn disarm(&self) {
         let state = self.ring.lock();
-        self.view.ask_for_silence(state.next_avail);
+        F::ask_for_silence(&self.view, state.next_avail);
     }
 
     fn fail(&self) {
@@ -93,18 +103,21 @@ impl Doorbell for RingIngress {
 }
 
 /// One poll: up to a burst of chains from `next_avail` on, each known by its place counted from there.
-struct Round<'v> {
+struct Round<'v, 's, F> {
     view: &'v RingView,
-    walker: Walker<'v>,
+    walker: Walker<'v, F>,
     first: u16,
+    /// Chains of this poll: as many as wait, then as many as were found, then as many as were dealt with.
     chains: usize,
-    /// By place: the head, to give back.
-    heads: [u16; BURST_FRAMES],
+    /// By place: the chain.
+    found: &'s mut Lookahead,
     /// By place in the burst: the chain's place.
     places: [u8; BURST_FRAMES],
     /// Places whose chain is done with, and those that were before this poll.
     done: u64,
     done_before: u64,
+    /// The first rule that was broken. What came before is served.
+    fault: Option<Fault>,
 }
 
 /// What a chain turned out to be.
@@ -115,66 +128,89 @@ enum Outcome {
     Later,
 }
 
-impl<'v> Round<'v> {
-    fn new(view: &'v RingView, state: &RingState, pending: u16) -> Round<'v> {
+impl<'v, 's, F: Format> Round<'v, 's, F> {
+    fn new(view: &'v RingView, state: &RingState, waiting: usize, found: &'s mut Lookahead) -> Self {
         Round {
             view,
             walker: Walker::new(view),
             first: state.next_avail,
-            chains: usize::from(pending).min(BURST_FRAMES),
-            heads: [0; BURST_FRAMES],
+            chains: waiting.min(BURST_FRAMES),
+            found,
             places: [0; BURST_FRAMES],
             done: state.settled_ahead,
             done_before: state.settled_ahead,
+            fault: None,
         }
     }
 
-    /// Walks the chains and fills the burst. Stops before the first chain that breaks a rule and says which.
-    fn collect(
-        &mut self,
-        builder: &mut BurstBuilder<'_, 'v>,
-        count_drop: &mut dyn FnMut(DropReason),
-    ) -> Option<Fault> {
+    /// Finds all chains before the first frame is touched: what the guest's core wrote is then fetched for all of them
+    /// at once, and not for one after the other.
+    fn look_ahead(&mut self) {
+        let mut position = self.first;
         for place in 0..self.chains {
-            let head = self.view.avail_entry(self.first.wrapping_add(place as u16));
-            self.heads[place] = head;
+            let chain = match F::chain(self.view, position) {
+                Ok(Some(chain)) => chain,
+                Ok(None) => {
+                    self.chains = place;
+                    return;
+                }
+                Err(fault) => return self.stop(place, fault),
+            };
+            let found = self.walker.look_up(chain);
+            if let Some(buffer) = found.single() {
+                prefetch(buffer.start);
+            }
+            self.found[place] = found;
+            position = F::behind(self.view, position, &chain);
+        }
+    }
+
+    /// Ends the poll before the chain at `place`, which breaks a rule.
+    fn stop(&mut self, place: usize, fault: Fault) {
+        self.chains = place;
+        self.fault = Some(fault);
+    }
+
+    /// Fills the burst.
+    fn collect(&mut self, builder: &mut BurstBuilder<'_, 'v>, count_drop: &mut dyn FnMut(DropReason)) {
+        for place in 0..self.chains {
             if self.done >> place & 1 == 1 {
                 continue;
             }
-            match self.lend(builder, head) {
+            match self.lend(builder, place) {
                 Ok(Outcome::Lent) => self.places[builder.len() - 1] = place as u8,
                 Ok(Outcome::Dropped(reason)) => {
                     count_drop(reason);
                     self.done |= 1 << place;
                 }
                 Ok(Outcome::Later) => {
-                    self.chains = place;
-                    return None;
+                    (self.chains, self.fault) = (place, None);
+                    return;
                 }
-                Err(fault) => {
-                    self.chains = place;
-                    return Some(fault);
-                }
+                Err(fault) => return self.stop(place, fault),
             }
         }
-        None
     }
 
-    fn lend(&mut self, builder: &mut BurstBuilder<'_, 'v>, head: u16) -> Result<Outcome, Fault> {
-        if builder.is_full(0) {
+    #[inline]
+    fn lend(&mut self, builder: &mut BurstBuilder<'_, 'v>, place: usize) -> Result<Outcome, Fault> {
+        let found = self.found[place];
+        match found.single() {
+            Some(_) if builder.is_full(1) => Ok(Outcome::Later),
+            Some(_) if found.is_writable() => Ok(Outcome::Dropped(DropReason::Malformed)),
+            Some(buffer) => Ok(self.lend_single(builder, buffer)),
+            None => self.lend_chain(builder, &found.chain),
+        }
+    }
+
+    #[cold]
+    fn lend_chain(&mut self, builder: &mut BurstBuilder<'_, 'v>, chain: &Chain) -> Result<Outcome, Fault> {
+        if builder.is_full(0) || self.walker.walked() >= DESCRIPTORS_MAX {
             return Ok(Outcome::Later);
         }
-        match self.walker.head(head)? {
-            Head::Single { writable: true, .. } => Ok(Outcome::Dropped(DropReason::Malformed)),
-            Head::Single { buffer, .. } if !builder.is_full(1) => Ok(self.lend_single(builder, buffer)),
-            Head::Single { .. } => Ok(Outcome::Later),
-            Head::Chain(_) if self.walker.walked() >= DESCRIPTORS_MAX => Ok(Outcome::Later),
-            Head::Chain(first) => {
-                let mut gathering = Gathering::new(builder, self.view.header_len());
-                self.walker.walk(first, &mut |buffer, writable| gathering.take(buffer, writable))?;
-                Ok(gathering.finish())
-            }
-        }
+        let mut gathering = Gathering::new(builder, self.view.header_len());
+        self.walker.walk(chain, &mut |buffer, writable| gathering.take(buffer, writable))?;
+        Ok(gathering.finish())
     }
 
     /// The whole chain is one buffer: net header, frame.
@@ -226,19 +262,22 @@ impl<'v> Round<'v> {
         }
     }
 
-    /// Marks the leading chains that are done used, in order, and publishes once. Returns how many are newly done.
+    /// Gives the leading chains that are done back, in order, and publishes once. Returns how many are newly done.
     fn complete(&mut self, state: &mut RingState) -> usize {
         let newly_done = (self.done & !self.done_before).count_ones() as usize;
         let leading = Taken(self.done).leading(self.chains);
-        for &head in &self.heads[..leading] {
-            self.view.set_used(state.next_used, head, 0);
-            state.next_used = state.next_used.wrapping_add(1);
+        if leading == 0 {
+            state.settled_ahead = self.done;
+            return newly_done;
         }
-        state.next_avail = state.next_avail.wrapping_add(leading as u16);
+        let (mut run, mut position) = (F::run(state), state.next_avail);
+        for found in &self.found[..leading] {
+            position = F::behind(self.view, position, &found.chain);
+            F::give_back(self.view, &mut run, &found.chain, 0);
+        }
+        state.next_avail = position;
         state.settled_ahead = self.done.checked_shr(leading as u32).unwrap_or(0);
-        if leading > 0 {
-            state.publish(self.view);
-        }
+        state.publish::<F>(self.view, run);
         newly_done
     }
 }

@@ -85,7 +85,7 @@ impl fmt::Display for RingError {
 impl std::error::Error for RingError {}
 
 /// One descriptor, copied out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Descriptor {
     pub addr: u64,
     pub len: u32,

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{
-    Fault, Mapping, MemoryTable, Region, Ring, RingEgress, RingIngress, RingLayout, RingOptions, RingSignals,
-    RingView,
+    Fault, Mapping, MemoryTable, Region, Ring, RingEnd, RingLayout, RingOptions, RingSignals, RingView,
 };
 use crate::drops::DropReason;
 use crate::frame::{BurstScratch, Taken};
-use crate::port::{Egress, EgressScratch, Ingress, IngressScratch, Tally};
+use crate::port::{EgressScratch, IngressScratch, Tally};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -132,8 +131,8 @@ impl World {
         self.post(index);
     }
 
-    fn ingress(&self) -> RingIngress {
-        RingIngress::new(self.view.clone(), self.ring.clone(), 0, None)
+    fn ingress(&self) -> RingEnd {
+        super::ingress(self.view.clone(), self.ring.clone(), 0, None)
     }
 
     fn poll(&self) -> Polled {
@@ -143,7 +142,7 @@ impl World {
     fn poll_taking(&self, taken: Taken) -> Polled {
         let mut scratch = IngressScratch::default();
         let mut frames = Vec::new();
-        let gone = self.ingress().poll(&mut scratch, &mut |burst| {
+        let gone = self.ingress().ingress.poll(&mut scratch, &mut |burst| {
             for frame in burst.frames() {
                 let mut bytes = vec![0; frame.len()];
                 frame.copy_to(&mut bytes).unwrap();
@@ -161,7 +160,7 @@ impl World {
         frames.iter().for_each(|frame| builder.push_slice(frame).unwrap());
         let picks: Vec<u8> = (0..frames.len() as u8).collect();
         let mut scratch = EgressScratch::default();
-        let egress = RingEgress::new(self.view.clone(), self.ring.clone());
+        let egress = super::egress(self.view.clone(), self.ring.clone());
         let settled = egress.send(&mut scratch, &builder.burst(), &picks);
         (settled, scratch.tally)
     }
