@@ -67,6 +67,7 @@ impl Features {
             indirect: self.indirect,
             mergeable: self.mergeable,
             version_1: true,
+            ..RingOptions::default()
         }
     }
 }

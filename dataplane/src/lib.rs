@@ -15,6 +15,7 @@ pub mod grace;
 pub mod hold;
 pub mod hub;
 pub mod mac;
+pub mod offload;
 pub mod port;
 pub mod ring;
 pub mod snapshot;

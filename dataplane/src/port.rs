@@ -18,6 +18,8 @@ pub struct Tally {
     pub frames: u64,
     /// Bytes of these frames.
     pub bytes: u64,
+    /// Segments that were made of frames among these, for a receiver that does not take them whole.
+    pub segments: u64,
     /// Frames given up, by reason.
     pub drops: [u64; DropReason::COUNT],
 }

@@ -1,24 +1,28 @@
 //! A guest's receive ring: frames out of the switch.
 //!
 //! Frames are copied straight from where their sender keeps them into the buffers that this guest posted, merged over
-//! several where a frame needs it and the guest can (virtio 1.2, 5.1.6.4). The used index is published once a send.
+//! several where a frame needs it and the guest can (virtio 1.2, 5.1.6.4). A frame that leaves something to its receiver
+//! keeps that if this guest negotiated it; else its checksum is completed, or it is cut, in the pass that copies it. The
+//! used index is published once a send.
 
-#![allow(unsafe_code)] // writes guest memory
+#![allow(unsafe_code)] // has guest memory written
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::format::{Chain, Format, Run};
-use super::walk::{Buffer, Found, Lookahead, Walker, copy_across, prefetch_for_write};
+use super::walk::{Buffer, Found, Lookahead, Walker, prefetch_for_write};
+use super::writer::{Writer, write_segment, write_whole};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
-use crate::frame::{BURST_FRAMES, Burst, FRAME_LEN_MAX, Frame, HEADER_LEN};
+use crate::frame::{BURST_FRAMES, Burst, FRAME_LEN_MAX, Frame};
+use crate::offload::{Offload, SEGMENTS_MAX, Segments};
 use crate::port::{Egress, EgressScratch};
 
 /// Chains that one frame may be merged over. A guest whose buffers are so small that more are needed does not get the
 /// frame.
 const MERGED_MAX: usize = 256;
-/// Buffers that one frame may be spread over, empty ones included.
+/// Buffers that one frame may be spread over, empty ones included, all its segments together.
 const BUFFERS_MAX: usize = 1024;
 /// Bytes of a cache line.
 const CACHE_LINE: usize = 64;
@@ -55,9 +59,10 @@ impl<F: Format> Egress for RingEgress<F> {
         for &pick in picks {
             let frame = burst.frame(usize::from(pick));
             match filling.deliver(spread, &frame, picks.len() - settled) {
-                Ok(Delivery::Sent) => {
+                Ok(Delivery::Sent { segments }) => {
                     tally.frames += 1;
                     tally.bytes += frame.len() as u64;
+                    tally.segments += segments as u64;
                 }
                 Ok(Delivery::NeverFits) => tally.drop(DropReason::TooLong),
                 Ok(Delivery::NoRoom) => break,
@@ -79,9 +84,21 @@ impl<F: Format> Egress for RingEgress<F> {
 }
 
 enum Delivery {
-    Sent,
+    /// `segments`: what the frame was cut into; 0 when it was not.
+    Sent {
+        segments: usize,
+    },
     NoRoom,
     NeverFits,
+}
+
+const WHOLE: Delivery = Delivery::Sent { segments: 0 };
+
+/// Whether there are chains for a frame.
+enum Room {
+    Enough,
+    NotNow,
+    Never,
 }
 
 /// One send: where we are among the guest's buffers.
@@ -133,10 +150,40 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
         }
     }
 
-    /// The common case, one chain of one buffer that has room, is dealt with here. `wanted` frames are to be delivered,
-    /// this one included.
+    /// `wanted` frames are to be delivered, this one included.
     #[inline]
     fn deliver(&mut self, spread: &mut Spread, frame: &Frame<'_>, wanted: usize) -> Result<Delivery, Fault> {
+        match frame.offload() {
+            None => self.deliver_whole(spread, frame, None, wanted),
+            Some(offload) => self.deliver_asking(spread, frame, offload, wanted),
+        }
+    }
+
+    /// Not inlined: the plain frame's way stays short.
+    #[inline(never)]
+    fn deliver_asking(
+        &mut self,
+        spread: &mut Spread,
+        frame: &Frame<'_>,
+        offload: &Offload,
+        wanted: usize,
+    ) -> Result<Delivery, Fault> {
+        if self.view.options().receive.has(offload.needs()) {
+            self.deliver_whole(spread, frame, Some(offload), wanted)
+        } else {
+            self.deliver_segments(spread, frame)
+        }
+    }
+
+    /// The common case, one chain of one buffer that has room, is dealt with here.
+    #[inline(always)]
+    fn deliver_whole(
+        &mut self,
+        spread: &mut Spread,
+        frame: &Frame<'_>,
+        offload: Option<&Offload>,
+        wanted: usize,
+    ) -> Result<Delivery, Fault> {
         if self.found_next == self.found_count {
             self.look_ahead(wanted);
         }
@@ -147,13 +194,14 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
                 if !self.found[self.found_next].is_writable() {
                     return Err(Fault::NotWritable);
                 }
+                let net = net_header(offload, 1);
                 // SAFETY: the walker found buffer.len bytes mapped, enough for both headers and the body.
-                unsafe { write_whole(buffer.start, frame, self.view.header_len()) };
+                unsafe { write_whole(buffer.start, frame, net, self.view.header_len()) };
                 self.give_back(&chain, need);
-                return Ok(Delivery::Sent);
+                return Ok(WHOLE);
             }
         }
-        self.deliver_spread(spread, frame, need)
+        self.deliver_spread(spread, frame, offload, need)
     }
 
     #[inline]
@@ -172,58 +220,116 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
         &mut self,
         spread: &mut Spread,
         frame: &Frame<'_>,
+        offload: Option<&Offload>,
         need: usize,
     ) -> Result<Delivery, Fault> {
-        (self.found_count, self.found_next) = (0, 0);
+        self.forget();
         spread.clear();
-        let merged_max = if self.view.options().mergeable { MERGED_MAX } else { 1 };
-        let mut position = self.position;
-        while spread.len < need {
-            let merged = spread.chains.len();
-            if merged == merged_max.min(usize::from(self.view.size())) || spread.buffers.len() == BUFFERS_MAX
-            {
-                return Ok(Delivery::NeverFits);
-            }
-            if merged == self.waiting {
-                return Ok(Delivery::NoRoom);
-            }
-            let Some(chain) = F::chain(self.view, position)? else { return Ok(Delivery::NoRoom) };
-            position = F::behind(self.view, position, &chain);
-            self.gather(chain, spread, need)?;
+        match self.gather_frame(spread, &mut { self.position }, need)? {
+            Room::Enough => {}
+            Room::NotNow => return Ok(Delivery::NoRoom),
+            Room::Never => return Ok(Delivery::NeverFits),
         }
-        let mut writer = Writer { buffers: &spread.buffers, at: 0 };
+        let net = net_header(offload, spread.chains.len() as u16);
+        let mut writer = Writer::new(&spread.buffers);
         // SAFETY: the buffers are mapped, and hold `need` bytes together, which is what is written.
-        unsafe { writer.write_frame(frame, self.view.header_len(), spread.chains.len() as u16) };
-        let mut left = need;
-        for (chain, len) in &spread.chains {
-            let written = left.min(*len);
-            self.give_back(chain, written);
-            left -= written;
-        }
-        (self.found_count, self.found_next) = (0, 0);
-        Ok(Delivery::Sent)
+        unsafe { writer.write_frame(frame, &net[..self.view.header_len()]) };
+        self.give_back_all(spread);
+        Ok(WHOLE)
     }
 
-    /// Adds `chain`, or as much of it as is needed.
-    fn gather(&mut self, chain: Chain, spread: &mut Spread, need: usize) -> Result<(), Fault> {
-        let before = spread.len;
-        let mut writable = true;
+    /// What stands for the frame at a guest that does not take it as it is: a frame with its checksum complete, or
+    /// several. All or nothing, as above; each begins with a chain of its own.
+    fn deliver_segments(&mut self, spread: &mut Spread, frame: &Frame<'_>) -> Result<Delivery, Fault> {
+        let Some(mut segments) = Segments::of(frame) else { return Ok(Delivery::NeverFits) };
+        let (count, net_len) = (segments.count(), self.view.header_len());
+        let mut position = self.position;
+        self.forget();
+        spread.clear();
+        for place in 1..=count {
+            let len = if place < count { segments.segment_len() } else { segments.last_len() };
+            match self.gather_frame(spread, &mut position, net_len + len)? {
+                Room::Enough => {}
+                Room::NotNow => return Ok(Delivery::NoRoom),
+                Room::Never => return Ok(Delivery::NeverFits),
+            }
+        }
+        let (mut buffers, mut chains) = (0, 0);
+        for place in &spread.places {
+            let Some(payload) = segments.next_payload() else { break };
+            let net = net_header(None, (place.chains - chains) as u16);
+            let target = &spread.buffers[buffers..place.buffers];
+            // SAFETY: these buffers are mapped, and hold the net header and this segment together.
+            unsafe { write_segment(target, &net[..net_len], &mut segments, payload) };
+            (buffers, chains) = (place.buffers, place.chains);
+        }
+        self.give_back_all(spread);
+        Ok(Delivery::Sent { segments: if count > 1 { count } else { 0 } })
+    }
+
+    /// Adds the chains that a frame of `need` bytes takes, from `position` on.
+    fn gather_frame(&mut self, spread: &mut Spread, position: &mut u16, need: usize) -> Result<Room, Fault> {
+        let merged_max = if self.view.options().mergeable { MERGED_MAX } else { 1 };
+        let before = spread.chains.len();
+        let mut len = 0;
+        while len < need {
+            let chains = spread.chains.len();
+            if chains - before == merged_max
+                || chains == usize::from(self.view.size())
+                || spread.buffers.len() == BUFFERS_MAX
+            {
+                return Ok(Room::Never);
+            }
+            if chains == self.waiting {
+                return Ok(Room::NotNow);
+            }
+            let Some(chain) = F::chain(self.view, *position)? else { return Ok(Room::NotNow) };
+            *position = F::behind(self.view, *position, &chain);
+            len += self.gather(chain, spread, need - len)?;
+        }
+        spread.places.push(Place { buffers: spread.buffers.len(), chains: spread.chains.len(), need });
+        Ok(Room::Enough)
+    }
+
+    /// Adds `chain`, or as much of it as is needed. Says how many bytes that is.
+    fn gather(&mut self, chain: Chain, spread: &mut Spread, need: usize) -> Result<usize, Fault> {
+        let (mut len, mut writable) = (0, true);
         let mut visit = |buffer: Buffer, may_write: bool| {
             writable &= may_write;
             if !may_write {
                 return false;
             }
             // Empty ones count too: a guest could post a whole ring of them, to be walked for every frame.
-            spread.len += buffer.len as usize;
+            len += buffer.len as usize;
             spread.buffers.push(buffer);
-            spread.len < need && spread.buffers.len() < BUFFERS_MAX
+            len < need && spread.buffers.len() < BUFFERS_MAX
         };
         self.walker.walk(&chain, &mut visit)?;
         if !writable {
             return Err(Fault::NotWritable);
         }
-        spread.chains.push((chain, spread.len - before));
-        Ok(())
+        spread.chains.push((chain, len));
+        Ok(len)
+    }
+
+    /// Gives back all chains that were gathered, filled one after the other.
+    fn give_back_all(&mut self, spread: &Spread) {
+        let mut first = 0;
+        for place in &spread.places {
+            let mut left = place.need;
+            for (chain, len) in &spread.chains[first..place.chains] {
+                let written = left.min(*len);
+                self.give_back(chain, written);
+                left -= written;
+            }
+            first = place.chains;
+        }
+        self.forget();
+    }
+
+    /// Forgets what was looked up.
+    fn forget(&mut self) {
+        (self.found_count, self.found_next) = (0, 0);
     }
 
     fn finish(self, state: &mut RingState) {
@@ -234,17 +340,29 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
     }
 }
 
-/// What one frame is spread over. A worker's memory, which never grows.
+/// What one frame is spread over, or the segments that stand for it. A worker's memory, which never grows.
 pub(crate) struct Spread {
     buffers: Vec<Buffer>,
-    /// Chain, and bytes that were found in it.
+    /// Chain, and bytes that were found in it. None is without a buffer.
     chains: Vec<(Chain, usize)>,
-    len: usize,
+    /// By frame or segment.
+    places: Vec<Place>,
+}
+
+/// Where the buffers and the chains of one frame end, behind those of the one before, and what it needs of them.
+struct Place {
+    buffers: usize,
+    chains: usize,
+    need: usize,
 }
 
 impl Default for Spread {
     fn default() -> Spread {
-        Spread { buffers: Vec::with_capacity(BUFFERS_MAX), chains: Vec::with_capacity(MERGED_MAX), len: 0 }
+        Spread {
+            buffers: Vec::with_capacity(BUFFERS_MAX),
+            chains: Vec::with_capacity(BUFFERS_MAX),
+            places: Vec::with_capacity(SEGMENTS_MAX),
+        }
     }
 }
 
@@ -252,87 +370,16 @@ impl Spread {
     fn clear(&mut self) {
         self.buffers.clear();
         self.chains.clear();
-        self.len = 0;
+        self.places.clear();
     }
 }
 
-/// The virtio-net header of a frame that needs nothing: all zero but `num_buffers`, which follows the 10-byte form.
-#[inline]
-fn net_header(buffers: u16) -> [u8; 12] {
+/// The virtio-net header of a frame that is spread over `buffers` buffers. Of one that needs nothing it is all zero but
+/// `num_buffers`, which follows the 10-byte form.
+#[inline(always)]
+fn net_header(offload: Option<&Offload>, buffers: u16) -> [u8; 12] {
     let [low, high] = buffers.to_le_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
-}
-
-/// Writes net header, header copy and body at one place.
-///
-/// # Safety
-/// `to` is mapped for `net_len` plus the frame's length, and the frame's pieces are readable.
-#[inline]
-unsafe fn write_whole(to: *mut u8, frame: &Frame<'_>, net_len: usize) {
-    let net = net_header(1);
-    // SAFETY: the caller's; with 10 bytes of net header the frame's first two are written twice. The length is a
-    // constant: no call.
-    unsafe { copy_across(net.as_ptr(), to, net.len()) };
-    // SAFETY: within what the caller promised.
-    let mut to = unsafe { to.add(net_len) };
-    let header = frame.header();
-    if header.len() == HEADER_LEN {
-        // SAFETY: within what the caller promised. The length is a constant: no call.
-        unsafe { copy_across(header.as_ptr(), to, HEADER_LEN) };
-    } else {
-        // SAFETY: within what the caller promised.
-        unsafe { copy_across(header.as_ptr(), to, header.len()) };
-    }
-    // SAFETY: within what the caller promised, or one past it.
-    to = unsafe { to.add(header.len()) };
-    for piece in frame.body() {
-        // SAFETY: within what the caller promised.
-        unsafe { copy_across(piece.start(), to, piece.len()) };
-        // SAFETY: within what the caller promised, or one past it.
-        to = unsafe { to.add(piece.len()) };
-    }
-}
-
-/// Writes bytes over buffers in turn.
-struct Writer<'b> {
-    buffers: &'b [Buffer],
-    at: usize,
-}
-
-impl Writer<'_> {
-    /// # Safety
-    /// The buffers are mapped and have room for `net_len` and the frame; the frame's pieces are readable.
-    unsafe fn write_frame(&mut self, frame: &Frame<'_>, net_len: usize, buffers: u16) {
-        let net = net_header(buffers);
-        // SAFETY: the caller's.
-        unsafe { self.write(net.as_ptr(), net_len) };
-        // SAFETY: the caller's.
-        unsafe { self.write(frame.header().as_ptr(), frame.header().len()) };
-        for piece in frame.body() {
-            // SAFETY: the caller's.
-            unsafe { self.write(piece.start(), piece.len()) };
-        }
-    }
-
-    /// # Safety
-    /// `from` is readable for `len` bytes, for which the buffers have room.
-    unsafe fn write(&mut self, mut from: *const u8, mut len: usize) {
-        while len > 0 {
-            let Some((buffer, rest)) = self.buffers.split_first() else { return };
-            let here = len.min(buffer.len as usize - self.at);
-            // SAFETY: `at` is within the buffer.
-            let to = unsafe { buffer.start.add(self.at) };
-            // SAFETY: both have `here` bytes left.
-            unsafe { copy_across(from, to, here) };
-            // SAFETY: within `from`, or one past it.
-            from = unsafe { from.add(here) };
-            len -= here;
-            self.at += here;
-            if self.at == buffer.len as usize {
-                (self.buffers, self.at) = (rest, 0);
-            }
-        }
-    }
+    offload.map_or([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high], |offload| offload.net_header(buffers))
 }
 
 const _: () = assert!(FRAME_LEN_MAX / 1024 < MERGED_MAX, "guests that post 1 KiB buffers get every frame");

@@ -10,14 +10,15 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE};
-
 use super::format::{Chain, Format};
 use super::signal::empty;
 use super::walk::{Buffer, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
-use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, Taken, check_len};
+use crate::frame::{
+    BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, OFFLOAD_HEADER_LEN, Taken, check_len,
+};
+use crate::offload::{NET_HEADER_LEN, Offload, Offloads, is_plain};
 use crate::port::{Arming, Doorbell, Ingress, IngressScratch};
 
 /// Descriptors of longer chains after which a burst ends, so that a guest whose chains are long and empty does not keep
@@ -208,7 +209,7 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         if builder.is_full(0) || self.walker.walked() >= DESCRIPTORS_MAX {
             return Ok(Outcome::Later);
         }
-        let mut gathering = Gathering::new(builder, self.view.header_len());
+        let mut gathering = Gathering::new(builder, self.view.header_len(), self.view.options().send);
         self.walker.walk(chain, &mut |buffer, writable| gathering.take(buffer, writable))?;
         Ok(gathering.finish())
     }
@@ -223,12 +224,13 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         if let Err(reason) = check_len(frame_len) {
             return Outcome::Dropped(reason);
         }
-        // SAFETY: the walker found buffer.len bytes mapped, and the shortest net header has 10.
-        if !is_plain(unsafe { read_word(buffer.start) }) {
-            return Outcome::Dropped(DropReason::Malformed);
-        }
-        // SAFETY: within the buffer, as above.
+        // SAFETY: within the buffer, of which the walker found buffer.len bytes mapped.
         let frame = unsafe { buffer.start.add(net_len) };
+        // SAFETY: as above, and the shortest net header has 10 bytes.
+        let net = unsafe { read_word(buffer.start) };
+        if !is_plain(net) {
+            return self.lend_asking(builder, net, buffer, frame_len);
+        }
         let header_len = frame_len.min(HEADER_LEN);
         let slot = builder.header_slot().as_mut_ptr();
         if header_len == HEADER_LEN {
@@ -246,6 +248,44 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
             unsafe { builder.push_piece(body, rest as u32) };
         }
         builder.commit(frame_len, usize::from(rest > 0));
+        Outcome::Lent
+    }
+
+    /// As [`Self::lend_single`], of a frame whose net header begins with `net` and asks for something. Not inlined: the
+    /// plain frame's way stays short.
+    #[inline(never)]
+    fn lend_asking(
+        &self,
+        builder: &mut BurstBuilder<'_, 'v>,
+        net: [u8; 8],
+        buffer: Buffer,
+        frame_len: usize,
+    ) -> Outcome {
+        let mut net_header = [0; NET_HEADER_LEN];
+        net_header[..net.len()].copy_from_slice(&net);
+        let net_rest = &mut net_header[net.len()..];
+        // SAFETY: within the buffer, whose net header has 10 bytes or more.
+        let from = unsafe { buffer.start.add(net.len()) };
+        // SAFETY: as above; these are the bytes that were not read yet.
+        unsafe { copy_in(from, net_rest.as_mut_ptr(), net_rest.len()) };
+        // SAFETY: within the buffer.
+        let frame = unsafe { buffer.start.add(self.view.header_len()) };
+        let header_len = frame_len.min(OFFLOAD_HEADER_LEN);
+        let header = &mut builder.long_header_slot()[..header_len];
+        // SAFETY: the frame has header_len bytes, and so has `header`.
+        unsafe { copy_in(frame, header.as_mut_ptr(), header_len) };
+        let offload = match Offload::parse(&net_header, header, frame_len, self.view.options().send) {
+            Ok(Some(offload)) => offload,
+            _ => return Outcome::Dropped(DropReason::Malformed),
+        };
+        let rest = frame_len - header_len;
+        if rest > 0 {
+            // SAFETY: within the buffer.
+            let body = unsafe { frame.add(header_len) };
+            // SAFETY: `rest` bytes from there end the buffer, mapped as long as the view that `'v` borrows.
+            unsafe { builder.push_piece(body, rest as u32) };
+        }
+        builder.commit_asking(frame_len, usize::from(rest > 0), offload);
         Outcome::Lent
     }
 
@@ -289,6 +329,8 @@ struct Gathering<'b, 's, 'v> {
     net_header: [u8; NET_HEADER_MAX],
     net_len: usize,
     net_have: usize,
+    /// What the sender may ask for.
+    sender: Offloads,
     header_have: usize,
     frame_len: usize,
     pieces: usize,
@@ -296,13 +338,14 @@ struct Gathering<'b, 's, 'v> {
 }
 
 impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
-    fn new(builder: &'b mut BurstBuilder<'s, 'v>, net_len: usize) -> Self {
+    fn new(builder: &'b mut BurstBuilder<'s, 'v>, net_len: usize, sender: Offloads) -> Self {
         let net_header = [0; NET_HEADER_MAX];
         Gathering {
             builder,
             net_header,
             net_len,
             net_have: 0,
+            sender,
             header_have: 0,
             frame_len: 0,
             pieces: 0,
@@ -328,9 +371,10 @@ impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
             return self.give_up(Outcome::Dropped(DropReason::TooLong));
         }
         self.frame_len += left;
-        let header = left.min(HEADER_LEN - self.header_have);
-        // SAFETY: `header` bytes of the buffer are mapped; header_have + header stays within the slot.
-        unsafe { copy_in(start, self.builder.header_slot()[self.header_have..].as_mut_ptr(), header) };
+        let slot = self.header_slot();
+        let header = left.min(slot.len());
+        // SAFETY: `header` bytes of the buffer are mapped, and the slot has as many left.
+        unsafe { copy_in(start, slot.as_mut_ptr(), header) };
         self.header_have += header;
         left -= header;
         if left == 0 {
@@ -352,35 +396,51 @@ impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
         true
     }
 
+    /// What is left of the place for the header copy: a longer one if the net header, which comes first, asks for
+    /// something.
+    fn header_slot(&mut self) -> &mut [u8] {
+        let slot = if self.asks() {
+            &mut self.builder.long_header_slot()[..]
+        } else {
+            &mut self.builder.header_slot()[..]
+        };
+        &mut slot[self.header_have..]
+    }
+
+    fn asks(&self) -> bool {
+        !is_plain(std::array::from_fn(|at| self.net_header[at]))
+    }
+
     fn give_up(&mut self, outcome: Outcome) -> bool {
         self.verdict = Some(outcome);
         false
     }
 
-    fn finish(self) -> Outcome {
-        let net_start = std::array::from_fn(|at| self.net_header[at]);
-        let verdict = self.verdict.or_else(|| {
-            if self.net_have < self.net_len || !is_plain(net_start) {
-                return Some(Outcome::Dropped(DropReason::Malformed));
-            }
-            check_len(self.frame_len).err().map(Outcome::Dropped)
-        });
-        match verdict {
-            Some(outcome) => {
-                self.builder.abandon(self.pieces);
-                outcome
-            }
-            None => {
-                self.builder.commit(self.frame_len, self.pieces);
-                Outcome::Lent
-            }
-        }
+    fn finish(mut self) -> Outcome {
+        let outcome = match self.verdict.take() {
+            Some(outcome) => outcome,
+            None => match self.commit() {
+                Ok(()) => return Outcome::Lent,
+                Err(reason) => Outcome::Dropped(reason),
+            },
+        };
+        self.builder.abandon(self.pieces);
+        outcome
     }
-}
 
-/// Whether the first bytes of a virtio-net header (virtio 1.2, 5.1.6) ask for nothing. No offload is negotiated, so
-/// whatever else the header holds is noise: `num_buffers` and the DATA_VALID hint are for receivers.
-#[inline]
-fn is_plain([flags, gso_type, ..]: [u8; 8]) -> bool {
-    flags & VIRTIO_NET_HDR_F_NEEDS_CSUM as u8 == 0 && gso_type == VIRTIO_NET_HDR_GSO_NONE as u8
+    fn commit(&mut self) -> Result<(), DropReason> {
+        if self.net_have < self.net_len {
+            return Err(DropReason::Malformed);
+        }
+        check_len(self.frame_len)?;
+        if !self.asks() {
+            self.builder.commit(self.frame_len, self.pieces);
+            return Ok(());
+        }
+        let net = std::array::from_fn(|at| self.net_header[at]);
+        let header = &self.builder.long_header_slot()[..self.header_have];
+        let offload = Offload::parse(&net, header, self.frame_len, self.sender)?;
+        self.builder.commit_asking(self.frame_len, self.pieces, offload.ok_or(DropReason::Malformed)?);
+        Ok(())
+    }
 }

@@ -20,6 +20,7 @@ mod signal;
 mod split;
 mod view;
 mod walk;
+mod writer;
 
 use std::fmt;
 use std::os::fd::OwnedFd;

@@ -9,7 +9,7 @@ use ringyard_dataplane::frame::{Burst, FRAME_LEN_MAX, Taken};
 use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress, IngressScratch};
 use rustix::io::Errno;
 
-use super::device::Device;
+use super::device::{Device, Unwritten};
 use crate::arena::Arena;
 
 /// One queue of a tap, both ways.
@@ -72,9 +72,12 @@ impl Ingress for TapQueue {
         if arena.is_empty() {
             arena.fill(|room| self.read(room));
         }
-        let net_len = self.device.net_header_len();
+        let (net_len, offloads) = (self.device.net_header_len(), self.device.offloads());
         let gone =
-            arena.lend(self.queue, scratch, forward, |builder, bytes| builder.push_slice(&bytes[net_len..]));
+            arena.lend(self.queue, scratch, forward, |builder, bytes| match bytes.split_first_chunk() {
+                Some((net, frame)) if net_len == net.len() => builder.push_asking(net, frame, offloads),
+                _ => builder.push_slice(bytes),
+            });
         if !arena.is_empty() {
             self.drained.store(false, Ordering::Relaxed);
         }
@@ -107,19 +110,16 @@ impl Egress for TapQueue {
         for (settled, &pick) in picks.iter().enumerate() {
             let frame = burst.frame(usize::from(pick));
             match self.device.write(&frame, &mut bounce) {
-                Ok(()) => {
+                Ok(segments) => {
                     scratch.tally.frames += 1;
                     scratch.tally.bytes += frame.len() as u64;
+                    scratch.tally.segments += segments as u64;
                 }
-                Err(error) if is_full(&error) => return settled,
-                // The interface is down or gone, or the frame's own memory is (EFAULT).
-                Err(_) => scratch.tally.drop(DropReason::IoError),
+                Err(Unwritten::Full) => return settled,
+                Err(Unwritten::Cut) => scratch.tally.drop(DropReason::NoRoom),
+                Err(Unwritten::Failed) => scratch.tally.drop(DropReason::IoError),
             }
         }
         picks.len()
     }
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
 }

@@ -22,8 +22,13 @@ impl Rig {
         let memory = Arc::new(DriverMemory::new("test", 0x1_0000).unwrap());
         let driver = SplitDriver::new(memory.clone(), 0, size, options);
         let table = Arc::new(MemoryTable::new(vec![memory.region()]).unwrap());
-        let ring_options =
-            RingOptions { event_idx: options.event_idx, indirect: true, mergeable: true, version_1: true };
+        let ring_options = RingOptions {
+            event_idx: options.event_idx,
+            indirect: true,
+            mergeable: true,
+            version_1: true,
+            ..RingOptions::default()
+        };
         let view = RingView::new(table, driver.layout(), ring_options, RingSignals::default()).unwrap();
         let device = ring::ingress(Arc::new(view), Arc::new(Ring::new(0, 0)), 0, None);
         Rig { driver, device, memory, scratch: IngressScratch::default() }

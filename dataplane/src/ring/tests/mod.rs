@@ -3,6 +3,7 @@
 //! A [`World`] is a guest's memory with one ring in it: two regions that touch in guest addresses and not here, written
 //! word by word as a guest would.
 
+mod offloads;
 mod oracle;
 mod receive;
 mod rules;
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::drops::DropReason;
 use crate::frame::{BurstScratch, Taken};
+use crate::offload::Offloads;
 use crate::port::{EgressScratch, IngressScratch, Tally};
 
 const NEXT: u16 = 1;
@@ -40,8 +42,14 @@ const TABLES: u64 = LOW + 0x3000;
 /// For buffers.
 const BUFFERS: u64 = LOW + 0x8000;
 
-const OPTIONS: RingOptions =
-    RingOptions { event_idx: false, indirect: true, mergeable: true, version_1: true };
+const OPTIONS: RingOptions = RingOptions {
+    event_idx: false,
+    indirect: true,
+    mergeable: true,
+    version_1: true,
+    send: Offloads::NONE,
+    receive: Offloads::NONE,
+};
 const NET_HEADER: [u8; 12] = [0; 12];
 
 struct World {
@@ -125,7 +133,11 @@ impl World {
 
     /// A net header and `frame` at `addr`, described whole by descriptor `index`, and posted.
     fn post_frame(&mut self, index: u16, addr: u64, frame: &[u8]) {
-        self.put(addr, &NET_HEADER);
+        self.post_frame_behind(index, addr, &NET_HEADER, frame);
+    }
+
+    fn post_frame_behind(&mut self, index: u16, addr: u64, net: &[u8; 12], frame: &[u8]) {
+        self.put(addr, net);
         self.put(addr + 12, frame);
         self.describe(index, addr, 12 + frame.len() as u32, 0, 0);
         self.post(index);
