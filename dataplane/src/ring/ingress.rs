@@ -97,6 +97,10 @@ impl<F: Format> Doorbell for RingIngress<F> {
         let state = self.ring.lock();
         F::ask_for_silence(&self.view, state.next_avail);
     }
+
+    fn fail(&self) {
+        self.ring.lock().fail(&self.view, Fault::Panicked);
+    }
 }
 
 /// One poll: up to a burst of chains from `next_avail` on, each known by its place counted from there.

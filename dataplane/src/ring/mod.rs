@@ -95,6 +95,8 @@ pub enum Fault {
     NotAvailable,
     /// The front end made the call eventfd blocking and kept it full.
     Jammed,
+    /// Not the guest's doing: a mistake of ours ended a poll of the ring.
+    Panicked,
 }
 
 impl fmt::Display for Fault {
@@ -108,6 +110,7 @@ impl fmt::Display for Fault {
             Fault::NotWritable => "receive buffer not writable",
             Fault::NotAvailable => "descriptor chain runs on over descriptors that are not available",
             Fault::Jammed => "call eventfd made blocking and kept full",
+            Fault::Panicked => "a mistake in the switch",
         })
     }
 }
@@ -131,7 +134,7 @@ pub(crate) struct RingState {
     signalled: u16,
     /// Chains after `next_avail` that are settled before an earlier one: bit k for the chain k places on.
     settled_ahead: u64,
-    /// Set once, when the guest broke the rules.
+    /// Set once, when the guest broke the rules, or we did.
     fault: Option<Fault>,
 }
 
@@ -160,6 +163,32 @@ impl Ring {
     /// in bit 15.
     pub fn base(&self) -> u16 {
         self.lock().next_avail
+    }
+
+    /// Gives back, as used, the chains whose frames were held while later ones were settled, so that no chain from
+    /// [`Self::base`] on has been forwarded. Returns how many; their frames are dropped. Only for the thread that stopped
+    /// the ring, whose last view this is, after the grace period.
+    pub fn settle(&self, view: &RingView) -> u64 {
+        self.settle_as::<Split>(view)
+    }
+
+    fn settle_as<F: Format>(&self, view: &RingView) -> u64 {
+        let mut state = self.lock();
+        let settled = std::mem::take(&mut state.settled_ahead);
+        let mut held = 0;
+        let (mut run, mut position) = (F::run(&state), state.next_avail);
+        for place in 0..u64::BITS - settled.leading_zeros() {
+            // They were all there when the ring was polled; a guest that took one back meanwhile harms itself.
+            let Ok(Some(chain)) = F::chain(view, position) else { break };
+            position = F::behind(view, position, &chain);
+            F::give_back(view, &mut run, &chain, 0);
+            held += u64::from(settled >> place & 1 == 0);
+        }
+        if position != state.next_avail {
+            state.next_avail = position;
+            state.publish::<F>(view, run);
+        }
+        held
     }
 
     /// Why the ring is broken, if it is.

@@ -162,7 +162,11 @@ impl<'a> Device<'a> {
                 retired = true;
             }
         }
-        if retired { self.publish() } else { Ok(()) }
+        if retired {
+            self.publish()?;
+            self.give_back();
+        }
+        Ok(())
     }
 
     /// Whether the front end truncated a file of its memory.
@@ -172,7 +176,19 @@ impl<'a> Device<'a> {
 
     /// Takes everything away from the workers: the front end has gone.
     pub(super) fn detach(&mut self) -> Result<(), Unplugged> {
-        if std::mem::take(&mut self.attached) { self.line.attach(Attachment::default()) } else { Ok(()) }
+        if !std::mem::take(&mut self.attached) {
+            return Ok(());
+        }
+        let detached = self.line.attach(Attachment::default());
+        // A front end that comes back goes on from the used indexes.
+        self.vrings.iter_mut().for_each(Vring::stop);
+        self.give_back();
+        detached
+    }
+
+    /// What rings that no worker has any more held, is given back; the frames of that are counted as dropped.
+    fn give_back(&self) {
+        self.line.count_dropped(self.vrings.iter().map(Vring::give_back).sum());
     }
 
     /// What answers a question that is about no ring.
@@ -234,6 +250,7 @@ impl<'a> Device<'a> {
         self.vrings.iter_mut().for_each(Vring::stop);
         if started {
             self.publish()?;
+            self.give_back();
             tracing::info!(socket = self.name, "vhost-user: all rings stopped by a reset");
         }
         self.vrings.iter_mut().for_each(Vring::reset);
@@ -314,6 +331,7 @@ impl<'a> Device<'a> {
         if self.vrings[index].is_started() {
             self.vrings[index].stop();
             self.publish()?;
+            self.give_back();
             self.vrings[index].settle();
             // As on the rings' stop in other back ends, the way to wake us goes; it comes again with the next start.
             self.vrings[index].kick = None;

@@ -40,8 +40,9 @@ pub(super) struct Vring {
     pub error: Option<Arc<OwnedFd>>,
     /// Frames may pass.
     pub enabled: bool,
-    /// Its positions, while started.
+    /// Its positions, and where it lay last, while started.
     ring: Option<Arc<Ring>>,
+    view: Option<Arc<RingView>>,
     /// It broke, and was taken out of service.
     broken: bool,
     part: Option<Part>,
@@ -110,14 +111,26 @@ impl Vring {
         Ok(())
     }
 
-    /// Takes our end away. The positions are final when no worker has it any more: then [`Self::settle`].
+    /// Takes our end away. The positions are final when no worker has it any more: then [`Self::give_back`], and
+    /// [`Self::settle`].
     pub(super) fn stop(&mut self) {
         self.part = None;
         self.broken = false;
     }
 
+    /// Gives back what a stopped or broken ring held before it let later frames pass, so that it can go on from its base.
+    /// Returns the frames that are lost by that.
+    #[must_use = "every drop is counted"]
+    pub(super) fn give_back(&self) -> u64 {
+        match (&self.ring, &self.view, &self.part) {
+            (Some(ring), Some(view), None) => ring.settle(view),
+            _ => 0,
+        }
+    }
+
     /// Remembers where a stopped ring got to.
     pub(super) fn settle(&mut self) {
+        self.view = None;
         if let Some(ring) = self.ring.take() {
             self.base = Some(ring.base());
         }
@@ -159,6 +172,7 @@ impl Vring {
 
     fn fit(&mut self, index: usize, view: Arc<RingView>) {
         let Some(ring) = self.ring.clone() else { return };
+        self.view = Some(view.clone());
         self.part = Some(if index.is_multiple_of(2) {
             Part::Egress(ring::egress(view, ring))
         } else {

@@ -74,6 +74,21 @@ fn unsettled_frames_are_lent_again_and_settled_ones_are_not() {
 }
 
 #[test]
+fn stopped_ring_gives_back_what_it_held_before_settled_chains() {
+    let mut world = World::new(16);
+    for index in 0..6 {
+        world.post_frame(index, BUFFERS + 0x100 * u64::from(index), &frame(index as u8, 60));
+    }
+    assert_eq!(world.poll_taking(Taken(0b011001)).gone, 3);
+    assert_eq!((world.used().len(), world.ring.base()), (1, 1), "the first was settled in order");
+    assert_eq!(world.ring.settle(&world.view), 2, "the second and third were held");
+    assert_eq!(world.used(), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
+    assert_eq!(world.ring.base(), 5, "the last was held too, and nothing behind it was settled: it stays");
+    assert_eq!(world.ring.settle(&world.view), 0, "once");
+    assert_eq!(world.poll().frames, [frame(5, 60)], "it goes on where it said");
+}
+
+#[test]
 fn g01_g02_loops_break_the_ring() {
     breaks(Fault::ChainLength, |world| {
         world.describe(0, BUFFERS, 1, NEXT, 0);
