@@ -16,6 +16,7 @@ use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
 pub struct Forwarder<'j> {
     journal: &'j Journal,
     worker: usize,
+    now_s: u32,
     outbox: Outbox,
     ingress: IngressScratch,
     egress: EgressScratch,
@@ -89,6 +90,7 @@ impl<'j> Forwarder<'j> {
         Forwarder {
             journal,
             worker,
+            now_s: 0,
             outbox: Outbox::default(),
             ingress: IngressScratch::default(),
             egress: EgressScratch::default(),
@@ -100,10 +102,15 @@ impl<'j> Forwarder<'j> {
         self.outbox.resize(snapshot.ports.len());
     }
 
+    /// Says what time it is, in seconds by the switch's clock; hubs learn and forget by it.
+    pub fn set_clock(&mut self, now_s: u32) {
+        self.now_s = now_s;
+    }
+
     /// Polls one duty once and forwards what it lends. Returns how many frames left the sender.
     pub fn serve(&mut self, snapshot: &Snapshot, duty: &Duty) -> usize {
         let Some(port) = snapshot.ports[duty.port.at()].as_deref() else { return 0 };
-        let Forwarder { journal, worker, outbox, ingress, egress } = self;
+        let Forwarder { journal, worker, now_s, outbox, ingress, egress } = self;
         let mut outcome = Outcome::default();
         let polled = duty.end.ingress.poll(ingress, &mut |burst| {
             outcome.frames += burst.len() as u64;
@@ -111,7 +118,7 @@ impl<'j> Forwarder<'j> {
             match silence(port, &duty.end) {
                 Some(reason) => outcome.drops[reason as usize] += burst.len() as u64,
                 None => {
-                    classify(snapshot, port, duty.port, burst, outbox, &mut outcome);
+                    classify(snapshot, duty.port, *now_s, burst, outbox, &mut outcome);
                     dispatch(snapshot, burst, outbox, egress, |to, offered, tally| {
                         journal.block(to.at(), *worker).count_egress(offered, tally);
                     });
@@ -145,19 +152,19 @@ fn silence(port: &PortView, end: &IngressEnd) -> Option<DropReason> {
 #[inline]
 fn classify(
     snapshot: &Snapshot,
-    port: &PortView,
     sender: PortIndex,
+    now_s: u32,
     burst: &Burst<'_>,
     outbox: &mut Outbox,
     outcome: &mut Outcome,
 ) {
-    let Some(hub) = port.hub else { return };
-    let hub = &*snapshot.hubs[hub as usize];
+    let Some(hub) = snapshot.ports[sender.at()].as_ref().and_then(|port| port.hub) else { return };
+    let mut classifier = snapshot.hubs[hub as usize].classifier(sender, now_s);
     // In locals: what a closure reaches by reference is written to memory for every frame.
     let (mut forwarded, mut all_takers) = (0, 0);
     for (index, frame) in burst.frames().enumerate() {
         let mut takers = 0;
-        hub.for_each_taker(sender, &frame, |verdict| {
+        classifier.for_each_taker(&frame, |verdict| {
             takers += 1;
             match verdict {
                 Verdict::Take(port) => outbox.take(port, index as u8),

@@ -319,6 +319,13 @@ impl<'a> Frame<'a> {
         Mac([h[0], h[1], h[2], h[3], h[4], h[5]])
     }
 
+    /// The source address.
+    #[inline]
+    pub fn source(&self) -> Mac {
+        let h = self.header;
+        Mac([h[6], h[7], h[8], h[9], h[10], h[11]])
+    }
+
     /// The VLAN that an outermost 802.1Q tag names: `None` when untagged. A tag that is cut after its type has no
     /// number and reads as [`VLAN_CUT`], which no filter admits.
     #[inline]
