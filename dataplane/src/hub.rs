@@ -62,6 +62,9 @@ const NOT_WIDE: u32 = u32::MAX;
 /// so that a burst of one flow costs one look-up of each.
 pub struct Classifier<'t> {
     table: &'t HubTable,
+    learning: Option<&'t Learning>,
+    /// There are wide ports that could be spared a frame.
+    narrows: bool,
     sender: PortIndex,
     now_s: u32,
     source: u64,
@@ -206,7 +209,8 @@ impl HubTable {
     #[inline]
     pub fn classifier(&self, sender: PortIndex, now_s: u32) -> Classifier<'_> {
         // No frame has the source 0 and is learned, and 0 is nowhere.
-        Classifier { table: self, sender, now_s, source: 0, destination: 0, found: None }
+        let (learning, narrows) = (self.learning.as_ref(), !self.wide[UNICAST].is_empty());
+        Classifier { table: self, learning, narrows, sender, now_s, source: 0, destination: 0, found: None }
     }
 
     /// Calls `decide` for every port that takes the frame that `sender` sent, or refuses it by its exact address, on a hub
@@ -221,26 +225,21 @@ impl HubTable {
         let destination = frame.destination();
         let vlan = frame.vlan();
         let exact = self.slice(self.exact.find(destination.key()));
-        let mut is_taken = false;
+        let others = match reach {
+            Reach::Unknown if self.is_taken(exact, sender, vlan) => &[],
+            Reach::Wide | Reach::Unknown => self.slice(self.wide[class(destination)].clone()),
+            Reach::Known(place) => self.slice(place..place + 1),
+            Reach::Sender => &[],
+        };
         // One body for both, so that `decide` is inlined once.
-        for by_address in [true, false] {
-            let takers = match reach {
-                _ if by_address => exact,
-                Reach::Wide => self.slice(self.wide[class(destination)].clone()),
-                Reach::Unknown if !is_taken => self.slice(self.wide[UNICAST].clone()),
-                Reach::Known(place) => self.slice(place..place + 1),
-                Reach::Unknown | Reach::Sender => &[],
-            };
+        for (takers, by_address) in [(exact, true), (others, false)] {
             for taker in takers {
                 if taker.port == sender {
                     continue;
                 }
                 let passes = self.passes(taker.vlans, vlan);
                 match taker.refusal {
-                    None if passes => {
-                        is_taken = true;
-                        decide(Verdict::Take(taker.port));
-                    }
+                    None if passes => decide(Verdict::Take(taker.port)),
                     refusal if by_address => {
                         decide(Verdict::Refuse(taker.port, refusal.unwrap_or(DropReason::Filtered)))
                     }
@@ -253,6 +252,14 @@ impl HubTable {
     #[inline]
     fn slice(&self, range: Range<u32>) -> &[Taker] {
         &self.takers[range.start as usize..range.end as usize]
+    }
+
+    /// Whether one of these ports takes the frame.
+    #[inline]
+    fn is_taken(&self, takers: &[Taker], sender: PortIndex, vlan: Option<u16>) -> bool {
+        let takes =
+            |taker: &Taker| taker.port != sender && taker.refusal.is_none() && self.passes(taker.vlans, vlan);
+        takers.iter().any(takes)
     }
 
     #[inline]
@@ -276,7 +283,7 @@ impl Classifier<'_> {
     /// Calls `decide` for every port that takes the next frame, or refuses it by its exact address.
     #[inline]
     pub fn for_each_taker(&mut self, frame: &Frame<'_>, decide: impl FnMut(Verdict)) {
-        let reach = match &self.table.learning {
+        let reach = match self.learning {
             None => Reach::Wide,
             Some(learning) => self.reach(learning, frame),
         };
@@ -285,13 +292,16 @@ impl Classifier<'_> {
 
     #[inline]
     fn reach(&mut self, learning: &Learning, frame: &Frame<'_>) -> Reach {
-        let (source, destination) = (frame.source().key(), frame.destination());
+        let source = frame.source().key();
         if source != self.source {
             self.source = source;
             learning.fdb.learn(source, self.sender, self.now_s);
         }
-        // Where nobody is wide, it makes no difference what is known.
-        if destination.is_multicast() || self.table.wide[UNICAST].is_empty() {
+        if !self.narrows {
+            return Reach::Wide;
+        }
+        let destination = frame.destination();
+        if destination.is_multicast() {
             return Reach::Wide;
         }
         if destination.key() != self.destination {
