@@ -8,9 +8,7 @@ use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::hub::{HubTable, Member};
 use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd};
-use ringyard_dataplane::ring::{
-    MemoryTable, Ring, RingEgress, RingIngress, RingLayout, RingSignals, RingView,
-};
+use ringyard_dataplane::ring::{self, MemoryTable, Ring, RingEnd, RingLayout, RingSignals, RingView};
 use ringyard_dataplane::snapshot::{Duty, PortIndex, PortView, Snapshot};
 use ringyard_dataplane::switch::{PortPlan, Switch};
 
@@ -31,21 +29,23 @@ pub fn attachment(guest: &Guest) -> Result<Attachment> {
             .map(Arc::new)
             .doing("taking in a guest's ring")
     };
+    let start = |view: &RingView| Ring::start(view, None).map(Arc::new).doing("starting a guest's ring");
     let mut attachment = Attachment { carrier: true, ..Attachment::default() };
     for (number, pair) in guest.pairs().iter().enumerate() {
         let kick = Some(pair.send.queue().kick_fd().clone());
         let view_in = view(pair.send.queue())?;
-        let ring = Arc::new(Ring::new(0, 0));
-        let ingress = Arc::new(RingIngress::new(view_in, ring, number as u16, kick));
+        let ring = start(&view_in)?;
+        let RingEnd { ingress, doorbell } = ring::ingress(view_in, ring, number as u16, kick);
         attachment.ingress.push(Arc::new(IngressEnd {
             queue: number as u16,
-            ingress: ingress.clone(),
-            doorbell: ingress,
+            ingress,
+            doorbell,
             linger_us: LINGER_US,
             discard: None,
         }));
-        let egress = RingEgress::new(view(pair.receive.queue())?, Arc::new(Ring::new(0, 0)));
-        attachment.egress.push(Arc::new(egress));
+        let view_out = view(pair.receive.queue())?;
+        let ring = start(&view_out)?;
+        attachment.egress.push(ring::egress(view_out, ring));
     }
     Ok(attachment)
 }

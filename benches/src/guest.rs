@@ -29,7 +29,7 @@ const NUM_BUFFERS: usize = 10;
 pub struct GuestConfig {
     /// Queue pairs.
     pub pairs: u16,
-    /// Entries of each ring: a power of two.
+    /// Entries of each ring: a power of two, or any number if rings are packed.
     pub ring_size: u16,
     /// Features to accept when they are offered.
     pub features: Features,
@@ -44,6 +44,8 @@ impl Default for GuestConfig {
 /// Features that a guest may do with or without; VIRTIO_F_VERSION_1 is none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
+    /// VIRTIO_F_RING_PACKED.
+    pub packed: bool,
     /// VIRTIO_NET_F_MRG_RXBUF.
     pub mergeable: bool,
     /// VIRTIO_RING_F_EVENT_IDX.
@@ -56,17 +58,24 @@ pub struct Features {
 
 impl Features {
     /// Whatever is offered.
-    pub const ALL: Features = Features { mergeable: true, event_idx: true, indirect: true, in_order: true };
+    pub const ALL: Features = Features { packed: true, ..Features::SPLIT };
+
+    /// Whatever is offered but packed rings.
+    pub const SPLIT: Features =
+        Features { packed: false, mergeable: true, event_idx: true, indirect: true, in_order: true };
 }
 
 impl Features {
     /// As the device's end of a ring needs them.
     pub fn ring_options(self) -> RingOptions {
         RingOptions {
+            packed: self.packed,
+            in_order: self.in_order,
             event_idx: self.event_idx,
             indirect: self.indirect,
             mergeable: self.mergeable,
             version_1: true,
+            ..RingOptions::default()
         }
     }
 }
@@ -147,7 +156,11 @@ pub struct Queue {
 
 impl Queue {
     fn new(memory: &Arc<DriverMemory>, offset: usize, size: u16, features: Features) -> Result<Queue> {
-        let options = DriverOptions { event_idx: features.event_idx, in_order: features.in_order };
+        let options = DriverOptions {
+            packed: features.packed,
+            event_idx: features.event_idx,
+            in_order: features.in_order,
+        };
         let ring = DriverRing::new(memory.clone(), offset, size, options).doing("laying out a ring")?;
         ring.ask_for_silence();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).doing("making an eventfd");
@@ -184,7 +197,7 @@ impl Queue {
 
     #[inline]
     fn buffer(&self, head: u16) -> usize {
-        self.buffers + usize::from(head) * BUFFER_STRIDE
+        buffer(self.buffers, head)
     }
 
     #[inline]
@@ -193,6 +206,12 @@ impl Queue {
             self.kick();
         }
     }
+}
+
+/// Where the buffer of a descriptor begins, of those that begin at `buffers`.
+#[inline]
+fn buffer(buffers: usize, head: u16) -> usize {
+    buffers + usize::from(head) * BUFFER_STRIDE
 }
 
 /// A transmit queue.
@@ -234,6 +253,13 @@ impl SendQueue {
         for head in 0..self.queue.ring.size() {
             self.queue.memory.write(self.queue.buffer(head) + self.queue.header_len, frame);
         }
+    }
+
+    /// Brings the bytes at `at` of the next `count` frames near, for [`Self::send_stamped`].
+    #[inline]
+    pub fn look_ahead(&self, count: usize, at: usize) {
+        let Queue { ring, memory, header_len, .. } = &self.queue;
+        ring.peek_free(count, |head| memory.prefetch_for_write(self.queue.buffer(head) + header_len + at));
     }
 
     /// Sends `len` bytes of what the next free buffer holds, with 8 bytes at `at` replaced. Whether there was room.
@@ -282,6 +308,8 @@ impl ReceiveQueue {
 
     /// Shows up to `frames_max` received frames to `take`, then posts their buffers again. Returns how many.
     pub fn receive(&mut self, frames_max: usize, mut take: impl FnMut(&Received<'_>)) -> Result<usize> {
+        let Queue { ring, memory, buffers, .. } = &mut self.queue;
+        ring.peek_used(frames_max, |head| memory.prefetch(buffer(*buffers, head)));
         let mut frames = 0;
         while frames < frames_max && self.receive_one(&mut take)? {
             frames += 1;

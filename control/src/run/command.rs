@@ -70,6 +70,7 @@ impl Control {
                 self.publish();
                 self.model.query_fdb(&query)
             }
+            Command::XSetWorker(set) => self.model.set_worker(&set).map(|()| json!({})),
             Command::QueryChardev => Ok(self.model.query_chardev()),
             Command::QueryNetdev => Ok(self.model.query_netdev()),
             Command::QueryRxFilter { name } => self.model.query_rx_filter(name.as_deref()),

@@ -16,7 +16,7 @@ mod tap;
 mod vhost_user;
 
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
-pub use command::{Command, SetLink};
+pub use command::{Command, SetLink, XSetWorker};
 pub use fd::{FdRef, check_fd_name};
 pub use fdb::{FDB_LIMIT_MAX, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
 pub use hubport::Hubport;
