@@ -425,6 +425,14 @@ impl<'a> Frame<'a> {
         Mac([h[0], h[1], h[2], h[3], h[4], h[5]])
     }
 
+    /// The source address.
+    #[inline]
+    pub fn source(&self) -> Mac {
+        // One check instead of six; the header is never shorter.
+        let Some([.., a, b, c, d, e, f]) = self.header.first_chunk::<12>() else { return Mac::default() };
+        Mac([*a, *b, *c, *d, *e, *f])
+    }
+
     /// The VLAN that an outermost 802.1Q tag names: `None` when untagged. A tag that is cut after its type has no
     /// number and reads as [`VLAN_CUT`], which no filter admits.
     #[inline]
