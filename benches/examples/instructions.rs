@@ -16,7 +16,7 @@ const BURSTS: u64 = 2000;
 
 fn main() -> Result<()> {
     let frame_len = std::env::args().nth(1).map_or(Ok(64), |text| text.parse()).map_err(Error::new)?;
-    let features = Features { in_order: false, event_idx: false, ..Features::ALL };
+    let features = Features { in_order: false, event_idx: false, ..Features::SPLIT };
     let mut from = Guest::new(&GuestConfig::default(), features)?;
     let mut to = Guest::new(&GuestConfig::default(), features)?;
     let snapshot = bare::snapshot(&[&from, &to], &[guest_mac(0), guest_mac(1)])?;

@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_ring_says_how_it_is() {
-        let ring = Some(Arc::new(Ring::new(0, 0)));
+        let ring = Some(Arc::<Ring>::default());
         assert_eq!(ring_state(&None, true), "stopped");
         assert_eq!(ring_state(&ring, false), "disabled");
         assert_eq!(ring_state(&ring, true), "running");

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringyard_dataplane::port::{Attachment, QueueRings};
-use ringyard_dataplane::ring::{MemoryTable, RING_SIZE_MAX, RingError};
+use ringyard_dataplane::ring::{MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
     VhostUserVringState,
@@ -111,7 +111,7 @@ impl<'a> Device<'a> {
             FrontendReq::RESET_OWNER | FrontendReq::RESET_DEVICE => {
                 empty(body)?;
                 self.reset()?;
-                self.vrings.iter_mut().for_each(|vring| vring.base = 0);
+                self.vrings.iter_mut().for_each(|vring| vring.base = None);
             }
             FrontendReq::SET_FEATURES => self.set_features(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_PROTOCOL_FEATURES => {
@@ -268,7 +268,7 @@ impl<'a> Device<'a> {
     fn set_vring_num(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
         let (index, size) = (self.stopped(state.index)?, state.num);
         match u16::try_from(size) {
-            Ok(size) if size.is_power_of_two() && size <= RING_SIZE_MAX => {
+            Ok(size) if is_ring_size(size, self.packed()) => {
                 self.vrings[index].layout.size = size;
                 Ok(())
             }
@@ -278,8 +278,12 @@ impl<'a> Device<'a> {
 
     fn set_vring_base(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
         let (index, base) = (self.stopped(state.index)?, state.num);
-        self.vrings[index].base =
-            u16::try_from(base).map_err(|_| Refusal::Bad(format!("a split ring at {base:#x}")))?;
+        // A packed ring's used position is in the upper half. It can only be the same, since what comes first goes first;
+        // DPDK leaves it 0.
+        let packed = self.packed();
+        let base = if packed { base & u32::from(u16::MAX) } else { base };
+        let base = u16::try_from(base).map_err(|_| Refusal::Bad(format!("a split ring at {base:#x}")))?;
+        (self.vrings[index].base, self.vrings[index].packed) = (Some(base), packed);
         Ok(())
     }
 
@@ -311,7 +315,7 @@ impl<'a> Device<'a> {
         let fresh = !vring.is_started();
         vring.start(index, &self.surroundings())?;
         if fresh {
-            let (size, base, enabled) = (vring.layout.size, vring.base, vring.enabled);
+            let (size, base, enabled) = (vring.layout.size, self.base(index), vring.enabled);
             tracing::info!(socket = self.name, ring = index, size, base, enabled, "vhost-user: ring started");
         }
         self.vrings[index] = vring;
@@ -333,7 +337,24 @@ impl<'a> Device<'a> {
             self.vrings[index].kick = None;
             tracing::info!(socket = self.name, ring = index, "vhost-user: ring stopped");
         }
-        Ok(Answer::State(VhostUserVringState::new(state.index, u32::from(self.vrings[index].base))))
+        Ok(Answer::State(VhostUserVringState::new(state.index, self.base(index))))
+    }
+
+    /// Where a stopped ring goes on, as vhost-user tells it: of a packed ring the available position in the lower half,
+    /// the used one in the upper.
+    fn base(&self, index: usize) -> u32 {
+        let vring = &self.vrings[index];
+        match vring.base {
+            Some(base) if vring.packed => u32::from(base) * 0x1_0001,
+            Some(base) => base.into(),
+            None if self.packed() => 0x8000_8000,
+            None => 0,
+        }
+    }
+
+    /// VIRTIO_F_RING_PACKED was negotiated.
+    fn packed(&self) -> bool {
+        features::options(self.features).packed
     }
 
     /// Tries `edit` on a ring; workers follow if it is started.

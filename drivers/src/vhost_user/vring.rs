@@ -28,8 +28,10 @@ pub(super) struct Surroundings {
 pub(super) struct Vring {
     /// Size and addresses as last set; size 0 until then.
     pub layout: RingLayout,
-    /// Where the ring goes on when it starts.
-    pub base: u16,
+    /// Where the ring goes on when it starts; `None`: at its beginning.
+    pub base: Option<u16>,
+    /// The form of the ring that [`Self::base`] is about.
+    pub packed: bool,
     /// Who tells us; `None`: nobody, we look.
     pub kick: Option<Arc<OwnedFd>>,
     /// Whom we tell of used buffers.
@@ -92,8 +94,11 @@ impl Vring {
             self.settle();
         }
         let view = self.view(around)?;
-        let (base, used) = (self.base, view.used_index());
-        self.ring.get_or_insert_with(|| Arc::new(Ring::new(base, used)));
+        if self.ring.is_none() {
+            let packed = view.options().packed;
+            let base = self.base.filter(|_| packed == self.packed);
+            (self.ring, self.packed) = (Some(Arc::new(Ring::start(&view, base)?)), packed);
+        }
         self.fit(index, view);
         Ok(())
     }
@@ -127,15 +132,15 @@ impl Vring {
     pub(super) fn settle(&mut self) {
         self.view = None;
         if let Some(ring) = self.ring.take() {
-            self.base = ring.base();
+            self.base = Some(ring.base());
         }
     }
 
     /// Forgets all of a stopped ring but where it got to, and whom to tell: QEMU does not repeat that after a reset.
     pub(super) fn reset(&mut self) {
         self.settle();
-        let Vring { base, call, error, .. } = std::mem::take(self);
-        *self = Vring { base, call, error, ..Vring::default() };
+        let Vring { base, packed, call, error, .. } = std::mem::take(self);
+        *self = Vring { base, packed, call, error, ..Vring::default() };
     }
 
     /// Takes a ring that broke since the last time out of service, and says why.
