@@ -41,6 +41,11 @@ impl TapQueue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Reads frames into the arena; says where each lies.
     fn fill(&self, arena: &mut [u8], extents: &mut [(usize, usize); BURST_FRAMES]) -> usize {
         let net_len = self.device.net_header_len();
