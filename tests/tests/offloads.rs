@@ -14,7 +14,7 @@ use ringyard_tests::{Doing, Result, deadline};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// What QEMU's device has on by itself.
+/// What QEMU's device has by itself, to be taken from it.
 const TSO: [&str; 6] =
     ["guest_tso4=off", "guest_tso6=off", "guest_ecn=off", "host_tso4=off", "host_tso6=off", "host_ecn=off"];
 const REST: [&str; 5] = ["csum=off", "gso=off", "guest_csum=off", "guest_ufo=off", "host_ufo=off"];
@@ -202,7 +202,10 @@ fn two_guests_with_tso_send_fewer_larger_frames_at_twice_the_rate() -> Result<()
     Ok(())
 }
 
-/// What one run of iperf3 between two guests came to.
+/// Times that iperf3 runs between two guests.
+const RUNS: usize = 3;
+
+/// What iperf3 between two guests came to.
 #[derive(Debug)]
 struct Run {
     kilobits: u64,
@@ -218,14 +221,17 @@ fn run_iperf3(slot: &Slot, options: &[&str]) -> Result<Run> {
     let mut second = start_guest(slot, &mut switch, 2, options)?;
     first.wait_booted(BOOT_TIME_MAX)?;
     second.wait_booted(BOOT_TIME_MAX)?;
-    let server = second.spawn("iperf3 -s -1")?;
+    second.spawn("iperf3 -s")?;
     second.expect("until netstat -lnt | grep -q :5201; do sleep 0.1; done")?;
-    let report = first.expect("iperf3 -c 10.0.0.2 -t 5 -f k")?;
-    assert_eq!(second.wait(&server, Duration::from_secs(10))?.status, 0);
-    let received = report.lines().find(|line| line.ends_with("receiver")).unwrap_or_default();
-    let words: Vec<&str> = received.split_whitespace().collect();
-    let place = words.iter().position(|word| *word == "Kbits/sec").unwrap_or_else(|| panic!("{report}"));
-    let kilobits = words[place - 1].parse().doing(format!("reading {received}"))?;
+    // The best of some: what else the machine does can only make one slower.
+    let mut kilobits = 0;
+    for _ in 0..RUNS {
+        let report = first.expect("iperf3 -c 10.0.0.2 -t 3 -f k")?;
+        let received = report.lines().find(|line| line.ends_with("receiver")).unwrap_or_default();
+        let words: Vec<&str> = received.split_whitespace().collect();
+        let place = words.iter().position(|word| *word == "Kbits/sec").unwrap_or_else(|| panic!("{report}"));
+        kilobits = kilobits.max(words[place - 1].parse().doing(format!("reading {received}"))?);
+    }
     let stats = switch.stats()?;
     let (from, to) = (&port(&stats, "vm1").ingress, &port(&stats, "vm2").egress);
     let frames_a_gigabyte = from.frames * 1_000_000_000 / from.bytes.max(1);
