@@ -4,9 +4,9 @@ use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use ringyard_dataplane::frame::BurstScratch;
+use ringyard_dataplane::frame::{BurstScratch, Taken};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads, Sum};
-use ringyard_dataplane::port::{Doorbell, EgressScratch, Ingress, IngressScratch};
+use ringyard_dataplane::port::{Arming, Doorbell, EgressScratch, Ingress, IngressScratch};
 
 use super::*;
 
@@ -115,7 +115,7 @@ fn frame_written_by_the_kernel_is_read_and_ours_is_counted() {
             queue.disarm();
             queue.poll(&mut scratch, &mut |burst| {
                 seen.extend(burst.frames().map(|frame| (frame.destination(), frame.len())));
-                ringyard_dataplane::frame::Taken::ALL
+                Taken::ALL
             });
         }
         assert!(
@@ -131,6 +131,33 @@ fn frame_written_by_the_kernel_is_read_and_ours_is_counted() {
         assert_eq!((scratch.tally.frames, scratch.tally.bytes), (1, 200));
         let received = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         assert!(received.lines().any(|line| line.contains("t0:") && line.contains(" 200 ")), "{received}");
+    });
+}
+
+#[test]
+fn frames_that_are_held_are_lent_again_before_others() {
+    in_namespace(|| {
+        let queue = TapQueue::new(Device::open(Some("t0"), false, VnetHeader::IfSupported).unwrap(), 0);
+        assert!(Command::new("ip").args(["link", "set", "t0", "up"]).status().expect("iproute2").success());
+        let (mut scratch, mut held) = (IngressScratch::default(), Vec::new());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while held.is_empty() && Instant::now() < deadline {
+            queue.disarm();
+            let gone = queue.poll(&mut scratch, &mut |burst| {
+                held.extend(burst.frames().map(|frame| frame.header().to_vec()));
+                Taken(0)
+            });
+            assert_eq!(gone, 0);
+        }
+        assert_eq!(queue.arm(), Arming::Work);
+        let mut again = Vec::new();
+        let gone = queue.poll(&mut scratch, &mut |burst| {
+            again.extend(burst.frames().map(|frame| frame.header().to_vec()));
+            Taken::ALL
+        });
+        assert_eq!((&again, gone), (&held, held.len()));
+        while queue.poll(&mut scratch, &mut |_| Taken::ALL) > 0 {}
+        assert_eq!(queue.arm(), Arming::Quiet);
     });
 }
 
@@ -273,7 +300,7 @@ fn udp_frames(queue: &TapQueue) -> (Vec<Option<u16>>, Vec<u8>) {
                 asking.push(frame.offload().and_then(|offload| offload.segmentation()).map(|cut| cut.size));
                 received.extend(&bytes[start + 8..]);
             }
-            ringyard_dataplane::frame::Taken::ALL
+            Taken::ALL
         });
     }
     assert_eq!(scratch.tally.dropped(), 0);

@@ -10,7 +10,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::format::{Chain, Format, Run};
+use super::format::{Chain, Format};
 use super::walk::{Buffer, Found, Lookahead, Walker, prefetch_for_write};
 use super::writer::{Writer, write_segment, write_whole};
 use super::{Fault, Ring, RingState, RingView};
@@ -102,7 +102,7 @@ enum Room {
 }
 
 /// One send: where we are among the guest's buffers.
-struct Filling<'v, 's, F> {
+struct Filling<'v, 's, F: Format> {
     view: &'v RingView,
     walker: Walker<'v, F>,
     /// The next chain's position, and how many wait from there on, at most.
@@ -112,7 +112,7 @@ struct Filling<'v, 's, F> {
     found: &'s mut Lookahead,
     found_count: usize,
     found_next: usize,
-    run: Run,
+    run: F::Run,
     used: bool,
 }
 
@@ -146,6 +146,10 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
             }
             self.found[self.found_count] = found;
             self.found_count += 1;
+            if found.single().is_none() {
+                // It is read anew when it is used, and so is what follows.
+                return;
+            }
             position = F::behind(self.view, position, &chain);
         }
     }

@@ -97,6 +97,10 @@ impl<F: Format> Doorbell for RingIngress<F> {
         let state = self.ring.lock();
         F::ask_for_silence(&self.view, state.next_avail);
     }
+
+    fn fail(&self) {
+        self.ring.lock().fail(&self.view, Fault::Panicked);
+    }
 }
 
 /// One poll: up to a burst of chains from `next_avail` on, each known by its place counted from there.
@@ -143,7 +147,7 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
     /// Finds all chains before the first frame is touched: what the guest's core wrote is then fetched for all of them
     /// at once, and not for one after the other.
     fn look_ahead(&mut self) {
-        let mut position = self.first;
+        let (mut position, mut slots) = (self.first, 0);
         for place in 0..self.chains {
             let chain = match F::chain(self.view, position) {
                 Ok(Some(chain)) => chain,
@@ -159,6 +163,11 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
             }
             self.found[place] = found;
             position = F::behind(self.view, position, &chain);
+            slots += usize::from(chain.slots);
+            if slots >= DESCRIPTORS_MAX {
+                self.chains = place + 1;
+                return;
+            }
         }
     }
 
@@ -306,11 +315,12 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
             state.settled_ahead = self.done;
             return newly_done;
         }
-        let mut run = F::run(state);
+        let (mut run, mut position) = (F::run(state), state.next_avail);
         for found in &self.found[..leading] {
-            state.next_avail = F::behind(self.view, state.next_avail, &found.chain);
+            position = F::behind(self.view, position, &found.chain);
             F::give_back(self.view, &mut run, &found.chain, 0);
         }
+        state.next_avail = position;
         state.settled_ahead = self.done.checked_shr(leading as u32).unwrap_or(0);
         state.publish::<F>(self.view, run);
         newly_done

@@ -18,7 +18,7 @@ const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 const DESCRIPTOR_LEN: u64 = 16;
 /// Descriptors of a chain, at most, in a ring that is larger; QEMU's devices take no more. Empty ones fill no burst, so a
 /// poll could walk 64 chains of 32,768.
-const CHAIN_MAX: u16 = 1024;
+pub(super) const CHAIN_MAX: u16 = 1024;
 
 /// A stretch of guest memory that was found to be mapped.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +152,7 @@ impl<'v, F: Format> Walker<'v, F> {
             true
         })?;
         opaque();
-        Ok(Descriptor::from_words(words))
+        Ok(F::table_entry(words))
     }
 
     fn visit_range(&mut self, descriptor: Descriptor, visit: Visit<'_>) -> Result<bool, Fault> {

@@ -11,7 +11,7 @@ use virtio_bindings::virtio_ring::{
     VRING_USED_F_NO_NOTIFY,
 };
 
-use super::super::{DriverMemory, RingLayout};
+use super::super::{DriverMemory, Position, RingLayout};
 use super::{ALIGNMENT, DeviceFault, DriverOptions, Part, Used, user_addr};
 
 /// What stands in the descriptor table.
@@ -39,10 +39,10 @@ pub(super) struct SplitDriver {
     posted: Box<[u16]>,
     /// Free descriptors, the longest free first: with a device that keeps order, each place keeps its descriptor.
     free: VecDeque<u16>,
-    next_avail: u16,
-    published: u16,
-    next_used: u16,
-    used_seen: u16,
+    next_avail: Position,
+    published: Position,
+    next_used: Position,
+    used_seen: Position,
     /// The end of a run that is used in order: its position, and what was written there.
     run: Option<(u16, u32)>,
 }
@@ -80,10 +80,10 @@ impl SplitDriver {
             in_flight: vec![0; count].into(),
             posted: vec![0; count].into(),
             free: (0..size).collect(),
-            next_avail: 0,
-            published: 0,
-            next_used: 0,
-            used_seen: 0,
+            next_avail: Position::default(),
+            published: Position::default(),
+            next_used: Position::default(),
+            used_seen: Position::default(),
             run: None,
         }
     }
@@ -153,13 +153,13 @@ impl SplitDriver {
 
     #[inline]
     pub(super) fn publish(&mut self) -> bool {
-        let (old, new) = (self.published, self.next_avail);
+        let (old, new) = (self.published.get(), self.next_avail.get());
         if old == new {
             return false;
         }
         // Release: entries and descriptors before the index; pairs with the device's acquire.
         self.memory.word(self.avail + 2).store(new.to_le(), Ordering::Release);
-        self.published = new;
+        self.published = Position::at(new);
         // The index must be visible before the device's wish is read, or both sides could miss each other; pairs with
         // the barrier between the device's write of its wish and its last look at the index.
         fence(Ordering::SeqCst);
@@ -175,13 +175,15 @@ impl SplitDriver {
     /// The used index is read only when all that it last showed is collected.
     #[inline]
     pub(super) fn collect(&mut self) -> Result<Option<Used>, DeviceFault> {
-        if self.next_used == self.used_seen {
-            self.used_seen = self.used_index();
-            if self.next_used == self.used_seen {
+        if self.next_used.get() == self.used_seen.get() {
+            self.used_seen = Position::at(self.used_index());
+            if self.next_used.get() == self.used_seen.get() {
                 return Ok(None);
             }
         }
-        if self.used_seen.wrapping_sub(self.next_used) > self.published.wrapping_sub(self.next_used) {
+        if self.used_seen.get().wrapping_sub(self.next_used.get())
+            > self.published.get().wrapping_sub(self.next_used.get())
+        {
             return Err(DeviceFault::IndexJump);
         }
         let used = if self.options.in_order { self.used_in_order()? } else { self.used_entry() };
@@ -191,18 +193,19 @@ impl SplitDriver {
             1 => self.free.push_back(used.head),
             length => self.release(used.head, length),
         }
-        self.next_used = self.next_used.wrapping_add(1);
+        self.next_used.advance();
         Ok(Some(used))
     }
 
     #[inline]
     pub(super) fn peek_used(&mut self, count: usize, mut see: impl FnMut(u16)) {
-        if self.next_used == self.used_seen {
-            self.used_seen = self.used_index();
+        if self.next_used.get() == self.used_seen.get() {
+            self.used_seen = Position::at(self.used_index());
         }
-        let shown = usize::from(self.used_seen.wrapping_sub(self.next_used)).min(usize::from(self.size));
+        let shown =
+            usize::from(self.used_seen.get().wrapping_sub(self.next_used.get())).min(usize::from(self.size));
         for ahead in 0..count.min(shown) {
-            let slot = usize::from(self.next_used.wrapping_add(ahead as u16) & (self.size - 1));
+            let slot = usize::from(self.next_used.get().wrapping_add(ahead as u16) & (self.size - 1));
             // In order the entries of a run but the last are not written.
             see(if self.options.in_order { self.posted[slot] } else { self.used_head(slot) });
         }
@@ -215,20 +218,20 @@ impl SplitDriver {
 
     pub(super) fn ask_for_calls(&self) -> bool {
         if self.options.event_idx {
-            self.set_used_event(self.next_used);
+            self.set_used_event(self.next_used.get());
         } else {
             self.memory.word(self.avail).store(0, Ordering::Relaxed);
         }
         // The wish must be visible before the last look at the index; pairs with the device's barrier between its index
         // and its look at our wish.
         fence(Ordering::SeqCst);
-        self.used_index() != self.next_used
+        self.used_index() != self.next_used.get()
     }
 
     /// With EVENT_IDX the event is left behind, which the device reaches again after 65,536 chains.
     pub(super) fn ask_for_silence(&self) {
         if self.options.event_idx {
-            self.set_used_event(self.next_used.wrapping_sub(1));
+            self.set_used_event(self.next_used.get().wrapping_sub(1));
         } else {
             self.memory
                 .word(self.avail)
@@ -259,13 +262,13 @@ impl SplitDriver {
 
     #[inline]
     fn post(&mut self, head: u16, chain: u16) {
-        let slot = usize::from(self.next_avail & (self.size - 1));
+        let slot = usize::from(self.next_avail.get() & (self.size - 1));
         self.in_flight[usize::from(head)] = chain;
         if self.posted[slot] != head {
             self.posted[slot] = head;
             self.memory.word(self.avail + 4 + 2 * slot).store(head.to_le(), Ordering::Relaxed);
         }
-        self.next_avail = self.next_avail.wrapping_add(1);
+        self.next_avail.advance();
     }
 
     /// Acquire: pairs with the device's release, so that entries and buffers behind the index are seen.
@@ -281,7 +284,7 @@ impl SplitDriver {
 
     #[inline]
     fn used_entry(&self) -> Used {
-        let slot = usize::from(self.next_used & (self.size - 1));
+        let slot = usize::from(self.next_used.get() & (self.size - 1));
         let entry = self.memory.read_u64(self.used + 4 + 8 * slot);
         // A head beyond 16 bits is nobody's; the lookup by head refuses it.
         let head = u16::try_from(entry as u32).unwrap_or(u16::MAX);
@@ -291,20 +294,20 @@ impl SplitDriver {
     /// An entry that names a later chain than the oldest one ends a run (virtio 1.2, 2.7.9).
     #[inline]
     fn used_in_order(&mut self) -> Result<Used, DeviceFault> {
-        let oldest = self.posted[usize::from(self.next_used & (self.size - 1))];
+        let oldest = self.posted[usize::from(self.next_used.get() & (self.size - 1))];
         let (last, written) = match self.run {
             Some(run) => run,
             None => {
                 let Used { head, written } = self.used_entry();
-                let shown = self.used_seen.wrapping_sub(self.next_used);
-                let place = |ahead: &u16| self.next_used.wrapping_add(*ahead);
+                let shown = self.used_seen.get().wrapping_sub(self.next_used.get());
+                let place = |ahead: &u16| self.next_used.get().wrapping_add(*ahead);
                 let ahead = (0..shown)
                     .find(|ahead| self.posted[usize::from(place(ahead) & (self.size - 1))] == head)
                     .ok_or(DeviceFault::NotInFlight)?;
                 (place(&ahead), written.unwrap_or(0))
             }
         };
-        let ends = last == self.next_used;
+        let ends = last == self.next_used.get();
         self.run = (!ends).then_some((last, written));
         Ok(Used { head: oldest, written: ends.then_some(written) })
     }
