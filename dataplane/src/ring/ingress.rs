@@ -256,9 +256,9 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         Outcome::Lent
     }
 
-    /// As [`Self::lend_single`], of a frame whose net header begins with `net` and asks for something. Not inlined: the
-    /// plain frame's way stays short.
-    #[inline(never)]
+    /// As [`Self::lend_single`], of a frame whose net header begins with `net` and asks for something. Cold, which it need
+    /// not be, so that the plain frame's way stays as short as it is without.
+    #[cold]
     fn lend_asking(
         &self,
         builder: &mut BurstBuilder<'_, 'v>,
