@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::format::{Chain, Format};
-use super::walk::{Buffer, Found, Lookahead, Walker, prefetch_for_write};
+use super::walk::{Buffer, CACHE_LINE, Found, Lookahead, Walker, prefetch_for_write};
 use super::writer::{Writer, write_segment, write_whole};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
@@ -24,8 +24,6 @@ use crate::port::{Egress, EgressScratch, Tally};
 const MERGED_MAX: usize = 256;
 /// Buffers that one frame may be spread over, empty ones included, all its segments together.
 const BUFFERS_MAX: usize = 1024;
-/// Bytes of a cache line.
-const CACHE_LINE: usize = 64;
 
 /// The device's end of a receive virtqueue, of either form.
 pub(crate) struct RingEgress<F> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::format::{Chain, Format};
 use super::signal::empty;
-use super::walk::{Buffer, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
+use super::walk::{Buffer, CACHE_LINE, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
 use crate::frame::{
@@ -160,6 +160,7 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
             let found = self.walker.look_up(chain);
             if let Some(buffer) = found.single() {
                 prefetch(buffer.start);
+                prefetch(buffer.start.wrapping_add(CACHE_LINE));
             }
             self.found[place] = found;
             position = F::behind(self.view, position, &chain);
@@ -238,13 +239,8 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         }
         let header_len = frame_len.min(HEADER_LEN);
         let slot = builder.header_slot().as_mut_ptr();
-        if header_len == HEADER_LEN {
-            // SAFETY: the frame has HEADER_LEN bytes or more, and so has the slot. The length is a constant: no call.
-            unsafe { copy_header_in(frame, slot) };
-        } else {
-            // SAFETY: the frame has header_len bytes, the slot more.
-            unsafe { copy_in(frame, slot, header_len) };
-        }
+        // SAFETY: the frame has header_len bytes, the slot as many or more.
+        unsafe { copy_header_in(frame, slot, header_len) };
         let rest = frame_len - header_len;
         if rest > 0 {
             // SAFETY: within the buffer, as above.

@@ -169,7 +169,7 @@ impl Ring {
     /// [`Self::base`] on has been forwarded. Returns how many; their frames are dropped. Only for the thread that stopped
     /// the ring, whose last view this is, after the grace period.
     pub fn settle(&self, view: &RingView) -> u64 {
-        self.settle_as::<Split>(view)
+        if view.options().packed { self.settle_as::<Packed>(view) } else { self.settle_as::<Split>(view) }
     }
 
     fn settle_as<F: Format>(&self, view: &RingView) -> u64 {

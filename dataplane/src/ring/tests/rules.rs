@@ -80,10 +80,12 @@ fn stopped_ring_gives_back_what_it_held_before_settled_chains() {
         world.post_frame(index, BUFFERS + 0x100 * u64::from(index), &frame(index as u8, 60));
     }
     assert_eq!(world.poll_taking(Taken(0b011001)).gone, 3);
-    assert_eq!((world.used().len(), world.ring.base()), (1, 1), "the first was settled in order");
+    // Of a packed ring the wrap counter is in bit 15.
+    let base = |world: &World| world.ring.base() & !(1 << 15);
+    assert_eq!((world.used().len(), base(&world)), (1, 1), "the first was settled in order");
     assert_eq!(world.ring.settle(&world.view), 2, "the second and third were held");
     assert_eq!(world.used(), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
-    assert_eq!(world.ring.base(), 5, "the last was held too, and nothing behind it was settled: it stays");
+    assert_eq!(base(&world), 5, "the last was held too, and nothing behind it was settled: it stays");
     assert_eq!(world.ring.settle(&world.view), 0, "once");
     assert_eq!(world.poll().frames, [frame(5, 60)], "it goes on where it said");
 }
