@@ -29,9 +29,24 @@ impl Switch {
 
     /// Adds the tap netdev `name` on `hub`, and brings its interface up in `netns` under the same name.
     pub fn plug_tap(&mut self, name: &str, hub: u32, netns: &Netns, addresses: &[&str]) -> Result<()> {
+        self.plug_tap_with(name, hub, netns, addresses, &json!({}))
+    }
+
+    /// As [`Switch::plug_tap`], with further members of the netdev, such as `vnet_hdr`.
+    pub fn plug_tap_with(
+        &mut self,
+        name: &str,
+        hub: u32,
+        netns: &Netns,
+        addresses: &[&str],
+        members: &Value,
+    ) -> Result<()> {
         let interface = unique_interface();
-        let netdev =
+        let mut netdev =
             json!({"type": "tap", "id": name, "ifname": interface, "script": "no", "downscript": "no"});
+        for (member, value) in members.as_object().into_iter().flatten() {
+            netdev[member] = value.clone();
+        }
         self.order("netdev_add", netdev)?;
         self.plug_into_hub(name, hub)?;
         netns.adopt(&interface)?;
