@@ -7,9 +7,7 @@ use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::hub::{HubTable, Member};
 use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd};
-use ringyard_dataplane::ring::{
-    MemoryTable, Ring, RingEgress, RingIngress, RingLayout, RingSignals, RingView,
-};
+use ringyard_dataplane::ring::{self, MemoryTable, Ring, RingEnd, RingLayout, RingSignals, RingView};
 use ringyard_dataplane::snapshot::{Duty, PortIndex, PortView, Snapshot};
 use ringyard_dataplane::switch::{PortPlan, Switch};
 
@@ -35,16 +33,15 @@ pub fn attachment(guest: &Guest) -> Result<Attachment> {
         let kick = Some(pair.send.queue().kick_fd().clone());
         let view_in = view(pair.send.queue())?;
         let ring = Arc::new(Ring::new(0, 0));
-        let ingress = Arc::new(RingIngress::new(view_in, ring, number as u16, kick));
+        let RingEnd { ingress, doorbell } = ring::ingress(view_in, ring, number as u16, kick);
         attachment.ingress.push(Arc::new(IngressEnd {
             queue: number as u16,
-            ingress: ingress.clone(),
-            doorbell: ingress,
+            ingress,
+            doorbell,
             linger_us: LINGER_US,
             discard: None,
         }));
-        let egress = RingEgress::new(view(pair.receive.queue())?, Arc::new(Ring::new(0, 0)));
-        attachment.egress.push(Arc::new(egress));
+        attachment.egress.push(ring::egress(view(pair.receive.queue())?, Arc::new(Ring::new(0, 0))));
     }
     Ok(attachment)
 }

@@ -68,6 +68,7 @@ impl Features {
             indirect: self.indirect,
             mergeable: self.mergeable,
             version_1: true,
+            ..RingOptions::default()
         }
     }
 }
@@ -155,7 +156,8 @@ impl Queue {
         features: Features,
     ) -> Result<Queue> {
         let size = config.ring_size;
-        let options = DriverOptions { event_idx: features.event_idx, in_order: features.in_order };
+        let options =
+            DriverOptions { packed: false, event_idx: features.event_idx, in_order: features.in_order };
         let ring = DriverRing::new(memory.clone(), offset, size, options).doing("laying out a ring")?;
         ring.ask_for_silence();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).doing("making an eventfd");
@@ -193,7 +195,7 @@ impl Queue {
 
     #[inline]
     fn buffer(&self, head: u16) -> usize {
-        self.buffers + usize::from(head) * stride(self.buffer_len)
+        buffer(self.buffers, self.buffer_len, head)
     }
 
     #[inline]
@@ -202,6 +204,12 @@ impl Queue {
             self.kick();
         }
     }
+}
+
+/// Where the buffer of a descriptor begins, of those of that length that begin at `buffers`.
+#[inline]
+fn buffer(buffers: usize, len: usize, head: u16) -> usize {
+    buffers + usize::from(head) * stride(len)
 }
 
 /// A transmit queue.
@@ -243,6 +251,13 @@ impl SendQueue {
         for head in 0..self.queue.ring.size() {
             self.queue.memory.write(self.queue.buffer(head) + self.queue.header_len, frame);
         }
+    }
+
+    /// Brings the bytes at `at` of the next `count` frames near, for [`Self::send_stamped`].
+    #[inline]
+    pub fn look_ahead(&self, count: usize, at: usize) {
+        let Queue { ring, memory, header_len, .. } = &self.queue;
+        ring.peek_free(count, |head| memory.prefetch_for_write(self.queue.buffer(head) + header_len + at));
     }
 
     /// Sends `len` bytes of what the next free buffer holds, with 8 bytes at `at` replaced. Whether there was room.
@@ -291,6 +306,8 @@ impl ReceiveQueue {
 
     /// Shows up to `frames_max` received frames to `take`, then posts their buffers again. Returns how many.
     pub fn receive(&mut self, frames_max: usize, mut take: impl FnMut(&Received<'_>)) -> Result<usize> {
+        let Queue { ring, memory, buffers, buffer_len, .. } = &mut self.queue;
+        ring.peek_used(frames_max, |head| memory.prefetch(buffer(*buffers, *buffer_len, head)));
         let mut frames = 0;
         while frames < frames_max && self.receive_one(&mut take)? {
             frames += 1;

@@ -24,11 +24,20 @@ pub struct Round {
     pub frames: u64,
     /// In this time.
     pub elapsed: Duration,
+    /// Of which the driver had nothing to send or to receive. A driver that never waits measures itself.
+    pub waited: Duration,
+    /// Turns in which it sent or received something: frames a turn say how large the switch's batches are.
+    pub busy_turns: u64,
     /// What went wrong.
     pub faults: Faults,
 }
 
 impl Round {
+    /// The part of the time in which the driver waited for the switch.
+    pub fn waiting(&self) -> f64 {
+        self.waited.as_secs_f64() / self.elapsed.as_secs_f64()
+    }
+
     /// Million frames a second.
     pub fn mpps(&self) -> f64 {
         self.frames as f64 / self.elapsed.as_secs_f64() / 1e6
@@ -45,7 +54,7 @@ pub fn measure(from: &mut Guest, to: &mut Guest, frame_len: usize, time: Duratio
     sender.prepare(template.stamp(0));
     let start = Instant::now();
     let (mut now, mut progress, mut sent, mut turns) = (start, start, 0u64, 0u32);
-    let mut foreign = 0;
+    let (mut foreign, mut idle) = (0, Idle::default());
     loop {
         turns = turns.wrapping_add(1);
         if turns.is_multiple_of(TURNS_PER_CLOCK) {
@@ -55,6 +64,8 @@ pub fn measure(from: &mut Guest, to: &mut Guest, frame_len: usize, time: Duratio
         sender.reclaim().doing("taking back sent buffers")?;
         let under_way = sent.saturating_sub(verifier.next()) as usize;
         let allowed = if sending { (window - under_way.min(window)).min(TURN) } else { 0 };
+        let before = sent;
+        sender.look_ahead(allowed, SEQUENCE);
         for _ in 0..allowed {
             sent += u64::from(sender.send_stamped(frame_len, SEQUENCE, sent));
         }
@@ -63,6 +74,7 @@ pub fn measure(from: &mut Guest, to: &mut Guest, frame_len: usize, time: Duratio
             Some(sequence) if frame.len() == frame_len => verifier.count(sequence),
             _ => foreign += 1,
         })?;
+        idle.turn(sent == before && received == 0);
         if received > 0 {
             progress = now;
         } else if !sending && (sent == verifier.next() || now - progress > LAST_TIME) {
@@ -72,7 +84,31 @@ pub fn measure(from: &mut Guest, to: &mut Guest, frame_len: usize, time: Duratio
         }
     }
     let faults = Faults { foreign, ..verifier.faults(sent) };
-    Ok(Round { frames: verifier.frames(), elapsed: progress - start, faults })
+    let Idle { waited, busy_turns, .. } = idle;
+    Ok(Round { frames: verifier.frames(), elapsed: progress - start, waited, busy_turns, faults })
+}
+
+/// The time of turns that moved nothing. The clock is read when idleness begins and when it ends, never while busy.
+#[derive(Default)]
+struct Idle {
+    since: Option<Instant>,
+    waited: Duration,
+    busy_turns: u64,
+}
+
+impl Idle {
+    #[inline]
+    fn turn(&mut self, idle: bool) {
+        match (idle, self.since) {
+            (true, None) => self.since = Some(Instant::now()),
+            (false, Some(since)) => {
+                self.waited += since.elapsed();
+                self.since = None;
+            }
+            _ => {}
+        }
+        self.busy_turns += u64::from(!idle);
+    }
 }
 
 /// Sends frames until one arrives: a switch may still be busy plugging in.

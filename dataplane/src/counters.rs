@@ -25,6 +25,7 @@ const TAKERS: usize = 3;
 const OFFERED: usize = 4;
 const OUT_FRAMES: usize = 5;
 const OUT_BYTES: usize = 6;
+const SEGMENTS: usize = 7;
 const IN_DROPS: usize = 8;
 const OUT_DROPS: usize = IN_DROPS + DropReason::COUNT;
 const _: () = assert!((OUT_DROPS + DropReason::COUNT) * 8 <= BLOCK_LEN);
@@ -126,6 +127,9 @@ impl Block<'_> {
         self.add(OFFERED, offered);
         self.add(OUT_FRAMES, tally.frames);
         self.add(OUT_BYTES, tally.bytes);
+        if tally.segments != 0 {
+            self.add(SEGMENTS, tally.segments);
+        }
         if tally.frames != offered {
             self.add_drops(OUT_DROPS, &tally.drops);
         }
@@ -146,6 +150,7 @@ impl Block<'_> {
                 offered: word(OFFERED),
                 frames: word(OUT_FRAMES),
                 bytes: word(OUT_BYTES),
+                segments: word(SEGMENTS),
                 drops: drops(OUT_DROPS),
             },
         }
@@ -176,6 +181,8 @@ pub struct EgressCounters {
     pub frames: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// Segments made of some of these in software. A frame that was cut is one frame.
+    pub segments: u64,
     /// Frames not sent, by reason.
     pub drops: [u64; DropReason::COUNT],
 }
@@ -198,6 +205,7 @@ impl AddAssign for PortCounters {
         self.egress.offered += other.egress.offered;
         self.egress.frames += other.egress.frames;
         self.egress.bytes += other.egress.bytes;
+        self.egress.segments += other.egress.segments;
         for reason in 0..DropReason::COUNT {
             self.ingress.drops[reason] += other.ingress.drops[reason];
             self.egress.drops[reason] += other.egress.drops[reason];
@@ -216,12 +224,14 @@ mod tests {
         drops[DropReason::Runt as usize] = 1;
         journal.block(7, 0).count_ingress(3, 200, 2, 4, &drops);
         journal.block(7, 1).count_ingress(1, 60, 1, 1, &[0; DropReason::COUNT]);
-        journal.block(8, 1).count_egress(2, &Tally { frames: 2, bytes: 120, ..Tally::default() });
+        journal
+            .block(8, 1)
+            .count_egress(2, &Tally { frames: 2, bytes: 120, segments: 5, ..Tally::default() });
         let seven = journal.port(7);
         assert_eq!((seven.ingress.frames, seven.ingress.forwarded, seven.ingress.takers), (4, 3, 5));
         assert_eq!(seven.ingress.drops[DropReason::Runt as usize], 1);
         assert_eq!(seven.egress, EgressCounters::default());
-        assert_eq!(journal.port(8).egress.frames, 2);
+        assert_eq!((journal.port(8).egress.frames, journal.port(8).egress.segments), (2, 5));
         journal.clear(7);
         assert_eq!(journal.port(7), PortCounters::default());
         assert_eq!(journal.port(8).egress.bytes, 120);

@@ -2,13 +2,15 @@
 //!
 //! [`BurstBuilder`] is how an ingress makes a [`Burst`]: it copies each frame's first [`HEADER_LEN`] bytes into the
 //! worker's scratch memory and remembers where the rest lies. Every decision is made on that copy, and the copy is what
-//! the receiver gets, so a sender that rewrites its memory after a check gains nothing. The lifetime of a burst is that
-//! of the poll that lends it.
+//! the receiver gets, so a sender that rewrites its memory after a check gains nothing. A frame whose sender leaves
+//! something to its receiver ([`Offload`]) has a longer copy, up to [`OFFLOAD_HEADER_LEN`] bytes, kept apart so that the
+//! others cost what they cost without. The lifetime of a burst is that of the poll that lends it.
 
 use std::marker::PhantomData;
 
 use crate::drops::DropReason;
 use crate::mac::Mac;
+use crate::offload::{NET_HEADER_LEN, Offload, Offloads, Payload};
 
 /// Frames in a burst, at most; a [`Taken`] has a bit for each.
 pub const BURST_FRAMES: usize = 64;
@@ -18,6 +20,8 @@ pub const BURST_BYTES: usize = 128 * 1024;
 pub const BURST_PIECES: usize = 1024;
 /// Bytes of a frame that are copied out of the sender's memory before anything is decided.
 pub const HEADER_LEN: usize = 64;
+/// As [`HEADER_LEN`], of a frame with an [`Offload`]: its headers up to the transport's end in there.
+pub const OFFLOAD_HEADER_LEN: usize = 256;
 /// Bytes of an Ethernet header; what is shorter is no frame.
 pub const ETHERNET_LEN: usize = 14;
 /// The longest frame: an IP packet of 65,535 bytes behind an Ethernet header with two VLAN tags.
@@ -48,6 +52,26 @@ impl Piece {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    /// Memory of ours, of one frame at most.
+    #[inline]
+    pub(crate) fn of(bytes: &[u8]) -> Piece {
+        Piece { start: bytes.as_ptr(), len: bytes.len() as u32 }
+    }
+
+    /// Its first `len` bytes, of which there are as many.
+    #[inline]
+    pub(crate) fn front(self, len: usize) -> Piece {
+        debug_assert!(len <= self.len());
+        Piece { len: len as u32, ..self }
+    }
+
+    /// All but its first `len` bytes, of which there are as many.
+    #[inline]
+    pub(crate) fn after(self, len: usize) -> Piece {
+        debug_assert!(len <= self.len());
+        Piece { start: self.start.wrapping_add(len), len: self.len - len as u32 }
+    }
 }
 
 /// Which frames of a burst are settled (delivered or dropped), a bit each. The rest the ingress lends again.
@@ -75,12 +99,30 @@ impl Taken {
 struct Extent {
     len: u32,
     first_piece: u16,
+    /// How many, and [`ASKS`].
     pieces: u16,
+}
+
+/// Beside the number of pieces: the frame has an [`Offload`]. So extents stay as small as they are.
+const ASKS: u16 = 1 << 15;
+const _: () = assert!(BURST_PIECES < ASKS as usize);
+
+/// What a frame with an offload has besides.
+#[derive(Clone, Copy)]
+struct Extension {
+    header: [u8; OFFLOAD_HEADER_LEN],
+    /// `None` only where no frame is.
+    offload: Option<Offload>,
+}
+
+impl Extension {
+    const EMPTY: Extension = Extension { header: [0; OFFLOAD_HEADER_LEN], offload: None };
 }
 
 /// One worker's memory for the burst that it is being lent. Made once, used for every poll.
 pub struct BurstScratch {
     headers: Box<[[u8; HEADER_LEN]; BURST_FRAMES]>,
+    extensions: Box<[Extension; BURST_FRAMES]>,
     extents: Box<[Extent; BURST_FRAMES]>,
     pieces: Vec<Piece>,
 }
@@ -89,6 +131,7 @@ impl Default for BurstScratch {
     fn default() -> BurstScratch {
         BurstScratch {
             headers: Box::new([[0; HEADER_LEN]; BURST_FRAMES]),
+            extensions: Box::new([Extension::EMPTY; BURST_FRAMES]),
             extents: Box::new([Extent::default(); BURST_FRAMES]),
             pieces: Vec::with_capacity(BURST_PIECES),
         }
@@ -145,19 +188,50 @@ impl<'m> BurstBuilder<'_, 'm> {
         check_len(frame.len())?;
         let header_len = frame.len().min(HEADER_LEN);
         self.scratch.headers[self.frames][..header_len].copy_from_slice(&frame[..header_len]);
-        let rest = &frame[header_len..];
-        let pieces = if rest.is_empty() { 0 } else { 1 };
-        if pieces == 1 {
-            self.scratch.pieces.push(Piece { start: rest.as_ptr(), len: rest.len() as u32 });
-        }
+        let pieces = self.push_rest(&frame[header_len..]);
         self.commit(frame.len(), pieces);
         Ok(())
+    }
+
+    /// As [`Self::push_slice`], of a frame that came behind the virtio-net header `net`, whose sender may ask for
+    /// `sender`.
+    ///
+    /// Errors: also [`DropReason::Malformed`], when `net` lies.
+    pub fn push_asking(
+        &mut self,
+        net: &[u8; NET_HEADER_LEN],
+        frame: &'m [u8],
+        sender: Offloads,
+    ) -> Result<(), DropReason> {
+        check_len(frame.len())?;
+        let header_len = frame.len().min(OFFLOAD_HEADER_LEN);
+        let Some(offload) = Offload::parse(net, &frame[..header_len], frame.len(), sender)? else {
+            return self.push_slice(frame);
+        };
+        self.long_header_slot()[..header_len].copy_from_slice(&frame[..header_len]);
+        let pieces = self.push_rest(&frame[header_len..]);
+        self.commit_asking(frame.len(), pieces, offload);
+        Ok(())
+    }
+
+    fn push_rest(&mut self, rest: &'m [u8]) -> usize {
+        if rest.is_empty() {
+            return 0;
+        }
+        self.scratch.pieces.push(Piece::of(rest));
+        1
     }
 
     /// Where the ring engine copies the next frame's header to.
     #[inline]
     pub(crate) fn header_slot(&mut self) -> &mut [u8; HEADER_LEN] {
         &mut self.scratch.headers[self.frames]
+    }
+
+    /// As [`Self::header_slot`], when the frame may turn out to have an offload.
+    #[inline]
+    pub(crate) fn long_header_slot(&mut self) -> &mut [u8; OFFLOAD_HEADER_LEN] {
+        &mut self.scratch.extensions[self.frames].header
     }
 
     /// Adds a piece of the frame that the next [`Self::commit`] ends.
@@ -186,11 +260,23 @@ impl<'m> BurstBuilder<'_, 'm> {
         self.bytes += len;
     }
 
+    /// As [`Self::commit`], of a frame whose header stands in [`Self::long_header_slot`] and asks for `offload`.
+    pub(crate) fn commit_asking(&mut self, len: usize, pieces: usize, offload: Offload) {
+        let frame = self.frames;
+        let extension = &mut self.scratch.extensions[frame];
+        extension.offload = Some(offload);
+        // Whoever only classifies does not ask which of the two copies is the right one.
+        self.scratch.headers[frame].copy_from_slice(&extension.header[..HEADER_LEN]);
+        self.commit(len, pieces);
+        self.scratch.extents[frame].pieces |= ASKS;
+    }
+
     /// The burst, to be lent.
     #[inline]
     pub fn burst(&self) -> Burst<'_> {
         Burst {
             headers: &self.scratch.headers,
+            extensions: &self.scratch.extensions,
             extents: &self.scratch.extents[..self.frames],
             pieces: &self.scratch.pieces,
             bytes: self.bytes,
@@ -214,6 +300,7 @@ pub fn check_len(len: usize) -> Result<(), DropReason> {
 /// The frames of one poll, lent.
 pub struct Burst<'a> {
     headers: &'a [[u8; HEADER_LEN]; BURST_FRAMES],
+    extensions: &'a [Extension; BURST_FRAMES],
     extents: &'a [Extent],
     pieces: &'a [Piece],
     bytes: usize,
@@ -249,11 +336,13 @@ impl<'a> Burst<'a> {
     #[inline]
     pub fn frame(&self, index: usize) -> Frame<'a> {
         let extent = self.extents[index];
+        let asks = extent.pieces & ASKS != 0;
         Frame {
             len: extent.len as usize,
             header: &self.headers[index & (BURST_FRAMES - 1)],
+            extension: asks.then(|| &self.extensions[index & (BURST_FRAMES - 1)]),
             first_piece: extent.first_piece,
-            piece_count: extent.pieces,
+            piece_count: extent.pieces & !ASKS,
             pieces: self.pieces,
         }
     }
@@ -270,6 +359,7 @@ pub struct Frame<'a> {
     len: usize,
     /// The whole slot: what is behind a shorter frame is an earlier one's, and nobody is shown it.
     header: &'a [u8; HEADER_LEN],
+    extension: Option<&'a Extension>,
     first_piece: u16,
     piece_count: u16,
     /// Those of the whole burst: whoever only classifies does not pay for finding the frame's own.
@@ -284,10 +374,26 @@ impl<'a> Frame<'a> {
         self.len
     }
 
-    /// The copy of the frame's first bytes: [`HEADER_LEN`], or all of a shorter frame; at least [`ETHERNET_LEN`].
+    /// The copy of the frame's first bytes: [`HEADER_LEN`], [`OFFLOAD_HEADER_LEN`] when it has an offload, or all of a
+    /// shorter frame; at least [`ETHERNET_LEN`].
     #[inline]
     pub fn header(&self) -> &'a [u8] {
-        &self.header[..self.len.min(HEADER_LEN)]
+        match self.extension {
+            None => &self.header[..self.len.min(HEADER_LEN)],
+            Some(extension) => &extension.header[..self.len.min(OFFLOAD_HEADER_LEN)],
+        }
+    }
+
+    /// What the sender leaves to the receiver: `None`, the frame is whole.
+    #[inline]
+    pub fn offload(&self) -> Option<&'a Offload> {
+        self.extension.and_then(|extension| extension.offload.as_ref())
+    }
+
+    /// What follows the first `headers` bytes, which are no more than the header copy.
+    #[inline]
+    pub fn payload(&self, headers: usize) -> Payload<'a> {
+        Payload::new(&self.header()[headers..], self.body(), self.len - headers)
     }
 
     /// What follows the header, in the sender's memory.
@@ -335,91 +441,5 @@ impl<'a> Frame<'a> {
 pub const VLAN_CUT: u16 = 0x1000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame_of(len: usize) -> Vec<u8> {
-        (0..len).map(|i| i as u8).collect()
-    }
-
-    #[test]
-    fn short_frame_lies_in_the_header_copy_alone() {
-        let bytes = frame_of(60);
-        let mut scratch = BurstScratch::default();
-        let mut builder = scratch.begin(3);
-        builder.push_slice(&bytes).unwrap();
-        let burst = builder.burst();
-        assert_eq!((burst.len(), burst.bytes(), burst.queue()), (1, 60, 3));
-        assert_eq!(burst.frame(0).header(), &bytes[..]);
-        assert!(burst.frame(0).body().is_empty());
-    }
-
-    #[test]
-    fn long_frame_has_a_header_and_one_piece() {
-        let bytes = frame_of(1500);
-        let mut scratch = BurstScratch::default();
-        let mut builder = scratch.begin(0);
-        builder.push_slice(&bytes).unwrap();
-        let burst = builder.burst();
-        let frame = burst.frame(0);
-        assert_eq!(frame.header(), &bytes[..HEADER_LEN]);
-        assert_eq!(frame.body().len(), 1);
-        assert_eq!(frame.body()[0].len(), 1500 - HEADER_LEN);
-        assert_eq!(frame.body()[0].start(), bytes[HEADER_LEN..].as_ptr());
-        let mut copy = [0; 1501];
-        assert_eq!(frame.copy_to(&mut copy), Some(1500));
-        assert_eq!(copy[..1500], bytes);
-        assert_eq!(frame.copy_to(&mut copy[..1499]), None);
-    }
-
-    #[test]
-    fn runts_and_giants_are_refused() {
-        let mut scratch = BurstScratch::default();
-        let giant = frame_of(FRAME_LEN_MAX + 1);
-        let mut builder = scratch.begin(0);
-        assert_eq!(builder.push_slice(&giant[..13]), Err(DropReason::Runt));
-        assert_eq!(builder.push_slice(&giant), Err(DropReason::TooLong));
-        assert!(builder.is_empty());
-        assert_eq!(builder.push_slice(&giant[..FRAME_LEN_MAX]), Ok(()));
-    }
-
-    #[test]
-    fn burst_is_full_by_frames_and_by_bytes() {
-        let small = frame_of(14);
-        let mut scratch = BurstScratch::default();
-        let mut builder = scratch.begin(0);
-        for _ in 0..BURST_FRAMES {
-            assert!(!builder.is_full(1));
-            builder.push_slice(&small).unwrap();
-        }
-        assert!(builder.is_full(0));
-        let large = frame_of(FRAME_LEN_MAX);
-        let mut builder = scratch.begin(0);
-        builder.push_slice(&large).unwrap();
-        assert!(!builder.is_full(1));
-        builder.push_slice(&large).unwrap();
-        assert!(builder.is_full(0), "two frames of the greatest length pass 128 KiB");
-    }
-
-    #[test]
-    fn vlan_is_read_from_a_whole_tag_only() {
-        let mut tagged = frame_of(18);
-        tagged[12..16].copy_from_slice(&[0x81, 0x00, 0xe0, 0x05]);
-        let mut scratch = BurstScratch::default();
-        let mut builder = scratch.begin(0);
-        builder.push_slice(&tagged).unwrap();
-        builder.push_slice(&tagged[..15]).unwrap();
-        let untagged = frame_of(18);
-        builder.push_slice(&untagged).unwrap();
-        let vlans: Vec<_> = builder.burst().frames().map(|f| f.vlan()).collect();
-        assert_eq!(vlans, [Some(5), Some(VLAN_CUT), None]);
-    }
-
-    #[test]
-    fn leading_settled_run_ends_at_the_first_gap() {
-        assert_eq!(Taken(0b1011).leading(4), 2);
-        assert_eq!(Taken::ALL.leading(64), 64);
-        assert_eq!(Taken(0).leading(5), 0);
-        assert!(Taken(0b100).settled(2) && !Taken(0b100).settled(1));
-    }
-}
+#[path = "frame_tests.rs"]
+mod tests;

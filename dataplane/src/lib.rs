@@ -14,6 +14,7 @@ pub mod frame;
 pub mod grace;
 pub mod hub;
 pub mod mac;
+pub mod offload;
 pub mod port;
 pub mod ring;
 pub mod snapshot;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::drops::DropReason;
 use crate::frame::{Burst, BurstScratch, Taken};
-use crate::ring::{Ring, Spread};
+use crate::ring::{Lookahead, Ring, Spread, lookahead};
 
 /// What one call did, besides what it returned. The worker adds it to the port's counters and clears it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Tally {
     pub frames: u64,
     /// Bytes of these frames.
     pub bytes: u64,
+    /// Segments that were made of frames among these, for a receiver that does not take them whole.
+    pub segments: u64,
     /// Frames given up, by reason.
     pub drops: [u64; DropReason::COUNT],
 }
@@ -36,21 +38,35 @@ impl Tally {
 }
 
 /// A worker's memory for polls: one an ingress at a time.
-#[derive(Default)]
 pub struct IngressScratch {
     /// Where the burst is built.
     pub burst: BurstScratch,
     /// Frames that the ingress itself gave up before lending them; `frames` and `bytes` stay 0.
     pub tally: Tally,
+    /// Where a ring keeps the chains that it has looked up.
+    pub(crate) lookahead: Lookahead,
+}
+
+impl Default for IngressScratch {
+    fn default() -> IngressScratch {
+        IngressScratch { burst: BurstScratch::default(), tally: Tally::default(), lookahead: lookahead() }
+    }
 }
 
 /// A worker's memory for sends.
-#[derive(Default)]
 pub struct EgressScratch {
     /// What was sent, and what was given up for good.
     pub tally: Tally,
     /// Where a ring collects the buffers that one frame needs.
     pub(crate) spread: Spread,
+    /// Where a ring keeps the chains that it has looked up.
+    pub(crate) lookahead: Lookahead,
+}
+
+impl Default for EgressScratch {
+    fn default() -> EgressScratch {
+        EgressScratch { tally: Tally::default(), spread: Spread::default(), lookahead: lookahead() }
+    }
 }
 
 /// Frames into the switch.

@@ -66,6 +66,8 @@ pub struct EgressStats {
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What some of them were cut into, because the receiver does not take them whole.
+    pub segments: u64,
     /// Frames that did not, by reason.
     pub drops: Drops,
 }
@@ -154,12 +156,12 @@ mod tests {
             "ports": [{
                 "name": "n0", "type": "vhost-user", "hub": null, "link": true, "carrier": true,
                 "ingress": {"frames": 10, "bytes": 600, "forwarded": forwarded, "takers": takers, "drops": {"runt": 2}},
-                "egress": {"offered": 7, "frames": 4, "bytes": 240, "drops": {"no_room": no_room}},
+                "egress": {"offered": 7, "frames": 4, "bytes": 240, "segments": 0, "drops": {"no_room": no_room}},
                 "queues": [{"index": 0, "ingress-ring": "running", "egress-ring": "broken: index jumped"}],
             }],
             "retired": {
                 "ingress": {"frames": 0, "bytes": 0, "forwarded": 0, "takers": 0, "drops": {}},
-                "egress": {"offered": 1, "frames": 1, "bytes": 60, "drops": {}},
+                "egress": {"offered": 1, "frames": 1, "bytes": 60, "segments": 0, "drops": {}},
             },
             "workers": [{"cpu": 0, "asleep": true}],
         })

@@ -38,6 +38,7 @@ fn main() -> Result<()> {
         peers.push(Peer::ringyard(directory.path())?);
     }
     peers.push(Peer::in_process()?);
+    peers.push(Peer::floor()?);
     if !core_affinity::set_for_current(core_affinity::CoreId { id: DRIVER_CORE }) {
         return Err(Error::new(format!("cannot run the driver on core {DRIVER_CORE}")));
     }
@@ -67,8 +68,8 @@ fn print(out: &mut dyn Write, frame_len: usize, peers: &[Peer], rows: &[Vec<Roun
     )?;
     writeln!(
         out,
-        "  {:<22} {:>12} {:>8} {:>8}   ratio to {REFERENCE} (min to max)",
-        "switch", "median Mpps", "Gbit/s", "lost"
+        "  {:<22} {:>12} {:>8} {:>8} {:>8} {:>8}   ratio to {REFERENCE} (min to max)",
+        "switch", "median Mpps", "Gbit/s", "lost", "waited", "a turn"
     )?;
     let reference = peers.iter().position(|peer| peer.name == REFERENCE);
     for (peer, row) in peers.iter().zip(rows) {
@@ -76,7 +77,11 @@ fn print(out: &mut dyn Write, frame_len: usize, peers: &[Peer], rows: &[Vec<Roun
         let rate = median(&rates);
         let lost: u64 = row.iter().map(|round| round.faults.lost).sum();
         let gbits = rate * frame_len as f64 * 8.0 / 1e3;
-        write!(out, "  {:<22} {rate:>12.2} {gbits:>8.1} {lost:>8}", peer.name)?;
+        let waiting = 100.0 * median(&row.iter().map(Round::waiting).collect::<Vec<_>>());
+        let turn = median(
+            &row.iter().map(|round| round.frames as f64 / round.busy_turns as f64).collect::<Vec<_>>(),
+        );
+        write!(out, "  {:<22} {rate:>12.2} {gbits:>8.1} {lost:>8} {waiting:>7.0}% {turn:>8.1}", peer.name)?;
         match reference {
             Some(reference) => {
                 let ratios: Vec<f64> =

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringyard_benches::bare;
 use ringyard_benches::error::{Error, Result};
+use ringyard_benches::floor::Floor;
 use ringyard_benches::front_end::FrontEnd;
 use ringyard_benches::guest::{Features, Guest, GuestConfig};
 use ringyard_benches::load::{self, Round};
@@ -34,13 +35,14 @@ pub struct Peer {
 enum Guests {
     Plugged([FrontEnd; 2]),
     Bare { guests: [Guest; 2], _switch: Box<Switch> },
+    Floor { guests: [Guest; 2], floor: Floor },
 }
 
 impl Guests {
     fn both(&mut self) -> (&mut Guest, &mut Guest) {
         match self {
             Guests::Plugged([from, to]) => (&mut from.guest, &mut to.guest),
-            Guests::Bare { guests: [from, to], .. } => (from, to),
+            Guests::Bare { guests: [from, to], .. } | Guests::Floor { guests: [from, to], .. } => (from, to),
         }
     }
 }
@@ -113,6 +115,15 @@ impl Peer {
         })
     }
 
+    /// One copy and nothing else, in this process.
+    pub fn floor() -> Result<Peer> {
+        let mut config = guest_config();
+        (config.features.in_order, config.features.mergeable) = (false, false);
+        let guests = [Guest::new(&config, config.features)?, Guest::new(&config, config.features)?];
+        let floor = Floor::start([&guests[0], &guests[1]], SWITCH_CORE)?;
+        Ok(Peer { name: "floor: one bare copy", process: None, guests: Guests::Floor { guests, floor } })
+    }
+
     fn start(name: &'static str, command: &mut Command, sockets: &[PathBuf; 2]) -> Result<Peer> {
         let log = sockets[0].with_extension("log");
         let file = std::fs::File::create(&log).map_err(Error::new)?;
@@ -168,11 +179,17 @@ impl Peer {
         if let Some(process) = &self.process {
             process.resume()?;
         }
+        self.set_floor_paused(false)?;
         let result = work(&mut self.guests).map_err(|error| Error::new(format!("{}: {error}", self.name)));
+        self.set_floor_paused(true)?;
         if let Some(process) = &self.process {
             process.pause()?;
         }
         result
+    }
+
+    fn set_floor_paused(&self, paused: bool) -> Result<()> {
+        if let Guests::Floor { floor, .. } = &self.guests { floor.set_paused(paused) } else { Ok(()) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Broadcast forwarding (RFC 2889, 5.6): frames from one port to all others.
+//! Broadcast forwarding (RFC 2889, 5.10): frames from one port to all others.
 
 use super::frame::{SIZE_MIN, Size};
 use super::pacer::Load;

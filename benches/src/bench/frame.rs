@@ -14,8 +14,6 @@ use crate::traffic::SEQUENCE;
 
 /// Bytes of the FCS, which sizes count and rings do not carry.
 pub const FCS: usize = 4;
-/// Bytes that a frame takes on a wire beside its own: preamble, start and gap (IEEE 802.3).
-pub const WIRE_EXTRA: usize = 20;
 /// The smallest size.
 pub const SIZE_MIN: usize = 64;
 /// The largest size.
@@ -50,6 +48,14 @@ impl Size {
     pub fn mean(self) -> f64 {
         let pattern = self.pattern();
         pattern.iter().sum::<usize>() as f64 / pattern.len() as f64
+    }
+
+    /// As people call it: `64 B`, or `IMIX`.
+    pub fn label(self) -> String {
+        match self {
+            Size::Fixed(bytes) => format!("{bytes} B"),
+            Size::Imix => "IMIX".into(),
+        }
     }
 
     /// The longest frame's bytes, FCS included.

@@ -24,7 +24,7 @@ pub fn measure(rig: &mut Rig<'_>, size: Size, pdr: Option<f64>) -> Result<Figure
     let mut streams = rig.streams(size)?;
     let mut rows = Vec::new();
     for percent in PERCENTS {
-        rig.say(&format!("{size} B: latency at {percent} % of PDR"));
+        rig.say(&format!("{}: latency at {percent} % of PDR", size.label()));
         let load = pdr * f64::from(percent) / 100.0;
         let plan = TrialPlan {
             load: Load::Rate(load),

@@ -1,4 +1,4 @@
-//! Address learning rate and address caching capacity (RFC 2889, 5.7 and 5.8), with three ports: 0 sends to addresses,
+//! Address learning rate and address caching capacity (RFC 2889, 5.8 and 5.7), with three ports: 0 sends to addresses,
 //! 1 says that they are its own, 2 sees what is flooded because nobody knew.
 //!
 //! Every attempt uses addresses that were never used before, so nothing has to age meanwhile. What is known is counted,
@@ -27,8 +27,6 @@ const RATE_MIN: f64 = 100.0;
 const RATE_EASY: f64 = 100_000.0;
 /// Halvings between a rate that is learned and one that is not.
 const BISECTIONS: usize = 5;
-/// How long nothing may come until it counts as not coming.
-const QUIET_TIME: Duration = Duration::from_millis(20);
 /// How long a switch may take to make use of what it learned.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 const TELLER: usize = 1;
@@ -54,7 +52,7 @@ pub fn measure(rig: &mut Rig<'_>) -> Result<Figure<Learning>> {
     let mut guest = config.guest(size);
     guest.pairs = 1;
     let ports = (0..3).map(|port| plug(&switch.socket(port), None, &guest)).collect::<Result<_>>()?;
-    let mut generator = Generator::new(ports);
+    let mut generator = Generator::new(ports, rig.quiet_time);
     let figure = figure(&mut generator, config.effort.addresses_max);
     // The guests go before their switch.
     drop(generator);
@@ -88,6 +86,14 @@ fn figure(generator: &mut Generator, addresses_max: usize) -> Result<Figure<Lear
     }))
 }
 
+/// Where frames to some addresses went.
+struct Seen {
+    /// Of those, the onlooker saw so many.
+    flooded: u32,
+    /// So many went to the teller alone.
+    known: u32,
+}
+
 struct Test<'g> {
     generator: &'g mut Generator,
     /// The first address that was never used.
@@ -100,7 +106,7 @@ impl Test<'_> {
         let deadline = Instant::now() + FIRST_TIME_MAX;
         while Instant::now() < deadline {
             let first = self.fresh(1);
-            if self.unknown(first, 1)? == 1 {
+            if self.ask_for(first, 1)?.flooded == 1 {
                 return Ok(true);
             }
         }
@@ -137,7 +143,7 @@ impl Test<'_> {
             let first = self.fresh(more);
             self.show(first, more, rate)?;
             count += more;
-            known = u64::from(count - self.unknown_for_good(start, count)?);
+            known = u64::from(self.known(start, count)?);
             if known < u64::from(count) {
                 return Ok((known, false));
             }
@@ -149,7 +155,7 @@ impl Test<'_> {
     fn learn(&mut self, count: u32, rate: f64) -> Result<u32> {
         let first = self.fresh(count);
         self.show(first, count, rate)?;
-        Ok(count - self.unknown_for_good(first, count)?)
+        self.known(first, count)
     }
 
     fn fresh(&mut self, count: u32) -> u32 {
@@ -175,28 +181,26 @@ impl Test<'_> {
         self.generator.drain()
     }
 
-    /// As [`Self::unknown`], once what was learned had time to be made use of.
-    fn unknown_for_good(&mut self, first: u32, count: u32) -> Result<u32> {
-        let unknown = self.unknown(first, count)?;
-        if unknown == 0 {
-            return Ok(0);
+    /// How many of the addresses are known, once what was learned had time to be made use of.
+    fn known(&mut self, first: u32, count: u32) -> Result<u32> {
+        let seen = self.ask_for(first, count)?;
+        if seen.known == count {
+            return Ok(count);
         }
         let end = Instant::now() + SETTLE_TIME;
         while Instant::now() < end {
             self.generator.drain()?;
         }
-        self.unknown(first, count)
+        Ok(self.ask_for(first, count)?.known)
     }
 
-    /// Sends a frame to each address. How many of them the onlooker saw.
-    fn unknown(&mut self, first: u32, count: u32) -> Result<u32> {
+    /// Sends a frame to each address, and sees where it goes.
+    fn ask_for(&mut self, first: u32, count: u32) -> Result<Seen> {
         let mut frame = FrameOf::new(guest_mac(ONLOOKER), guest_mac(0))?;
-        let mut seen = vec![false; count as usize];
+        let mut seen = vec![0u8; count as usize];
         let mut note = |port: usize, stamp: Stamp| {
-            if port == ONLOOKER
-                && let Some(seen) = seen.get_mut((stamp.sequence as u32).wrapping_sub(first) as usize)
-            {
-                *seen = true;
+            if let Some(seen) = seen.get_mut((stamp.sequence as u32).wrapping_sub(first) as usize) {
+                *seen |= 1 << port.min(7);
             }
         };
         for place in 0..count {
@@ -210,12 +214,16 @@ impl Test<'_> {
             }
         }
         let mut quiet_since = Instant::now();
-        while quiet_since.elapsed() < QUIET_TIME {
+        while quiet_since.elapsed() < self.generator.quiet_time {
             if self.take(&mut note)? > 0 {
                 quiet_since = Instant::now();
             }
         }
-        Ok(seen.iter().filter(|seen| **seen).count() as u32)
+        let at = |port: usize| move |seen: &&u8| **seen >> port & 1 == 1;
+        let flooded = seen.iter().filter(at(ONLOOKER)).count() as u32;
+        // A frame that came nowhere proves nothing.
+        let known = seen.iter().filter(at(TELLER)).filter(|seen| !at(ONLOOKER)(seen)).count() as u32;
+        Ok(Seen { flooded, known })
     }
 
     fn take(&mut self, note: &mut impl FnMut(usize, Stamp)) -> Result<usize> {

@@ -28,7 +28,7 @@ pub mod target;
 pub mod throughput;
 pub mod trial;
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use config::{BenchConfig, Effort};
 pub use report::Report;
@@ -37,7 +37,6 @@ pub use target::Target;
 
 use crate::error::{Doing, Error, Result};
 use crate::guest::BUFFER_LEN;
-use frame::Size;
 use machine::{Gap, Machine};
 use report::{Checks, Figure, SCHEMA, SelfTest, Setup, SizeReport};
 use rig::Rig;
@@ -53,6 +52,7 @@ pub fn run<'a>(config: &'a BenchConfig, host: Host<'a>) -> Result<Report> {
         return Err(Error::new("switch and generator need a core each"));
     }
     let mut notes = Vec::new();
+    let machine = Machine::here();
     let gaps = watch_gaps(config, &mut notes, host.say)?;
     let allowed = target::allowed_cores()?;
     machine::pin(config.generator_core)?;
@@ -61,7 +61,7 @@ pub fn run<'a>(config: &'a BenchConfig, host: Host<'a>) -> Result<Report> {
         Target::Interfaces(_) => Figure::Absent("a packet socket is no front end of this process".into()),
         _ => Figure::Value(self_test::run(config).doing("testing the generator")?),
     };
-    let mut rig = Rig::new(config, allowed, host)?;
+    let mut rig = Rig::new(config, allowed, quiet_time(&gaps), host)?;
     rig.plug(rig.ports_for_load(), first)?;
     let setup = setup(&rig, gaps.clone());
     let mut sizes: Vec<SizeReport> = Vec::new();
@@ -75,7 +75,7 @@ pub fn run<'a>(config: &'a BenchConfig, host: Host<'a>) -> Result<Report> {
     let broadcast = broadcast::measure(&mut rig)?;
     let others = std::mem::take(&mut rig.checks);
     let learning = learning::measure(&mut rig)?;
-    sizes.iter().for_each(|size| note_checks(&size.size, &size.checks, &mut notes));
+    sizes.iter().for_each(|size| note_checks(&size.label(), &size.checks, &mut notes));
     note_checks("latency, blocked time and broadcast", &others, &mut notes);
     Ok(Report {
         schema: SCHEMA,
@@ -84,7 +84,7 @@ pub fn run<'a>(config: &'a BenchConfig, host: Host<'a>) -> Result<Report> {
         unix_time,
         seconds: began.elapsed().as_secs_f64(),
         quick: config.effort.quick,
-        machine: Machine::here(),
+        machine,
         setup,
         self_test,
         sizes,
@@ -108,6 +108,12 @@ fn watch_gaps(config: &BenchConfig, notes: &mut Vec<String>, say: &mut dyn FnMut
         ));
     }
     Ok(gaps)
+}
+
+/// What is late only because the machine is busy with others is not lost.
+fn quiet_time(gaps: &[Gap]) -> Duration {
+    let longest = gaps.iter().map(|gap| gap.longest_us).fold(0.0, f64::max);
+    trial::QUIET_TIME.max(Duration::from_secs_f64(longest * 4e-6))
 }
 
 /// The rate of bursts: what the generator can send, or, where it was not tested, twice what passed.
@@ -150,14 +156,6 @@ fn note_checks(what: &str, checks: &Checks, notes: &mut Vec<String>) {
     }
     if checks.stray > 0 {
         notes.push(format!("{what}: {} frames were flooded to ports that they were not for", checks.stray));
-    }
-}
-
-/// What a report is called that is about one size only.
-pub fn size_label(size: Size) -> String {
-    match size {
-        Size::Fixed(bytes) => format!("{bytes} B"),
-        Size::Imix => "IMIX".into(),
     }
 }
 

@@ -39,9 +39,9 @@ pub fn page(reports: &[Report]) -> String {
 fn add_summary(html: &mut String, report: &Report) {
     let mut cards = Vec::new();
     if let Some(size) = report.sizes.first() {
-        cards.push((format!("MRR at {} B", size.size), format!("{:.2} Mpps", size.mrr.median / 1e6)));
+        cards.push((format!("MRR at {}", size.label()), format!("{:.2} Mpps", size.mrr.median / 1e6)));
         let pdr = size.pdr.value().map(|found| format!("{:.2} Mpps", found.throughput / 1e6));
-        cards.push((format!("PDR at {} B", size.size), pdr.unwrap_or("-".into())));
+        cards.push((format!("PDR at {}", size.label()), pdr.unwrap_or("-".into())));
     }
     let fastest = report.sizes.iter().map(|size| gbits(size, size.mrr.median)).fold(0.0, f64::max);
     cards.push(("most throughput".into(), format!("{fastest:.1} Gbit/s")));
@@ -156,8 +156,8 @@ fn add_latency(html: &mut String, report: &Report) {
         y_label: "one-way latency in us",
         lines: lines.collect(),
     };
-    let size = report.sizes.first().map_or("", |size| size.size.as_str());
-    push(html, format_args!("<h2>Latency at {size} B: {}</h2>\n<figure>\n", escape(&report.target)));
+    let size = report.sizes.first().map(SizeReport::label).unwrap_or_default();
+    push(html, format_args!("<h2>Latency at {size}: {}</h2>\n<figure>\n", escape(&report.target)));
     html.push_str(&plot.render());
     html.push_str("</figure>\n");
 }

@@ -118,6 +118,7 @@ impl Port {
         let mut sent = 0;
         match shape.only().map(|frame| frame.len()) {
             Some(len) => {
+                sender.look_ahead(count, SEQUENCE);
                 while sent < count && sender.send_stamped(len, SEQUENCE, numbered(first, sent)) {
                     sent += 1;
                 }

@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::frame::Size;
 use super::ledger::Wrongs;
 use super::machine::{Gap, Machine};
 use super::search::{Found, Goal};
@@ -199,6 +200,13 @@ pub struct SizeReport {
     pub checks: Checks,
 }
 
+impl SizeReport {
+    /// As people call the size: `64 B`, or `IMIX`.
+    pub fn label(&self) -> String {
+        self.size.parse().map_or_else(|_| self.size.clone(), Size::label)
+    }
+}
+
 /// One-way times at one load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
@@ -237,7 +245,7 @@ pub fn percentiles(histogram: &Histogram<u64>) -> Vec<Percentile> {
     PERCENTS.into_iter().filter(told).map(point).collect()
 }
 
-/// Broadcast frame forwarding (RFC 2889, 5.6).
+/// Broadcast frame forwarding (RFC 2889, 5.10).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Broadcast {
     /// Ports that each frame went to.
@@ -250,7 +258,7 @@ pub struct Broadcast {
     pub loss_ratio: f64,
 }
 
-/// Address learning rate and caching capacity (RFC 2889, 5.7 and 5.8).
+/// Address learning rate and caching capacity (RFC 2889, 5.8 and 5.7).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Learning {
     /// Whether frames to a learned address go to its port only.

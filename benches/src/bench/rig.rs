@@ -28,6 +28,8 @@ pub struct Rig<'a> {
     pub config: &'a BenchConfig,
     /// Cores that a switch of ours may use.
     pub allowed: CpuSet,
+    /// How long a trial waits for what is late.
+    pub quiet_time: Duration,
     /// The ports.
     pub generator: Generator,
     /// The switch, if it is ours.
@@ -44,7 +46,12 @@ const OWN_PORTS: usize = 3;
 
 impl<'a> Rig<'a> {
     /// Starts the switch if it is ours, on cores of `allowed`. Nothing is plugged in yet.
-    pub fn new(config: &'a BenchConfig, allowed: CpuSet, host: Host<'a>) -> Result<Rig<'a>> {
+    pub fn new(
+        config: &'a BenchConfig,
+        allowed: CpuSet,
+        quiet_time: Duration,
+        host: Host<'a>,
+    ) -> Result<Rig<'a>> {
         let core = config.switch_core;
         let own_config = OwnConfig { ports: OWN_PORTS, pairs: config.pairs, nics: true, core, allowed };
         let (own, listeners) = match &config.target {
@@ -52,8 +59,18 @@ impl<'a> Rig<'a> {
             Target::Sockets(sockets) => (None, target::listen(sockets)?),
             Target::Interfaces(_) => (None, Vec::new()),
         };
-        let generator = Generator::new(Vec::new());
-        Ok(Rig { config, allowed, generator, own, checks: Checks::default(), listeners, plugged: None, host })
+        let generator = Generator::new(Vec::new(), quiet_time);
+        Ok(Rig {
+            config,
+            allowed,
+            quiet_time,
+            generator,
+            own,
+            checks: Checks::default(),
+            listeners,
+            plugged: None,
+            host,
+        })
     }
 
     /// Says how far it is.
@@ -98,7 +115,7 @@ impl<'a> Rig<'a> {
         if let Target::Interfaces(interfaces) = &self.config.target {
             ports = interfaces.iter().take(count).map(target::open).collect::<Result<_>>()?;
         }
-        self.generator = Generator::new(ports);
+        self.generator = Generator::new(ports, self.quiet_time);
         self.plugged = Some((count, size));
         for (from, to) in [(0, 1), (1, 0)] {
             self.open_way(from, to)?;

@@ -1,38 +1,30 @@
-//! What the generator itself can do: the same trials between guests of this process, without vhost-user. A generator
-//! that hardly waits there, or in a trial, may be all that was measured.
-
-use ringyard_dataplane::switch::{Switch, SwitchConfig};
-use ringyard_dataplane::worker::Mode;
+//! What the generator itself can do: the same trials between guests of this process, with nothing between them but a loop
+//! that copies ([`crate::floor`]). A generator that hardly waits there, or in a trial, may be all that was measured.
 
 use super::config::BenchConfig;
 use super::frame::{SIZE_MIN, Size};
 use super::pacer::Load;
 use super::port::Port;
 use super::report::SelfTest;
-use super::trial::{Generator, Stream, TrialPlan};
-use crate::bare;
+use super::trial::{Generator, QUIET_TIME, Stream, TrialPlan};
 use crate::error::{Error, Result};
-use crate::guest::Guest;
-use crate::traffic::guest_mac;
+use crate::floor::Floor;
+use crate::guest::{Features, Guest, GuestConfig};
 
 /// Runs it with the smallest frames. The switch's core must be free.
 pub fn run(config: &BenchConfig) -> Result<SelfTest> {
-    let cores = vec![Some(config.switch_core)];
-    let mut switch = Switch::start(&SwitchConfig { cores, mode: Mode::Poll }).map_err(Error::new)?;
     let size = Size::Fixed(SIZE_MIN);
-    let mut guest_config = config.guest(size);
-    guest_config.pairs = 1;
-    guest_config.features.in_order = false;
-    let mut ports = Vec::new();
-    for place in 0..2 {
-        let guest = Guest::new(&guest_config, guest_config.features)?;
-        bare::plug(&mut switch, &guest, guest_mac(place))?;
-        ports.push(Port::Bare(Box::new(guest)));
-    }
-    switch.publish();
+    // What the floor understands: split rings, one buffer a frame.
+    let features = Features { mergeable: false, in_order: false, event_idx: false, ..config.features };
+    let guest_config = GuestConfig { pairs: 1, features, ..config.guest(size) };
+    let guest = || Guest::new(&guest_config, features);
+    let (from, to) = (guest()?, guest()?);
+    let floor = Floor::start([&from, &to], config.switch_core)?;
+    floor.set_paused(false)?;
+    let ports = [from, to].map(|guest| Port::Bare(Box::new(guest)));
     let mut streams = [Stream::unicast(0, 0, 1, size)?];
     let plan = TrialPlan { load: Load::Max, time: config.effort.mrr_time, probe_every: None };
-    let mut generator = Generator::new(ports);
+    let mut generator = Generator::new(ports.into(), QUIET_TIME);
     // The first one warms up.
     generator.run(&mut streams, plan)?;
     let trial = generator.run(&mut streams, plan)?;

@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::frame::WIRE_EXTRA;
 use super::report::{Figure, Report, SizeReport};
 use super::search::Found;
 
@@ -128,8 +127,8 @@ fn show_latency(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
         Figure::Value(rows) => rows,
         Figure::Absent(why) => return writeln!(f, "\n  no latency: {why}"),
     };
-    let size = report.sizes.first().map_or("", |size| size.size.as_str());
-    writeln!(f, "\n  one-way latency in us at {size} B, by load in % of PDR")?;
+    let size = report.sizes.first().map(SizeReport::label).unwrap_or_default();
+    writeln!(f, "\n  one-way latency in us at {size}, by load in % of PDR")?;
     writeln!(
         f,
         "  {:>6} {:>10} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>6}",
@@ -201,11 +200,6 @@ fn show_blocked(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
 /// Gigabits of frames a second at that many frames a second.
 pub(super) fn gbits(size: &SizeReport, rate: f64) -> f64 {
     rate * size.mean_bytes * 8.0 / 1e9
-}
-
-/// The part of a 10 Gbit/s Ethernet's line rate, preamble and gap counted.
-pub fn of_ten_gigabit(size: &SizeReport, rate: f64) -> f64 {
-    rate * (size.mean_bytes + WIRE_EXTRA as f64) * 8.0 / 10e9
 }
 
 pub(super) fn rate_cell(figure: &Figure<Found>) -> String {

@@ -24,11 +24,11 @@ pub fn measure(rig: &mut Rig<'_>, size: Size, ceiling: f64, gaps: &[Gap]) -> Res
     rig.plug(rig.ports_for_load(), size)?;
     rig.checks = Checks::default();
     let mut streams = rig.streams(size)?;
-    rig.say(&format!("{size} B: maximum receive rate"));
+    rig.say(&format!("{}: maximum receive rate", size.label()));
     let mrr = mrr(rig, &mut streams)?;
-    rig.say(&format!("{size} B: MRR {:.3} Mpps; searching PDR", mrr.median / 1e6));
+    rig.say(&format!("{}: MRR {:.3} Mpps; searching PDR", size.label(), mrr.median / 1e6));
     let (ndr, pdr) = ndr_and_pdr(rig, &mut streams, size, mrr.median, gaps)?;
-    rig.say(&format!("{size} B: back to back"));
+    rig.say(&format!("{}: back to back", size.label()));
     let back_to_back = back_to_back(rig, &mut streams, ceiling)?;
     Ok(SizeReport {
         size: size.to_string(),
@@ -83,7 +83,7 @@ fn ndr_and_pdr(
     if let Some(why) = refusal(gaps, from, rig.config.ring_size, rig.config.pairs) {
         return Ok((Figure::Absent(why), pdr));
     }
-    rig.say(&format!("{size} B: PDR {:.3} Mpps; searching NDR", from / 1e6));
+    rig.say(&format!("{}: PDR {:.3} Mpps; searching NDR", size.label(), from / 1e6));
     let ndr = search_goal(rig, streams, &mut search, 0.0, from, limits)?;
     let away = Gap { core: rig.config.generator_core, longest_us: rig.checks.turn_max_us, stolen: 0.0 };
     let rate = ndr.value().map_or(0.0, |found| found.lower);

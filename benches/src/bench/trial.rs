@@ -14,6 +14,8 @@ use super::ledger::{Ledger, Wrongs};
 use super::pacer::{Load, Pacer};
 use super::port::{Port, Seen};
 use crate::error::{Error, Result};
+#[cfg(test)]
+use crate::traffic::SEQUENCE;
 use crate::traffic::guest_mac;
 
 /// Frames of a stream that are sent in one turn.
@@ -26,8 +28,8 @@ const PROBE: u8 = 0xff;
 const PROBES_MAX: usize = 4096;
 /// Streams of one trial.
 pub const STREAMS_MAX: usize = 64;
-/// How long nothing may arrive until what is missing counts as lost.
-const QUIET_TIME: Duration = Duration::from_millis(50);
+/// How long nothing may arrive until what is missing counts as lost, on a machine that leaves its cores alone.
+pub const QUIET_TIME: Duration = Duration::from_millis(50);
 /// How long what arrives after the end is waited for.
 const LATE_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -126,13 +128,15 @@ impl Trial {
 pub struct Generator {
     /// The ports.
     pub ports: Vec<Port>,
+    /// How long nothing may arrive until what is missing counts as lost.
+    pub quiet_time: Duration,
     trial: u16,
 }
 
 impl Generator {
-    /// Over those ports.
-    pub fn new(ports: Vec<Port>) -> Generator {
-        Generator { ports, trial: 0 }
+    /// Over those ports; what has not come when nothing came for `quiet_time` is lost.
+    pub fn new(ports: Vec<Port>, quiet_time: Duration) -> Generator {
+        Generator { ports, quiet_time, trial: 0 }
     }
 
     /// Runs one trial of those streams.
@@ -162,7 +166,7 @@ impl Generator {
         let (mut idle, mut now, mut last) = (Idle::new(start), start, start);
         let mut next_beside = start;
         let mut probe_due = plan.probe_every.map(|every| start + every);
-        while now - start < plan.time && !pacers.iter().all(Pacer::is_done) {
+        while now - start < plan.time && !(plan.load_has_end() && pacers.iter().all(Pacer::is_done)) {
             let mut sent = self.send(streams, &mut pacers, now, &mut count)?;
             if let Some(due) = probe_due.filter(|due| now >= *due) {
                 sent += usize::from(self.probe(&mut streams[0], &mut count)?);
@@ -181,7 +185,8 @@ impl Generator {
         }
         let end = now;
         let mut quiet_since = end;
-        while now - quiet_since < QUIET_TIME && now - end < LATE_TIME_MAX && !count.is_complete(&pacers) {
+        while now - quiet_since < self.quiet_time && now - end < LATE_TIME_MAX && !count.is_complete(&pacers)
+        {
             now = Instant::now();
             if self.receive(streams, &mut count)? > 0 {
                 (quiet_since, last) = (now, now);

@@ -73,6 +73,7 @@ fn egress_stats(counters: &EgressCounters) -> Value {
         "offered": counters.offered,
         "frames": counters.frames,
         "bytes": counters.bytes,
+        "segments": counters.segments,
         "drops": drops(&counters.drops),
     })
 }

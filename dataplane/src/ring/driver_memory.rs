@@ -6,9 +6,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use super::memory::{Mapping, Region};
+use super::walk::{prefetch, prefetch_for_write};
 
 /// A guest's memory: one memory file, one region.
 pub struct DriverMemory {
@@ -99,6 +100,18 @@ impl DriverMemory {
         u64::from_le_bytes(bytes)
     }
 
+    /// Brings the cache line at `offset` near, to be read; a hint, for any offset.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        prefetch(self.mapping.start().wrapping_add(offset));
+    }
+
+    /// Brings the cache line at `offset` near, to be written; a hint, for any offset.
+    #[inline]
+    pub fn prefetch_for_write(&self, offset: usize) {
+        prefetch_for_write(self.mapping.start().wrapping_add(offset));
+    }
+
     #[inline]
     fn place(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(offset <= self.mapping.len() && len <= self.mapping.len() - offset, "inside the memory");
@@ -113,5 +126,23 @@ impl DriverMemory {
         assert!(place.is_aligned());
         // SAFETY: mapped as long as `self`, aligned as asserted, and only ever accessed atomically.
         unsafe { AtomicU16::from_ptr(place) }
+    }
+
+    /// A 32-bit word of a ring.
+    #[inline]
+    pub(super) fn half(&self, offset: usize) -> &AtomicU32 {
+        let place = self.place(offset, 4).cast::<u32>();
+        assert!(place.is_aligned());
+        // SAFETY: mapped as long as `self`, aligned as asserted, and only ever accessed atomically.
+        unsafe { AtomicU32::from_ptr(place) }
+    }
+
+    /// A 64-bit word of a ring.
+    #[inline]
+    pub(super) fn double(&self, offset: usize) -> &AtomicU64 {
+        let place = self.place(offset, 8).cast::<u64>();
+        assert!(place.is_aligned());
+        // SAFETY: mapped as long as `self`, aligned as asserted, and only ever accessed atomically or by copies.
+        unsafe { AtomicU64::from_ptr(place) }
     }
 }

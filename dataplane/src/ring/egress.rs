@@ -1,65 +1,70 @@
 //! A guest's receive ring: frames out of the switch.
 //!
 //! Frames are copied straight from where their sender keeps them into the buffers that this guest posted, merged over
-//! several where a frame needs it and the guest can (virtio 1.2, 5.1.6.4). The used index is published once a send.
+//! several where a frame needs it and the guest can (virtio 1.2, 5.1.6.4). A frame that leaves something to its receiver
+//! keeps that if this guest negotiated it; else its checksum is completed, or it is cut, in the pass that copies it. The
+//! used index is published once a send.
 
-#![allow(unsafe_code)] // writes guest memory
+#![allow(unsafe_code)] // has guest memory written
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::walk::{Buffer, Head, Walker, copy_across};
+use super::format::{Chain, Format, Run};
+use super::walk::{Buffer, Found, Lookahead, Walker, prefetch_for_write};
+use super::writer::{Writer, write_segment, write_whole};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
-use crate::frame::{Burst, FRAME_LEN_MAX, Frame, HEADER_LEN};
+use crate::frame::{BURST_FRAMES, Burst, FRAME_LEN_MAX, Frame};
+use crate::offload::{Offload, SEGMENTS_MAX, Segments};
 use crate::port::{Egress, EgressScratch};
 
 /// Chains that one frame may be merged over. A guest whose buffers are so small that more are needed does not get the
 /// frame.
 const MERGED_MAX: usize = 256;
-/// Buffers that one frame may be spread over, empty ones included.
+/// Buffers that one frame may be spread over, empty ones included, all its segments together.
 const BUFFERS_MAX: usize = 1024;
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 
-/// The device's end of a receive virtqueue.
-pub struct RingEgress {
+/// The device's end of a receive virtqueue, of either form.
+pub(crate) struct RingEgress<F> {
     view: Arc<RingView>,
     ring: Arc<Ring>,
+    format: PhantomData<F>,
 }
 
-impl RingEgress {
+impl<F: Format> RingEgress<F> {
     /// Tells the guest that it need not kick when it posts buffers: a send looks by itself.
-    pub fn new(view: Arc<RingView>, ring: Arc<Ring>) -> RingEgress {
+    pub(crate) fn new(view: Arc<RingView>, ring: Arc<Ring>) -> RingEgress<F> {
         let state = ring.lock();
-        view.ask_for_silence(state.next_avail);
+        F::ask_for_silence(&view, state.next_avail);
         drop(state);
-        RingEgress { view, ring }
+        RingEgress { view, ring, format: PhantomData }
     }
 }
 
-impl Egress for RingEgress {
+impl<F: Format> Egress for RingEgress<F> {
     fn send(&self, scratch: &mut EgressScratch, burst: &Burst<'_>, picks: &[u8]) -> usize {
         let mut state = self.ring.lock();
-        let room = state.pending(&self.view);
+        let waiting = state.waiting::<F>(&self.view);
         if state.fault.is_some() {
             picks.iter().for_each(|_| scratch.tally.drop(DropReason::NotReady));
             return picks.len();
         }
-        let mut filling = Filling {
-            view: &self.view,
-            walker: Walker::new(&self.view),
-            position: state.next_avail,
-            room,
-            used: state.next_used,
-        };
+        let EgressScratch { tally, spread, lookahead } = scratch;
+        let mut filling = Filling::<F>::new(&self.view, &state, waiting, lookahead);
         let mut settled = 0;
         let mut fault = None;
         for &pick in picks {
             let frame = burst.frame(usize::from(pick));
-            match filling.deliver(&mut scratch.spread, &frame) {
-                Ok(Delivery::Sent) => {
-                    scratch.tally.frames += 1;
-                    scratch.tally.bytes += frame.len() as u64;
+            match filling.deliver(spread, &frame, picks.len() - settled) {
+                Ok(Delivery::Sent { segments }) => {
+                    tally.frames += 1;
+                    tally.bytes += frame.len() as u64;
+                    tally.segments += segments as u64;
                 }
-                Ok(Delivery::NeverFits) => scratch.tally.drop(DropReason::TooLong),
+                Ok(Delivery::NeverFits) => tally.drop(DropReason::TooLong),
                 Ok(Delivery::NoRoom) => break,
                 Err(broken) => {
                     fault = Some(broken);
@@ -79,131 +84,285 @@ impl Egress for RingEgress {
 }
 
 enum Delivery {
-    Sent,
+    /// `segments`: what the frame was cut into; 0 when it was not.
+    Sent {
+        segments: usize,
+    },
     NoRoom,
     NeverFits,
 }
 
-/// One send: where we are in the available and in the used ring.
-struct Filling<'v> {
-    view: &'v RingView,
-    walker: Walker<'v>,
-    position: u16,
-    room: u16,
-    used: u16,
+const WHOLE: Delivery = Delivery::Sent { segments: 0 };
+
+/// Whether there are chains for a frame.
+enum Room {
+    Enough,
+    NotNow,
+    Never,
 }
 
-impl Filling<'_> {
-    /// The common case, one chain of one buffer that has room, is dealt with here.
-    #[inline]
-    fn deliver(&mut self, spread: &mut Spread, frame: &Frame<'_>) -> Result<Delivery, Fault> {
-        if self.room == 0 {
-            return Ok(Delivery::NoRoom);
-        }
-        let need = self.view.header_len() + frame.len();
-        let head = self.view.avail_entry(self.position);
-        match self.walker.head(head)? {
-            Head::Single { writable: false, .. } => Err(Fault::NotWritable),
-            Head::Single { buffer, .. } if buffer.len as usize >= need => {
-                // SAFETY: the walker found buffer.len bytes mapped, and they are enough for both headers and the body.
-                unsafe { write_whole(buffer.start, frame, self.view.header_len()) };
-                self.view.set_used(self.used, head, need as u32);
-                self.advance(1);
-                Ok(Delivery::Sent)
-            }
-            _ => self.deliver_spread(spread, frame, need),
+/// One send: where we are among the guest's buffers.
+struct Filling<'v, 's, F> {
+    view: &'v RingView,
+    walker: Walker<'v, F>,
+    /// The next chain's position, and how many wait from there on, at most.
+    position: u16,
+    waiting: usize,
+    /// Chains that were looked up, and how many of them are used or passed over.
+    found: &'s mut Lookahead,
+    found_count: usize,
+    found_next: usize,
+    run: Run,
+    used: bool,
+}
+
+impl<'v, 's, F: Format> Filling<'v, 's, F> {
+    fn new(view: &'v RingView, state: &RingState, waiting: usize, found: &'s mut Lookahead) -> Self {
+        Filling {
+            view,
+            walker: Walker::new(view),
+            position: state.next_avail,
+            waiting,
+            found,
+            found_count: 0,
+            found_next: 0,
+            run: F::run(state),
+            used: false,
         }
     }
 
-    fn advance(&mut self, chains: u16) {
-        self.position = self.position.wrapping_add(chains);
-        self.used = self.used.wrapping_add(chains);
-        self.room -= chains;
+    /// Finds the chains for the next `wanted` frames before the first is written, so that their memory is fetched from
+    /// the guest's core for all of them at once. A fault is left for whoever uses the chain.
+    #[inline]
+    fn look_ahead(&mut self, wanted: usize) {
+        let mut position = self.position;
+        (self.found_count, self.found_next) = (0, 0);
+        for _ in 0..wanted.min(self.waiting).min(BURST_FRAMES) {
+            let Ok(Some(chain)) = F::chain(self.view, position) else { return };
+            let found = self.walker.look_up(chain);
+            if let Some(buffer) = found.single() {
+                prefetch_for_write(buffer.start);
+                prefetch_for_write(buffer.start.wrapping_add(CACHE_LINE));
+            }
+            self.found[self.found_count] = found;
+            self.found_count += 1;
+            position = F::behind(self.view, position, &chain);
+        }
+    }
+
+    /// `wanted` frames are to be delivered, this one included.
+    #[inline]
+    fn deliver(&mut self, spread: &mut Spread, frame: &Frame<'_>, wanted: usize) -> Result<Delivery, Fault> {
+        match frame.offload() {
+            None => self.deliver_whole(spread, frame, None, wanted),
+            Some(offload) => self.deliver_asking(spread, frame, offload, wanted),
+        }
+    }
+
+    /// Not inlined: the plain frame's way stays short.
+    #[inline(never)]
+    fn deliver_asking(
+        &mut self,
+        spread: &mut Spread,
+        frame: &Frame<'_>,
+        offload: &Offload,
+        wanted: usize,
+    ) -> Result<Delivery, Fault> {
+        if self.view.options().receive.has(offload.needs()) {
+            self.deliver_whole(spread, frame, Some(offload), wanted)
+        } else {
+            self.deliver_segments(spread, frame)
+        }
+    }
+
+    /// The common case, one chain of one buffer that has room, is dealt with here.
+    #[inline(always)]
+    fn deliver_whole(
+        &mut self,
+        spread: &mut Spread,
+        frame: &Frame<'_>,
+        offload: Option<&Offload>,
+        wanted: usize,
+    ) -> Result<Delivery, Fault> {
+        if self.found_next == self.found_count {
+            self.look_ahead(wanted);
+        }
+        let need = self.view.header_len() + frame.len();
+        if self.found_next < self.found_count {
+            let Found { chain, .. } = self.found[self.found_next];
+            if let Some(buffer) = self.found[self.found_next].single().filter(|b| b.len as usize >= need) {
+                if !self.found[self.found_next].is_writable() {
+                    return Err(Fault::NotWritable);
+                }
+                let net = net_header(offload, 1);
+                // SAFETY: the walker found buffer.len bytes mapped, enough for both headers and the body.
+                unsafe { write_whole(buffer.start, frame, net, self.view.header_len()) };
+                self.give_back(&chain, need);
+                return Ok(WHOLE);
+            }
+        }
+        self.deliver_spread(spread, frame, offload, need)
+    }
+
+    #[inline]
+    fn give_back(&mut self, chain: &Chain, written: usize) {
+        F::give_back(self.view, &mut self.run, chain, written as u32);
+        self.position = F::behind(self.view, self.position, chain);
+        self.waiting -= 1;
+        self.found_next += 1;
+        self.used = true;
     }
 
     /// Over several buffers, and over several chains where the guest merges. All or nothing: nothing is written or used
-    /// before all that is needed was found.
+    /// before all that is needed was found. Chains are read anew, and what was looked up of them is forgotten.
     #[cold]
     fn deliver_spread(
         &mut self,
         spread: &mut Spread,
         frame: &Frame<'_>,
+        offload: Option<&Offload>,
         need: usize,
     ) -> Result<Delivery, Fault> {
+        self.forget();
         spread.clear();
-        let merged_max = if self.view.options().mergeable { MERGED_MAX } else { 1 };
-        while spread.len < need {
-            let merged = spread.chains.len();
-            if merged == merged_max.min(usize::from(self.view.size())) || spread.buffers.len() == BUFFERS_MAX
-            {
-                return Ok(Delivery::NeverFits);
-            }
-            if merged == usize::from(self.room) {
-                return Ok(Delivery::NoRoom);
-            }
-            let head = self.view.avail_entry(self.position.wrapping_add(merged as u16));
-            self.gather(head, spread, need)?;
+        match self.gather_frame(spread, &mut { self.position }, need)? {
+            Room::Enough => {}
+            Room::NotNow => return Ok(Delivery::NoRoom),
+            Room::Never => return Ok(Delivery::NeverFits),
         }
-        let mut writer = Writer { buffers: &spread.buffers, at: 0 };
+        let net = net_header(offload, spread.chains.len() as u16);
+        let mut writer = Writer::new(&spread.buffers);
         // SAFETY: the buffers are mapped, and hold `need` bytes together, which is what is written.
-        unsafe { writer.write_frame(frame, self.view.header_len(), spread.chains.len() as u16) };
-        let mut left = need;
-        for (place, &(head, len)) in spread.chains.iter().enumerate() {
-            let written = left.min(len);
-            self.view.set_used(self.used.wrapping_add(place as u16), head, written as u32);
-            left -= written;
-        }
-        self.advance(spread.chains.len() as u16);
-        Ok(Delivery::Sent)
+        unsafe { writer.write_frame(frame, &net[..self.view.header_len()]) };
+        self.give_back_all(spread);
+        Ok(WHOLE)
     }
 
-    /// Adds the chain of `head`, or as much of it as is needed.
-    fn gather(&mut self, head: u16, spread: &mut Spread, need: usize) -> Result<(), Fault> {
-        let before = spread.len;
-        let mut writable = true;
+    /// What stands for the frame at a guest that does not take it as it is: a frame with its checksum complete, or
+    /// several. All or nothing, as above; each begins with a chain of its own.
+    fn deliver_segments(&mut self, spread: &mut Spread, frame: &Frame<'_>) -> Result<Delivery, Fault> {
+        let Some(mut segments) = Segments::of(frame) else { return Ok(Delivery::NeverFits) };
+        let (count, net_len) = (segments.count(), self.view.header_len());
+        let mut position = self.position;
+        self.forget();
+        spread.clear();
+        for place in 1..=count {
+            let len = if place < count { segments.segment_len() } else { segments.last_len() };
+            match self.gather_frame(spread, &mut position, net_len + len)? {
+                Room::Enough => {}
+                Room::NotNow => return Ok(Delivery::NoRoom),
+                Room::Never => return Ok(Delivery::NeverFits),
+            }
+        }
+        let (mut buffers, mut chains) = (0, 0);
+        for place in &spread.places {
+            let Some(payload) = segments.next_payload() else { break };
+            let net = net_header(None, (place.chains - chains) as u16);
+            let target = &spread.buffers[buffers..place.buffers];
+            // SAFETY: these buffers are mapped, and hold the net header and this segment together.
+            unsafe { write_segment(target, &net[..net_len], &mut segments, payload) };
+            (buffers, chains) = (place.buffers, place.chains);
+        }
+        self.give_back_all(spread);
+        Ok(Delivery::Sent { segments: if count > 1 { count } else { 0 } })
+    }
+
+    /// Adds the chains that a frame of `need` bytes takes, from `position` on.
+    fn gather_frame(&mut self, spread: &mut Spread, position: &mut u16, need: usize) -> Result<Room, Fault> {
+        let merged_max = if self.view.options().mergeable { MERGED_MAX } else { 1 };
+        let before = spread.chains.len();
+        let mut len = 0;
+        while len < need {
+            let chains = spread.chains.len();
+            if chains - before == merged_max
+                || chains == usize::from(self.view.size())
+                || spread.buffers.len() == BUFFERS_MAX
+            {
+                return Ok(Room::Never);
+            }
+            if chains == self.waiting {
+                return Ok(Room::NotNow);
+            }
+            let Some(chain) = F::chain(self.view, *position)? else { return Ok(Room::NotNow) };
+            *position = F::behind(self.view, *position, &chain);
+            len += self.gather(chain, spread, need - len)?;
+        }
+        spread.places.push(Place { buffers: spread.buffers.len(), chains: spread.chains.len(), need });
+        Ok(Room::Enough)
+    }
+
+    /// Adds `chain`, or as much of it as is needed. Says how many bytes that is.
+    fn gather(&mut self, chain: Chain, spread: &mut Spread, need: usize) -> Result<usize, Fault> {
+        let (mut len, mut writable) = (0, true);
         let mut visit = |buffer: Buffer, may_write: bool| {
             writable &= may_write;
             if !may_write {
                 return false;
             }
             // Empty ones count too: a guest could post a whole ring of them, to be walked for every frame.
-            spread.len += buffer.len as usize;
+            len += buffer.len as usize;
             spread.buffers.push(buffer);
-            spread.len < need && spread.buffers.len() < BUFFERS_MAX
+            len < need && spread.buffers.len() < BUFFERS_MAX
         };
-        match self.walker.head(head)? {
-            Head::Single { buffer, writable } => {
-                visit(buffer, writable);
-            }
-            Head::Chain(first) => self.walker.walk(first, &mut visit)?,
-        }
+        self.walker.walk(&chain, &mut visit)?;
         if !writable {
             return Err(Fault::NotWritable);
         }
-        spread.chains.push((head, spread.len - before));
-        Ok(())
+        spread.chains.push((chain, len));
+        Ok(len)
+    }
+
+    /// Gives back all chains that were gathered, filled one after the other.
+    fn give_back_all(&mut self, spread: &Spread) {
+        let mut first = 0;
+        for place in &spread.places {
+            let mut left = place.need;
+            for (chain, len) in &spread.chains[first..place.chains] {
+                let written = left.min(*len);
+                self.give_back(chain, written);
+                left -= written;
+            }
+            first = place.chains;
+        }
+        self.forget();
+    }
+
+    /// Forgets what was looked up.
+    fn forget(&mut self) {
+        (self.found_count, self.found_next) = (0, 0);
     }
 
     fn finish(self, state: &mut RingState) {
-        if self.used != state.next_used {
+        if self.used {
             state.next_avail = self.position;
-            state.next_used = self.used;
-            state.publish(self.view);
+            state.publish::<F>(self.view, self.run);
         }
     }
 }
 
-/// What one frame is spread over. A worker's memory, which never grows.
+/// What one frame is spread over, or the segments that stand for it. A worker's memory, which never grows.
 pub(crate) struct Spread {
     buffers: Vec<Buffer>,
-    /// Head, and bytes that were found in it.
-    chains: Vec<(u16, usize)>,
-    len: usize,
+    /// Chain, and bytes that were found in it. None is without a buffer.
+    chains: Vec<(Chain, usize)>,
+    /// By frame or segment.
+    places: Vec<Place>,
+}
+
+/// Where the buffers and the chains of one frame end, behind those of the one before, and what it needs of them.
+struct Place {
+    buffers: usize,
+    chains: usize,
+    need: usize,
 }
 
 impl Default for Spread {
     fn default() -> Spread {
-        Spread { buffers: Vec::with_capacity(BUFFERS_MAX), chains: Vec::with_capacity(MERGED_MAX), len: 0 }
+        Spread {
+            buffers: Vec::with_capacity(BUFFERS_MAX),
+            chains: Vec::with_capacity(BUFFERS_MAX),
+            places: Vec::with_capacity(SEGMENTS_MAX),
+        }
     }
 }
 
@@ -211,87 +370,16 @@ impl Spread {
     fn clear(&mut self) {
         self.buffers.clear();
         self.chains.clear();
-        self.len = 0;
+        self.places.clear();
     }
 }
 
-/// The virtio-net header of a frame that needs nothing: all zero but `num_buffers`, which follows the 10-byte form.
-#[inline]
-fn net_header(buffers: u16) -> [u8; 12] {
+/// The virtio-net header of a frame that is spread over `buffers` buffers. Of one that needs nothing it is all zero but
+/// `num_buffers`, which follows the 10-byte form.
+#[inline(always)]
+fn net_header(offload: Option<&Offload>, buffers: u16) -> [u8; 12] {
     let [low, high] = buffers.to_le_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
-}
-
-/// Writes net header, header copy and body at one place.
-///
-/// # Safety
-/// `to` is mapped for `net_len` plus the frame's length, and the frame's pieces are readable.
-#[inline]
-unsafe fn write_whole(to: *mut u8, frame: &Frame<'_>, net_len: usize) {
-    let net = net_header(1);
-    // SAFETY: the caller's; with 10 bytes of net header the frame's first two are written twice. The length is a
-    // constant: no call.
-    unsafe { copy_across(net.as_ptr(), to, net.len()) };
-    // SAFETY: within what the caller promised.
-    let mut to = unsafe { to.add(net_len) };
-    let header = frame.header();
-    if header.len() == HEADER_LEN {
-        // SAFETY: within what the caller promised. The length is a constant: no call.
-        unsafe { copy_across(header.as_ptr(), to, HEADER_LEN) };
-    } else {
-        // SAFETY: within what the caller promised.
-        unsafe { copy_across(header.as_ptr(), to, header.len()) };
-    }
-    // SAFETY: within what the caller promised, or one past it.
-    to = unsafe { to.add(header.len()) };
-    for piece in frame.body() {
-        // SAFETY: within what the caller promised.
-        unsafe { copy_across(piece.start(), to, piece.len()) };
-        // SAFETY: within what the caller promised, or one past it.
-        to = unsafe { to.add(piece.len()) };
-    }
-}
-
-/// Writes bytes over buffers in turn.
-struct Writer<'b> {
-    buffers: &'b [Buffer],
-    at: usize,
-}
-
-impl Writer<'_> {
-    /// # Safety
-    /// The buffers are mapped and have room for `net_len` and the frame; the frame's pieces are readable.
-    unsafe fn write_frame(&mut self, frame: &Frame<'_>, net_len: usize, buffers: u16) {
-        let net = net_header(buffers);
-        // SAFETY: the caller's.
-        unsafe { self.write(net.as_ptr(), net_len) };
-        // SAFETY: the caller's.
-        unsafe { self.write(frame.header().as_ptr(), frame.header().len()) };
-        for piece in frame.body() {
-            // SAFETY: the caller's.
-            unsafe { self.write(piece.start(), piece.len()) };
-        }
-    }
-
-    /// # Safety
-    /// `from` is readable for `len` bytes, for which the buffers have room.
-    unsafe fn write(&mut self, mut from: *const u8, mut len: usize) {
-        while len > 0 {
-            let Some((buffer, rest)) = self.buffers.split_first() else { return };
-            let here = len.min(buffer.len as usize - self.at);
-            // SAFETY: `at` is within the buffer.
-            let to = unsafe { buffer.start.add(self.at) };
-            // SAFETY: both have `here` bytes left.
-            unsafe { copy_across(from, to, here) };
-            // SAFETY: within `from`, or one past it.
-            from = unsafe { from.add(here) };
-            len -= here;
-            self.at += here;
-            if self.at == buffer.len as usize {
-                (self.buffers, self.at) = (rest, 0);
-            }
-        }
-    }
+    offload.map_or([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high], |offload| offload.net_header(buffers))
 }
 
 const _: () = assert!(FRAME_LEN_MAX / 1024 < MERGED_MAX, "guests that post 1 KiB buffers get every frame");

@@ -6,16 +6,19 @@
 
 #![allow(unsafe_code)] // lends guest memory
 
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE};
-
+use super::format::{Chain, Format};
 use super::signal::empty;
-use super::walk::{Buffer, Head, Walker, copy_header_in, copy_in, read_word};
+use super::walk::{Buffer, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
-use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, Taken, check_len};
+use crate::frame::{
+    BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, OFFLOAD_HEADER_LEN, Taken, check_len,
+};
+use crate::offload::{NET_HEADER_LEN, Offload, Offloads, is_plain};
 use crate::port::{Arming, Doorbell, Ingress, IngressScratch};
 
 /// Descriptors of longer chains after which a burst ends, so that a guest whose chains are long and empty does not keep
@@ -24,36 +27,44 @@ const DESCRIPTORS_MAX: usize = 1024;
 /// Room for a virtio-net header of any size served here.
 const NET_HEADER_MAX: usize = 12;
 
-/// The device's end of a transmit virtqueue.
-pub struct RingIngress {
+/// The device's end of a transmit virtqueue, of either form.
+pub(crate) struct RingIngress<F> {
     view: Arc<RingView>,
     ring: Arc<Ring>,
     queue: u16,
     kick: Option<Arc<OwnedFd>>,
+    format: PhantomData<F>,
 }
 
-impl RingIngress {
+impl<F> RingIngress<F> {
     /// Queue `queue` of its port. `kick` is a non-blocking eventfd, or `None` when the guest never kicks.
-    pub fn new(view: Arc<RingView>, ring: Arc<Ring>, queue: u16, kick: Option<Arc<OwnedFd>>) -> RingIngress {
-        RingIngress { view, ring, queue, kick }
+    pub(crate) fn new(
+        view: Arc<RingView>,
+        ring: Arc<Ring>,
+        queue: u16,
+        kick: Option<Arc<OwnedFd>>,
+    ) -> RingIngress<F> {
+        RingIngress { view, ring, queue, kick, format: PhantomData }
     }
 }
 
-impl Ingress for RingIngress {
+impl<F: Format> Ingress for RingIngress<F> {
     fn poll(&self, scratch: &mut IngressScratch, forward: &mut dyn FnMut(&Burst<'_>) -> Taken) -> usize {
         let mut state = self.ring.lock();
-        let pending = state.pending(&self.view);
-        if pending == 0 {
+        let waiting = state.waiting::<F>(&self.view);
+        if waiting == 0 {
             return 0;
         }
-        let mut round = Round::new(&self.view, &state, pending);
-        let mut builder = scratch.burst.begin(self.queue);
-        let fault = round.collect(&mut builder, &mut |reason| scratch.tally.drop(reason));
+        let IngressScratch { burst, tally, lookahead } = scratch;
+        let mut round = Round::<F>::new(&self.view, &state, waiting, lookahead);
+        let mut builder = burst.begin(self.queue);
+        round.look_ahead();
+        round.collect(&mut builder, &mut |reason| tally.drop(reason));
         if !builder.is_empty() {
             let taken = forward(&builder.burst());
             round.settle(taken, builder.len());
         }
-        let gone = round.complete(&mut state);
+        let (gone, fault) = (round.complete(&mut state), round.fault);
         if let Some(fault) = fault {
             state.fail(&self.view, fault);
         }
@@ -61,7 +72,7 @@ impl Ingress for RingIngress {
     }
 }
 
-impl Doorbell for RingIngress {
+impl<F: Format> Doorbell for RingIngress<F> {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.kick.as_ref().map(|kick| kick.as_fd())
     }
@@ -74,33 +85,36 @@ impl Doorbell for RingIngress {
         if state.fault.is_some() {
             return Arming::Dead;
         }
-        self.view.ask_for_kicks(state.next_avail);
-        if self.view.avail_index() == state.next_avail {
+        F::ask_for_kicks(&self.view, state.next_avail);
+        if F::waiting(&self.view, &state) == Ok(0) {
             return Arming::Quiet;
         }
-        self.view.ask_for_silence(state.next_avail);
+        F::ask_for_silence(&self.view, state.next_avail);
         Arming::Work
     }
 
     fn disarm(&self) {
         let state = self.ring.lock();
-        self.view.ask_for_silence(state.next_avail);
+        F::ask_for_silence(&self.view, state.next_avail);
     }
 }
 
 /// One poll: up to a burst of chains from `next_avail` on, each known by its place counted from there.
-struct Round<'v> {
+struct Round<'v, 's, F> {
     view: &'v RingView,
-    walker: Walker<'v>,
+    walker: Walker<'v, F>,
     first: u16,
+    /// Chains of this poll: as many as wait, then as many as were found, then as many as were dealt with.
     chains: usize,
-    /// By place: the head, to give back.
-    heads: [u16; BURST_FRAMES],
+    /// By place: the chain.
+    found: &'s mut Lookahead,
     /// By place in the burst: the chain's place.
     places: [u8; BURST_FRAMES],
     /// Places whose chain is done with, and those that were before this poll.
     done: u64,
     done_before: u64,
+    /// The first rule that was broken. What came before is served.
+    fault: Option<Fault>,
 }
 
 /// What a chain turned out to be.
@@ -111,66 +125,89 @@ enum Outcome {
     Later,
 }
 
-impl<'v> Round<'v> {
-    fn new(view: &'v RingView, state: &RingState, pending: u16) -> Round<'v> {
+impl<'v, 's, F: Format> Round<'v, 's, F> {
+    fn new(view: &'v RingView, state: &RingState, waiting: usize, found: &'s mut Lookahead) -> Self {
         Round {
             view,
             walker: Walker::new(view),
             first: state.next_avail,
-            chains: usize::from(pending).min(BURST_FRAMES),
-            heads: [0; BURST_FRAMES],
+            chains: waiting.min(BURST_FRAMES),
+            found,
             places: [0; BURST_FRAMES],
             done: state.settled_ahead,
             done_before: state.settled_ahead,
+            fault: None,
         }
     }
 
-    /// Walks the chains and fills the burst. Stops before the first chain that breaks a rule and says which.
-    fn collect(
-        &mut self,
-        builder: &mut BurstBuilder<'_, 'v>,
-        count_drop: &mut dyn FnMut(DropReason),
-    ) -> Option<Fault> {
+    /// Finds all chains before the first frame is touched: what the guest's core wrote is then fetched for all of them
+    /// at once, and not for one after the other.
+    fn look_ahead(&mut self) {
+        let mut position = self.first;
         for place in 0..self.chains {
-            let head = self.view.avail_entry(self.first.wrapping_add(place as u16));
-            self.heads[place] = head;
+            let chain = match F::chain(self.view, position) {
+                Ok(Some(chain)) => chain,
+                Ok(None) => {
+                    self.chains = place;
+                    return;
+                }
+                Err(fault) => return self.stop(place, fault),
+            };
+            let found = self.walker.look_up(chain);
+            if let Some(buffer) = found.single() {
+                prefetch(buffer.start);
+            }
+            self.found[place] = found;
+            position = F::behind(self.view, position, &chain);
+        }
+    }
+
+    /// Ends the poll before the chain at `place`, which breaks a rule.
+    fn stop(&mut self, place: usize, fault: Fault) {
+        self.chains = place;
+        self.fault = Some(fault);
+    }
+
+    /// Fills the burst.
+    fn collect(&mut self, builder: &mut BurstBuilder<'_, 'v>, count_drop: &mut dyn FnMut(DropReason)) {
+        for place in 0..self.chains {
             if self.done >> place & 1 == 1 {
                 continue;
             }
-            match self.lend(builder, head) {
+            match self.lend(builder, place) {
                 Ok(Outcome::Lent) => self.places[builder.len() - 1] = place as u8,
                 Ok(Outcome::Dropped(reason)) => {
                     count_drop(reason);
                     self.done |= 1 << place;
                 }
                 Ok(Outcome::Later) => {
-                    self.chains = place;
-                    return None;
+                    (self.chains, self.fault) = (place, None);
+                    return;
                 }
-                Err(fault) => {
-                    self.chains = place;
-                    return Some(fault);
-                }
+                Err(fault) => return self.stop(place, fault),
             }
         }
-        None
     }
 
-    fn lend(&mut self, builder: &mut BurstBuilder<'_, 'v>, head: u16) -> Result<Outcome, Fault> {
-        if builder.is_full(0) {
+    #[inline]
+    fn lend(&mut self, builder: &mut BurstBuilder<'_, 'v>, place: usize) -> Result<Outcome, Fault> {
+        let found = self.found[place];
+        match found.single() {
+            Some(_) if builder.is_full(1) => Ok(Outcome::Later),
+            Some(_) if found.is_writable() => Ok(Outcome::Dropped(DropReason::Malformed)),
+            Some(buffer) => Ok(self.lend_single(builder, buffer)),
+            None => self.lend_chain(builder, &found.chain),
+        }
+    }
+
+    #[cold]
+    fn lend_chain(&mut self, builder: &mut BurstBuilder<'_, 'v>, chain: &Chain) -> Result<Outcome, Fault> {
+        if builder.is_full(0) || self.walker.walked() >= DESCRIPTORS_MAX {
             return Ok(Outcome::Later);
         }
-        match self.walker.head(head)? {
-            Head::Single { writable: true, .. } => Ok(Outcome::Dropped(DropReason::Malformed)),
-            Head::Single { buffer, .. } if !builder.is_full(1) => Ok(self.lend_single(builder, buffer)),
-            Head::Single { .. } => Ok(Outcome::Later),
-            Head::Chain(_) if self.walker.walked() >= DESCRIPTORS_MAX => Ok(Outcome::Later),
-            Head::Chain(first) => {
-                let mut gathering = Gathering::new(builder, self.view.header_len());
-                self.walker.walk(first, &mut |buffer, writable| gathering.take(buffer, writable))?;
-                Ok(gathering.finish())
-            }
-        }
+        let mut gathering = Gathering::new(builder, self.view.header_len(), self.view.options().send);
+        self.walker.walk(chain, &mut |buffer, writable| gathering.take(buffer, writable))?;
+        Ok(gathering.finish())
     }
 
     /// The whole chain is one buffer: net header, frame.
@@ -183,12 +220,13 @@ impl<'v> Round<'v> {
         if let Err(reason) = check_len(frame_len) {
             return Outcome::Dropped(reason);
         }
-        // SAFETY: the walker found buffer.len bytes mapped, and the shortest net header has 10.
-        if !is_plain(unsafe { read_word(buffer.start) }) {
-            return Outcome::Dropped(DropReason::Malformed);
-        }
-        // SAFETY: within the buffer, as above.
+        // SAFETY: within the buffer, of which the walker found buffer.len bytes mapped.
         let frame = unsafe { buffer.start.add(net_len) };
+        // SAFETY: as above, and the shortest net header has 10 bytes.
+        let net = unsafe { read_word(buffer.start) };
+        if !is_plain(net) {
+            return self.lend_asking(builder, net, buffer, frame_len);
+        }
         let header_len = frame_len.min(HEADER_LEN);
         let slot = builder.header_slot().as_mut_ptr();
         if header_len == HEADER_LEN {
@@ -209,6 +247,44 @@ impl<'v> Round<'v> {
         Outcome::Lent
     }
 
+    /// As [`Self::lend_single`], of a frame whose net header begins with `net` and asks for something. Not inlined: the
+    /// plain frame's way stays short.
+    #[inline(never)]
+    fn lend_asking(
+        &self,
+        builder: &mut BurstBuilder<'_, 'v>,
+        net: [u8; 8],
+        buffer: Buffer,
+        frame_len: usize,
+    ) -> Outcome {
+        let mut net_header = [0; NET_HEADER_LEN];
+        net_header[..net.len()].copy_from_slice(&net);
+        let net_rest = &mut net_header[net.len()..];
+        // SAFETY: within the buffer, whose net header has 10 bytes or more.
+        let from = unsafe { buffer.start.add(net.len()) };
+        // SAFETY: as above; these are the bytes that were not read yet.
+        unsafe { copy_in(from, net_rest.as_mut_ptr(), net_rest.len()) };
+        // SAFETY: within the buffer.
+        let frame = unsafe { buffer.start.add(self.view.header_len()) };
+        let header_len = frame_len.min(OFFLOAD_HEADER_LEN);
+        let header = &mut builder.long_header_slot()[..header_len];
+        // SAFETY: the frame has header_len bytes, and so has `header`.
+        unsafe { copy_in(frame, header.as_mut_ptr(), header_len) };
+        let offload = match Offload::parse(&net_header, header, frame_len, self.view.options().send) {
+            Ok(Some(offload)) => offload,
+            _ => return Outcome::Dropped(DropReason::Malformed),
+        };
+        let rest = frame_len - header_len;
+        if rest > 0 {
+            // SAFETY: within the buffer.
+            let body = unsafe { frame.add(header_len) };
+            // SAFETY: `rest` bytes from there end the buffer, mapped as long as the view that `'v` borrows.
+            unsafe { builder.push_piece(body, rest as u32) };
+        }
+        builder.commit_asking(frame_len, usize::from(rest > 0), offload);
+        Outcome::Lent
+    }
+
     fn settle(&mut self, taken: Taken, frames: usize) {
         // The common case at once: every chain is lent and taken, or was done before.
         if taken == Taken::ALL {
@@ -222,19 +298,22 @@ impl<'v> Round<'v> {
         }
     }
 
-    /// Marks the leading chains that are done used, in order, and publishes once. Returns how many are newly done.
+    /// Gives the leading chains that are done back, in order, and publishes once. Returns how many are newly done.
     fn complete(&mut self, state: &mut RingState) -> usize {
         let newly_done = (self.done & !self.done_before).count_ones() as usize;
         let leading = Taken(self.done).leading(self.chains);
-        for &head in &self.heads[..leading] {
-            self.view.set_used(state.next_used, head, 0);
-            state.next_used = state.next_used.wrapping_add(1);
+        if leading == 0 {
+            state.settled_ahead = self.done;
+            return newly_done;
         }
-        state.next_avail = state.next_avail.wrapping_add(leading as u16);
+        let (mut run, mut position) = (F::run(state), state.next_avail);
+        for found in &self.found[..leading] {
+            position = F::behind(self.view, position, &found.chain);
+            F::give_back(self.view, &mut run, &found.chain, 0);
+        }
+        state.next_avail = position;
         state.settled_ahead = self.done.checked_shr(leading as u32).unwrap_or(0);
-        if leading > 0 {
-            state.publish(self.view);
-        }
+        state.publish::<F>(self.view, run);
         newly_done
     }
 }
@@ -246,6 +325,8 @@ struct Gathering<'b, 's, 'v> {
     net_header: [u8; NET_HEADER_MAX],
     net_len: usize,
     net_have: usize,
+    /// What the sender may ask for.
+    sender: Offloads,
     header_have: usize,
     frame_len: usize,
     pieces: usize,
@@ -253,13 +334,14 @@ struct Gathering<'b, 's, 'v> {
 }
 
 impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
-    fn new(builder: &'b mut BurstBuilder<'s, 'v>, net_len: usize) -> Self {
+    fn new(builder: &'b mut BurstBuilder<'s, 'v>, net_len: usize, sender: Offloads) -> Self {
         let net_header = [0; NET_HEADER_MAX];
         Gathering {
             builder,
             net_header,
             net_len,
             net_have: 0,
+            sender,
             header_have: 0,
             frame_len: 0,
             pieces: 0,
@@ -285,9 +367,10 @@ impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
             return self.give_up(Outcome::Dropped(DropReason::TooLong));
         }
         self.frame_len += left;
-        let header = left.min(HEADER_LEN - self.header_have);
-        // SAFETY: `header` bytes of the buffer are mapped; header_have + header stays within the slot.
-        unsafe { copy_in(start, self.builder.header_slot()[self.header_have..].as_mut_ptr(), header) };
+        let slot = self.header_slot();
+        let header = left.min(slot.len());
+        // SAFETY: `header` bytes of the buffer are mapped, and the slot has as many left.
+        unsafe { copy_in(start, slot.as_mut_ptr(), header) };
         self.header_have += header;
         left -= header;
         if left == 0 {
@@ -309,35 +392,51 @@ impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
         true
     }
 
+    /// What is left of the place for the header copy: a longer one if the net header, which comes first, asks for
+    /// something.
+    fn header_slot(&mut self) -> &mut [u8] {
+        let slot = if self.asks() {
+            &mut self.builder.long_header_slot()[..]
+        } else {
+            &mut self.builder.header_slot()[..]
+        };
+        &mut slot[self.header_have..]
+    }
+
+    fn asks(&self) -> bool {
+        !is_plain(std::array::from_fn(|at| self.net_header[at]))
+    }
+
     fn give_up(&mut self, outcome: Outcome) -> bool {
         self.verdict = Some(outcome);
         false
     }
 
-    fn finish(self) -> Outcome {
-        let net_start = std::array::from_fn(|at| self.net_header[at]);
-        let verdict = self.verdict.or_else(|| {
-            if self.net_have < self.net_len || !is_plain(net_start) {
-                return Some(Outcome::Dropped(DropReason::Malformed));
-            }
-            check_len(self.frame_len).err().map(Outcome::Dropped)
-        });
-        match verdict {
-            Some(outcome) => {
-                self.builder.abandon(self.pieces);
-                outcome
-            }
-            None => {
-                self.builder.commit(self.frame_len, self.pieces);
-                Outcome::Lent
-            }
-        }
+    fn finish(mut self) -> Outcome {
+        let outcome = match self.verdict.take() {
+            Some(outcome) => outcome,
+            None => match self.commit() {
+                Ok(()) => return Outcome::Lent,
+                Err(reason) => Outcome::Dropped(reason),
+            },
+        };
+        self.builder.abandon(self.pieces);
+        outcome
     }
-}
 
-/// Whether the first bytes of a virtio-net header (virtio 1.2, 5.1.6) ask for nothing. No offload is negotiated, so
-/// whatever else the header holds is noise: `num_buffers` and the DATA_VALID hint are for receivers.
-#[inline]
-fn is_plain([flags, gso_type, ..]: [u8; 8]) -> bool {
-    flags & VIRTIO_NET_HDR_F_NEEDS_CSUM as u8 == 0 && gso_type == VIRTIO_NET_HDR_GSO_NONE as u8
+    fn commit(&mut self) -> Result<(), DropReason> {
+        if self.net_have < self.net_len {
+            return Err(DropReason::Malformed);
+        }
+        check_len(self.frame_len)?;
+        if !self.asks() {
+            self.builder.commit(self.frame_len, self.pieces);
+            return Ok(());
+        }
+        let net = std::array::from_fn(|at| self.net_header[at]);
+        let header = &self.builder.long_header_slot()[..self.header_have];
+        let offload = Offload::parse(&net, header, self.frame_len, self.sender)?;
+        self.builder.commit_asking(self.frame_len, self.pieces, offload.ok_or(DropReason::Malformed)?);
+        Ok(())
+    }
 }

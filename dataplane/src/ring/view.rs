@@ -15,6 +15,7 @@ use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_N
 use super::RING_SIZE_MAX;
 use super::memory::{MemoryTable, Window};
 use super::signal::{Jammed, signal};
+use crate::offload::Offloads;
 
 /// Where a front end says that a ring lies, in its own addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub struct RingOptions {
     pub mergeable: bool,
     /// VIRTIO_F_VERSION_1.
     pub version_1: bool,
+    /// What the guest may ask of us (VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_…).
+    pub send: Offloads,
+    /// What it takes itself (VIRTIO_NET_F_GUEST_…).
+    pub receive: Offloads,
 }
 
 impl RingOptions {
@@ -85,7 +90,7 @@ impl fmt::Display for RingError {
 impl std::error::Error for RingError {}
 
 /// One descriptor, copied out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Descriptor {
     pub addr: u64,
     pub len: u32,

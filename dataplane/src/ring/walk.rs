@@ -1,11 +1,14 @@
-//! Walks descriptor chains (virtio 1.2, 2.7.5 to 2.7.8): every shared word once, every bound ours.
+//! Walks descriptor chains (virtio 1.2, 2.7.5 to 2.7.8 and 2.8.5 to 2.8.8): every shared word once, every bound ours.
 
 #![allow(unsafe_code)] // indirect tables lie in guest memory
 
+use std::marker::PhantomData;
+
 use super::Fault;
+use super::format::{Chain, Format};
 use super::memory::Window;
 use super::view::{Descriptor, RingView};
-use crate::frame::HEADER_LEN;
+use crate::frame::{BURST_FRAMES, HEADER_LEN};
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 
@@ -24,27 +27,51 @@ pub(crate) struct Buffer {
     pub len: u32,
 }
 
+/// A chain that was looked up: where its buffer lies, if it is one in one region; else it has to be walked.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub chain: Chain,
+    /// Null: call [`Walker::walk`].
+    start: *mut u8,
+}
+
+/// The chains that one call looked up before it uses the first: by then the others' memory is on its way. A worker's
+/// memory, made once.
+pub(crate) type Lookahead = Box<[Found; BURST_FRAMES]>;
+
+/// An empty [`Lookahead`].
+pub(crate) fn lookahead() -> Lookahead {
+    Box::new([Found { chain: Chain::default(), start: std::ptr::null_mut() }; BURST_FRAMES])
+}
+
+impl Found {
+    /// The whole chain, if it is one buffer in one region.
+    #[inline]
+    pub(crate) fn single(&self) -> Option<Buffer> {
+        (!self.start.is_null()).then_some(Buffer { start: self.start, len: self.chain.first.len })
+    }
+
+    /// Whether the device may write the first buffer.
+    #[inline]
+    pub(crate) fn is_writable(&self) -> bool {
+        self.chain.first.flags & WRITE != 0
+    }
+}
+
 /// Turns guest addresses into pointers, remembering the last region.
-pub(crate) struct Walker<'v> {
+pub(crate) struct Walker<'v, F> {
     view: &'v RingView,
     window: Window,
     walked: usize,
-}
-
-/// A chain of one descriptor, or the need to walk.
-pub(crate) enum Head {
-    /// The whole chain is this one buffer.
-    Single { buffer: Buffer, writable: bool },
-    /// More: call [`Walker::walk`].
-    Chain(Descriptor),
+    format: PhantomData<F>,
 }
 
 /// Takes the buffers of a chain in order: the buffer, and whether the device may write it. Says whether to go on.
 pub(crate) type Visit<'f> = &'f mut dyn FnMut(Buffer, bool) -> bool;
 
-impl<'v> Walker<'v> {
-    pub(crate) fn new(view: &'v RingView) -> Walker<'v> {
-        Walker { view, window: Window::NONE, walked: 0 }
+impl<'v, F: Format> Walker<'v, F> {
+    pub(crate) fn new(view: &'v RingView) -> Walker<'v, F> {
+        Walker { view, window: Window::NONE, walked: 0, format: PhantomData }
     }
 
     /// Descriptors visited by [`Self::walk`] so far: for whoever bounds the work that a guest can make.
@@ -52,38 +79,31 @@ impl<'v> Walker<'v> {
         self.walked
     }
 
-    /// Reads the head descriptor of a chain. The common case ends here: one buffer, in one region.
+    /// Where the chain lies. The common case ends here: one buffer, in one region.
     #[inline]
-    pub(crate) fn head(&mut self, head: u16) -> Result<Head, Fault> {
-        let descriptor = self.view.descriptor(head).ok_or(Fault::DescriptorIndex)?;
-        if descriptor.flags & (NEXT | INDIRECT) != 0 {
-            return Ok(Head::Chain(descriptor));
-        }
-        match self.find(descriptor.addr, u64::from(descriptor.len)) {
-            Some(start) => {
-                let buffer = Buffer { start, len: descriptor.len };
-                Ok(Head::Single { buffer, writable: descriptor.flags & WRITE != 0 })
-            }
-            None => Ok(Head::Chain(descriptor)),
-        }
+    pub(crate) fn look_up(&mut self, chain: Chain) -> Found {
+        let Descriptor { addr, len, flags, .. } = chain.first;
+        let start = if flags & (NEXT | INDIRECT) == 0 { self.find(addr, u64::from(len)) } else { None };
+        Found { chain, start: start.unwrap_or(std::ptr::null_mut()) }
     }
 
-    /// Visits all buffers of the chain that begins with `first`, until `visit` has enough.
-    pub(crate) fn walk(&mut self, first: Descriptor, visit: Visit<'_>) -> Result<(), Fault> {
-        let mut descriptor = first;
+    /// Visits all buffers of `chain`, until `visit` has enough.
+    pub(crate) fn walk(&mut self, chain: &Chain, visit: Visit<'_>) -> Result<(), Fault> {
+        let (mut descriptor, mut place) = (chain.first, chain.start);
         let mut left = self.view.size().min(CHAIN_MAX);
         loop {
             if descriptor.flags & INDIRECT != 0 {
                 return self.walk_indirect(descriptor, left, visit);
             }
-            if !self.visit_range(descriptor, visit)? || descriptor.flags & NEXT == 0 {
+            if !self.visit_range(descriptor, visit)? {
                 return Ok(());
             }
+            let Some(next) = F::follow(self.view, chain, &mut place, &descriptor)? else { return Ok(()) };
             left -= 1;
             if left == 0 {
                 return Err(Fault::ChainLength);
             }
-            descriptor = self.view.descriptor(descriptor.next).ok_or(Fault::DescriptorIndex)?;
+            descriptor = next;
         }
     }
 
@@ -102,7 +122,14 @@ impl<'v> Walker<'v> {
             if entry.flags & INDIRECT != 0 {
                 return Err(Fault::Indirect);
             }
-            if !self.visit_range(entry, visit)? || entry.flags & NEXT == 0 {
+            if !self.visit_range(entry, visit)? {
+                return Ok(());
+            }
+            if F::TABLES_ARE_SEQUENTIAL {
+                index += 1;
+                continue;
+            }
+            if entry.flags & NEXT == 0 {
                 return Ok(());
             }
             index = u64::from(entry.next);
@@ -110,7 +137,7 @@ impl<'v> Walker<'v> {
                 return Err(Fault::DescriptorIndex);
             }
         }
-        Err(Fault::ChainLength)
+        if F::TABLES_ARE_SEQUENTIAL { Ok(()) } else { Err(Fault::ChainLength) }
     }
 
     /// Copies one entry of an indirect table, which may lie across regions and need not be aligned.
@@ -178,6 +205,36 @@ pub(crate) unsafe fn copy_in(from: *const u8, to: *mut u8, len: usize) {
 pub(crate) unsafe fn copy_across(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's; two mappings never overlap in our address space.
     unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
+}
+
+/// Brings the cache line at `start` near, to be read.
+#[inline(always)]
+pub(crate) fn prefetch(start: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint that touches no memory, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(start.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) start, options(nostack, preserves_flags, readonly));
+    }
+}
+
+/// Brings the cache line at `start` near, to be written.
+#[inline(always)]
+pub(crate) fn prefetch_for_write(start: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint that touches no memory, whatever the address; older processors take it for no instruction at all.
+    unsafe {
+        std::arch::asm!("prefetchw [{0}]", in(reg) start, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{0}]", in(reg) start, options(nostack, preserves_flags, readonly));
+    }
 }
 
 /// After this the compiler knows nothing of any memory, so it cannot read a guest's word again in place of our copy.

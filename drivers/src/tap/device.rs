@@ -6,14 +6,13 @@ use std::ffi::{CStr, c_int, c_uint, c_ulong};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use ringyard_dataplane::frame::{Frame, HEADER_LEN};
+use ringyard_dataplane::frame::Frame;
+use ringyard_dataplane::offload::{NET_HEADER_LEN, Offload, Offloads, Payload, Segments};
 use rustix::fs::{Mode, OFlags};
 
 use super::OpenError;
 
 const TUN: &str = "/dev/net/tun";
-/// The kernel's default size of the virtio-net header, without `num_buffers`.
-const NET_HEADER_LEN: usize = 10;
 /// Body pieces that one `writev` takes here; Linux takes 1024 in all.
 const PIECES_MAX: usize = 62;
 
@@ -33,6 +32,7 @@ pub(super) struct Device {
     fd: OwnedFd,
     ifname: String,
     net_header_len: usize,
+    offloads: Offloads,
 }
 
 impl Device {
@@ -90,15 +90,15 @@ impl Device {
     }
 
     fn set_up(fd: OwnedFd, request: &libc::ifreq, flags: c_int) -> io::Result<Device> {
-        let mut net_header_len = 0;
+        let (mut net_header_len, mut offloads) = (0, Offloads::NONE);
         if flags & libc::IFF_VNET_HDR != 0 {
             net_header_len = NET_HEADER_LEN;
             ioctl(&fd, libc::TUNSETVNETHDRSZ, &mut (NET_HEADER_LEN as c_int))?;
-            set_offload(&fd, 0)?;
+            offloads = take_offloads(&fd)?;
         }
         // SAFETY: the kernel ends the name with a zero within the array; `request` filled it with zeros.
         let ifname = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) };
-        Ok(Device { fd, ifname: ifname.to_string_lossy().into_owned(), net_header_len })
+        Ok(Device { fd, ifname: ifname.to_string_lossy().into_owned(), net_header_len, offloads })
     }
 
     /// The interface's name.
@@ -111,6 +111,11 @@ impl Device {
         self.net_header_len
     }
 
+    /// What the kernel may ask of us, and what it takes itself.
+    pub(super) fn offloads(&self) -> Offloads {
+        self.offloads
+    }
+
     /// Limits what the kernel queues for this writer.
     pub(super) fn set_sndbuf(&self, bytes: i32) -> io::Result<()> {
         ioctl(&self.fd, libc::TUNSETSNDBUF, &mut { bytes })
@@ -121,34 +126,86 @@ impl Device {
         Ok(rustix::io::read(&self.fd, buffer)?)
     }
 
-    /// Writes one frame behind an empty net header, from where it lies. `bounce` has room for any frame and is used for
-    /// one of more than 62 pieces.
-    pub(super) fn write(&self, frame: &Frame<'_>, bounce: &mut [u8]) -> io::Result<()> {
-        if frame.body().len() > PIECES_MAX {
-            let len = frame.copy_to(bounce).ok_or(io::ErrorKind::InvalidInput)?;
-            return self
-                .write_pieces(&bounce[..len.min(HEADER_LEN)], &[(&bounce[len.min(HEADER_LEN)..len]).into()]);
+    /// Writes one frame, from where it lies, with what it asks if the kernel takes that, and else what stands for it. How
+    /// many segments it was cut into; 0 for none. `bounce` has room for any frame and is used for one of more than 62
+    /// pieces.
+    pub(super) fn write(&self, frame: &Frame<'_>, bounce: &mut [u8]) -> Result<usize, Unwritten> {
+        match frame.offload() {
+            None => self.write_whole(frame, &[0; NET_HEADER_LEN], bounce).map(|()| 0),
+            Some(offload) if self.offloads.has(offload.needs()) => {
+                self.write_whole(frame, &net_header(offload), bounce).map(|()| 0)
+            }
+            Some(_) => self.write_segments(frame, bounce),
         }
-        let mut pieces = [Stretch::EMPTY; PIECES_MAX];
-        for (stretch, piece) in pieces.iter_mut().zip(frame.body()) {
-            *stretch = Stretch { start: piece.start(), len: piece.len() };
-        }
-        self.write_pieces(frame.header(), &pieces[..frame.body().len()])
     }
 
-    fn write_pieces(&self, header: &[u8], body: &[Stretch]) -> io::Result<()> {
-        let net_header = [0u8; NET_HEADER_LEN];
-        let net_header = &net_header[..self.net_header_len];
-        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX + 2];
-        let stretches = [net_header.into(), header.into()];
-        for (vector, stretch) in vectors.iter_mut().zip(stretches.iter().chain(body)) {
-            *vector = libc::iovec { iov_base: stretch.start.cast_mut().cast(), iov_len: stretch.len };
-        }
-        let count = (stretches.len() + body.len()) as c_int;
-        // SAFETY: every vector is readable while the frame is lent, whatever its owner writes there; none is written to.
-        let written = unsafe { libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), count) };
-        if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    fn write_whole(
+        &self,
+        frame: &Frame<'_>,
+        net: &[u8; NET_HEADER_LEN],
+        bounce: &mut [u8],
+    ) -> Result<(), Unwritten> {
+        let header = frame.header();
+        self.write_behind(net, header, &frame.payload(header.len()), bounce)
     }
+
+    /// Each of them whole. When the kernel has room for some of them only, the others are lost.
+    fn write_segments(&self, frame: &Frame<'_>, bounce: &mut [u8]) -> Result<usize, Unwritten> {
+        let Some(mut segments) = Segments::of(frame) else { return Ok(0) };
+        let (count, mut written) = (segments.count(), 0);
+        while let Some(payload) = segments.next_payload() {
+            let header = segments.header(payload.sum());
+            match self.write_behind(&[0; NET_HEADER_LEN], header, &payload, bounce) {
+                Ok(()) => written += 1,
+                Err(Unwritten::Full) if written > 0 => return Err(Unwritten::Cut),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(if count > 1 { count } else { 0 })
+    }
+
+    /// Writes net header, header and body as one frame.
+    fn write_behind(
+        &self,
+        net: &[u8; NET_HEADER_LEN],
+        header: &[u8],
+        body: &Payload<'_>,
+        bounce: &mut [u8],
+    ) -> Result<(), Unwritten> {
+        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX + 2];
+        vectors[0] = vector(net[..self.net_header_len].as_ptr(), self.net_header_len);
+        vectors[1] = vector(header.as_ptr(), header.len());
+        let mut count = 2;
+        for piece in body.pieces() {
+            if count == vectors.len() {
+                body.copy_to(bounce).ok_or(Unwritten::Failed)?;
+                vectors[2] = vector(bounce.as_ptr(), body.len());
+                count = 3;
+                break;
+            }
+            vectors[count] = vector(piece.start(), piece.len());
+            count += 1;
+        }
+        // SAFETY: every vector is readable while the frame is lent, whatever its owner writes there; none is written to.
+        let written = unsafe { libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), count as c_int) };
+        if written >= 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Err(Unwritten::Full),
+            _ => Err(Unwritten::Failed),
+        }
+    }
+}
+
+/// Why a frame was not written.
+pub(super) enum Unwritten {
+    /// There was no room, and nothing was written.
+    Full,
+    /// There was no room for the rest of its segments. It can't be written again.
+    Cut,
+    /// The interface is down or gone, or the frame's own memory is (EFAULT).
+    Failed,
 }
 
 impl AsFd for Device {
@@ -157,21 +214,13 @@ impl AsFd for Device {
     }
 }
 
-/// Memory to be written out.
-#[derive(Clone, Copy)]
-struct Stretch {
-    start: *const u8,
-    len: usize,
+fn vector(start: *const u8, len: usize) -> libc::iovec {
+    libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len }
 }
 
-impl Stretch {
-    const EMPTY: Stretch = Stretch { start: std::ptr::null(), len: 0 };
-}
-
-impl From<&[u8]> for Stretch {
-    fn from(bytes: &[u8]) -> Stretch {
-        Stretch { start: bytes.as_ptr(), len: bytes.len() }
-    }
+fn net_header(offload: &Offload) -> [u8; NET_HEADER_LEN] {
+    let whole = offload.net_header(0);
+    std::array::from_fn(|at| whole[at])
 }
 
 /// A request for the interface `name`, which must be shorter than 16 bytes.
@@ -193,9 +242,22 @@ fn ioctl<T>(fd: &OwnedFd, code: impl Into<c_ulong>, argument: &mut T) -> io::Res
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has the kernel leave to us whatever it can. What it leaves to us is also what it takes from us: both came with the
+/// same release, USO with Linux 6.2.
+fn take_offloads(fd: &OwnedFd) -> io::Result<Offloads> {
+    const TCP: c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    const USO: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    if set_offload(fd, TCP | USO).is_ok() {
+        return Ok(Offloads::ALL);
+    }
+    set_offload(fd, TCP)?;
+    Ok(Offloads::ALL.without(Offloads::USO4.with(Offloads::USO6)))
+}
+
 /// TUNSETOFFLOAD takes its flags by value.
-fn set_offload(fd: &OwnedFd, flags: c_ulong) -> io::Result<()> {
+fn set_offload(fd: &OwnedFd, flags: c_uint) -> io::Result<()> {
     // SAFETY: a number, no memory.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), c_ulong::from(libc::TUNSETOFFLOAD), flags) };
+    let result =
+        unsafe { libc::ioctl(fd.as_raw_fd(), c_ulong::from(libc::TUNSETOFFLOAD), c_ulong::from(flags)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

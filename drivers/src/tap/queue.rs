@@ -9,7 +9,7 @@ use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, FRAME_LEN_MAX,
 use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress, IngressScratch};
 use rustix::io::Errno;
 
-use super::device::Device;
+use super::device::{Device, Unwritten};
 
 /// Room for the frames of one poll: they lie one behind the other, and the last may be of any length.
 const ARENA_LEN: usize = BURST_BYTES + 2 * (FRAME_LEN_MAX + 64);
@@ -79,7 +79,14 @@ impl Ingress for TapQueue {
         let count = self.fill(&mut arena, &mut extents);
         let mut builder = scratch.burst.begin(self.queue);
         for &(start, len) in &extents[..count] {
-            if let Err(reason) = builder.push_slice(&arena[start..start + len]) {
+            let frame = &arena[start..start + len];
+            let pushed = match arena[..start].last_chunk() {
+                Some(net) if self.device.net_header_len() == net.len() => {
+                    builder.push_asking(net, frame, self.device.offloads())
+                }
+                _ => builder.push_slice(frame),
+            };
+            if let Err(reason) = pushed {
                 scratch.tally.drop(reason);
             }
         }
@@ -111,19 +118,16 @@ impl Egress for TapQueue {
         for (settled, &pick) in picks.iter().enumerate() {
             let frame = burst.frame(usize::from(pick));
             match self.device.write(&frame, &mut bounce) {
-                Ok(()) => {
+                Ok(segments) => {
                     scratch.tally.frames += 1;
                     scratch.tally.bytes += frame.len() as u64;
+                    scratch.tally.segments += segments as u64;
                 }
-                Err(error) if is_full(&error) => return settled,
-                // The interface is down or gone, or the frame's own memory is (EFAULT).
-                Err(_) => scratch.tally.drop(DropReason::IoError),
+                Err(Unwritten::Full) => return settled,
+                Err(Unwritten::Cut) => scratch.tally.drop(DropReason::NoRoom),
+                Err(Unwritten::Failed) => scratch.tally.drop(DropReason::IoError),
             }
         }
         picks.len()
     }
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM))
 }

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::port::{Egress, IngressEnd};
 use ringyard_dataplane::ring::{
-    Fault, MemoryTable, Ring, RingEgress, RingError, RingIngress, RingLayout, RingOptions, RingSignals,
-    RingView,
+    self, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingOptions, RingSignals, RingView,
 };
 use rustix::fs::OFlags;
 
@@ -156,18 +155,12 @@ impl Vring {
     fn fit(&mut self, index: usize, view: Arc<RingView>) {
         let Some(ring) = self.ring.clone() else { return };
         self.part = Some(if index.is_multiple_of(2) {
-            Part::Egress(Arc::new(RingEgress::new(view, ring)))
+            Part::Egress(ring::egress(view, ring))
         } else {
             let queue = (index / 2) as u16;
-            let end = Arc::new(RingIngress::new(view, ring, queue, self.kick.clone()));
+            let RingEnd { ingress, doorbell } = ring::ingress(view, ring, queue, self.kick.clone());
             let discard = (!self.enabled).then_some(DropReason::NotReady);
-            Part::Ingress(Arc::new(IngressEnd {
-                queue,
-                ingress: end.clone(),
-                doorbell: end,
-                linger_us: LINGER_US,
-                discard,
-            }))
+            Part::Ingress(Arc::new(IngressEnd { queue, ingress, doorbell, linger_us: LINGER_US, discard }))
         });
     }
 }

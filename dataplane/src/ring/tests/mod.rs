@@ -3,6 +3,7 @@
 //! A [`World`] is a guest's memory with one ring in it: two regions that touch in guest addresses and not here, written
 //! word by word as a guest would.
 
+mod offloads;
 mod oracle;
 mod receive;
 mod rules;
@@ -12,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{
-    Fault, Mapping, MemoryTable, Region, Ring, RingEgress, RingIngress, RingLayout, RingOptions, RingSignals,
-    RingView,
+    Fault, Mapping, MemoryTable, Region, Ring, RingEnd, RingLayout, RingOptions, RingSignals, RingView,
 };
 use crate::drops::DropReason;
 use crate::frame::{BurstScratch, Taken};
-use crate::port::{Egress, EgressScratch, Ingress, IngressScratch, Tally};
+use crate::offload::Offloads;
+use crate::port::{EgressScratch, IngressScratch, Tally};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -41,8 +42,14 @@ const TABLES: u64 = LOW + 0x3000;
 /// For buffers.
 const BUFFERS: u64 = LOW + 0x8000;
 
-const OPTIONS: RingOptions =
-    RingOptions { event_idx: false, indirect: true, mergeable: true, version_1: true };
+const OPTIONS: RingOptions = RingOptions {
+    event_idx: false,
+    indirect: true,
+    mergeable: true,
+    version_1: true,
+    send: Offloads::NONE,
+    receive: Offloads::NONE,
+};
 const NET_HEADER: [u8; 12] = [0; 12];
 
 struct World {
@@ -126,14 +133,18 @@ impl World {
 
     /// A net header and `frame` at `addr`, described whole by descriptor `index`, and posted.
     fn post_frame(&mut self, index: u16, addr: u64, frame: &[u8]) {
-        self.put(addr, &NET_HEADER);
+        self.post_frame_behind(index, addr, &NET_HEADER, frame);
+    }
+
+    fn post_frame_behind(&mut self, index: u16, addr: u64, net: &[u8; 12], frame: &[u8]) {
+        self.put(addr, net);
         self.put(addr + 12, frame);
         self.describe(index, addr, 12 + frame.len() as u32, 0, 0);
         self.post(index);
     }
 
-    fn ingress(&self) -> RingIngress {
-        RingIngress::new(self.view.clone(), self.ring.clone(), 0, None)
+    fn ingress(&self) -> RingEnd {
+        super::ingress(self.view.clone(), self.ring.clone(), 0, None)
     }
 
     fn poll(&self) -> Polled {
@@ -143,7 +154,7 @@ impl World {
     fn poll_taking(&self, taken: Taken) -> Polled {
         let mut scratch = IngressScratch::default();
         let mut frames = Vec::new();
-        let gone = self.ingress().poll(&mut scratch, &mut |burst| {
+        let gone = self.ingress().ingress.poll(&mut scratch, &mut |burst| {
             for frame in burst.frames() {
                 let mut bytes = vec![0; frame.len()];
                 frame.copy_to(&mut bytes).unwrap();
@@ -161,7 +172,7 @@ impl World {
         frames.iter().for_each(|frame| builder.push_slice(frame).unwrap());
         let picks: Vec<u8> = (0..frames.len() as u8).collect();
         let mut scratch = EgressScratch::default();
-        let egress = RingEgress::new(self.view.clone(), self.ring.clone());
+        let egress = super::egress(self.view.clone(), self.ring.clone());
         let settled = egress.send(&mut scratch, &builder.burst(), &picks);
         (settled, scratch.tally)
     }

@@ -331,7 +331,7 @@ fn g29_frame_is_what_was_copied_whatever_the_guest_writes_meanwhile() {
     world.post_frame(0, BUFFERS, &frame(1, 60));
     let ingress = world.ingress();
     let mut scratch = IngressScratch::default();
-    ingress.poll(&mut scratch, &mut |burst| {
+    ingress.ingress.poll(&mut scratch, &mut |burst| {
         let before = burst.frame(0).destination();
         world.put(BUFFERS + 12, &[0xff; 60]);
         world.describe(0, 0, u32::MAX, NEXT, 99);
@@ -367,32 +367,32 @@ fn g29_guest_that_rewrites_everything_all_the_time_is_survived() {
 
 #[test]
 fn notifications_are_asked_for_once_armed_and_work_is_seen_at_the_last_look() {
-    use crate::port::{Arming, Doorbell};
+    use crate::port::Arming;
     let mut world = World::new(16);
     let ingress = world.ingress();
-    ingress.disarm();
+    ingress.doorbell.disarm();
     assert_eq!(world.get_u16(USED), 1, "VRING_USED_F_NO_NOTIFY");
-    assert_eq!(ingress.arm(), Arming::Quiet);
+    assert_eq!(ingress.doorbell.arm(), Arming::Quiet);
     assert_eq!(world.get_u16(USED), 0);
     world.post_frame(0, BUFFERS, &frame(1, 60));
-    assert_eq!(ingress.arm(), Arming::Work);
+    assert_eq!(ingress.doorbell.arm(), Arming::Work);
     assert_eq!(world.get_u16(USED), 1);
     world.publish(1000);
     world.poll();
-    assert_eq!(ingress.arm(), Arming::Dead);
+    assert_eq!(ingress.doorbell.arm(), Arming::Dead);
 }
 
 #[test]
 fn event_index_asks_for_the_next_buffer() {
-    use crate::port::{Arming, Doorbell};
+    use crate::port::Arming;
     let mut world = World::with(16, RingOptions { event_idx: true, ..OPTIONS });
     let avail_event = USED + 4 + 16 * 8;
     let ingress = world.ingress();
     world.post_frame(0, BUFFERS, &frame(1, 60));
     world.poll();
-    assert_eq!(ingress.arm(), Arming::Quiet);
+    assert_eq!(ingress.doorbell.arm(), Arming::Quiet);
     assert_eq!(world.get_u16(avail_event), 1);
-    ingress.disarm();
+    ingress.doorbell.disarm();
     assert_eq!(world.get_u16(avail_event), 0);
 }
 
@@ -413,13 +413,13 @@ fn chain_of_a_large_ring_is_bounded_too() {
 
 #[test]
 fn p14_kick_descriptor_made_blocking_keeps_nobody() {
-    use crate::port::{Arming, Doorbell};
+    use crate::port::Arming;
     use rustix::event::{EventfdFlags, eventfd};
     let world = World::new(16);
     let kick = Arc::new(eventfd(1, EventfdFlags::empty()).unwrap());
-    let ingress = RingIngress::new(world.view.clone(), world.ring.clone(), 0, Some(kick.clone()));
+    let ingress = super::super::ingress(world.view.clone(), world.ring.clone(), 0, Some(kick.clone()));
     let (done, armed) = std::sync::mpsc::channel();
-    std::thread::spawn(move || (0..2).for_each(|_| done.send(ingress.arm()).unwrap()));
+    std::thread::spawn(move || (0..2).for_each(|_| done.send(ingress.doorbell.arm()).unwrap()));
     for _ in 0..2 {
         assert_eq!(armed.recv_timeout(std::time::Duration::from_secs(10)), Ok(Arming::Quiet));
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::frame::Taken;
-use crate::port::{Ingress, IngressScratch};
-use crate::ring::{MemoryTable, Ring, RingIngress, RingOptions, RingSignals, RingView};
+use crate::port::IngressScratch;
+use crate::ring::{self, MemoryTable, Ring, RingEnd, RingOptions, RingSignals, RingView};
 
 const BUFFERS: usize = 0x4000;
 const FRAME_LEN: usize = 60;
@@ -11,8 +11,8 @@ const FRAME_LEN: usize = 60;
 const LEN: u32 = 12 + FRAME_LEN as u32;
 
 struct Rig {
-    driver: DriverRing,
-    device: RingIngress,
+    driver: SplitDriver,
+    device: RingEnd,
     memory: Arc<DriverMemory>,
     scratch: IngressScratch,
 }
@@ -20,18 +20,23 @@ struct Rig {
 impl Rig {
     fn new(size: u16, options: DriverOptions) -> Rig {
         let memory = Arc::new(DriverMemory::new("test", 0x1_0000).unwrap());
-        let driver = DriverRing::new(memory.clone(), 0, size, options).unwrap();
+        let driver = SplitDriver::new(memory.clone(), 0, size, options);
         let table = Arc::new(MemoryTable::new(vec![memory.region()]).unwrap());
-        let ring_options =
-            RingOptions { event_idx: options.event_idx, indirect: true, mergeable: true, version_1: true };
+        let ring_options = RingOptions {
+            event_idx: options.event_idx,
+            indirect: true,
+            mergeable: true,
+            version_1: true,
+            ..RingOptions::default()
+        };
         let view = RingView::new(table, driver.layout(), ring_options, RingSignals::default()).unwrap();
-        let device = RingIngress::new(Arc::new(view), Arc::new(Ring::new(0, 0)), 0, None);
+        let device = ring::ingress(Arc::new(view), Arc::new(Ring::new(0, 0)), 0, None);
         Rig { driver, device, memory, scratch: IngressScratch::default() }
     }
 
     fn polled(&mut self) -> Vec<usize> {
         let mut lens = Vec::new();
-        self.device.poll(&mut self.scratch, &mut |burst| {
+        self.device.ingress.poll(&mut self.scratch, &mut |burst| {
             lens.extend(burst.frames().map(|frame| frame.len()));
             Taken::ALL
         });
@@ -78,18 +83,6 @@ fn ring_goes_round_more_often_than_its_index() {
 }
 
 #[test]
-fn full_ring_takes_no_more() {
-    let mut rig = Rig::new(2, DriverOptions::default());
-    assert!(rig.driver.add(part(BUFFERS, LEN)).is_some());
-    assert!(
-        rig.driver.add_chain(&[part(BUFFERS, 12), part(BUFFERS, 60)]).is_none(),
-        "one descriptor is left"
-    );
-    assert!(rig.driver.add(part(BUFFERS, LEN)).is_some());
-    assert!(rig.driver.add(part(BUFFERS, LEN)).is_none());
-}
-
-#[test]
 fn chains_and_indirect_tables_come_back_whole() {
     let mut rig = Rig::new(4, DriverOptions::default());
     let chain = rig.driver.add_chain(&[part(BUFFERS, 12), part(BUFFERS + 64, 20), part(BUFFERS + 96, 30)]);
@@ -105,14 +98,14 @@ fn chains_and_indirect_tables_come_back_whole() {
 
 #[test]
 fn device_that_asked_for_silence_is_not_kicked() {
-    use crate::port::{Arming, Doorbell};
+    use crate::port::Arming;
     for event_idx in [false, true] {
-        let mut rig = Rig::new(8, DriverOptions { event_idx, in_order: false });
-        rig.device.disarm();
+        let mut rig = Rig::new(8, DriverOptions { event_idx, ..DriverOptions::default() });
+        rig.device.doorbell.disarm();
         rig.driver.add(part(BUFFERS, LEN)).unwrap();
         assert!(!rig.driver.publish(), "event_idx {event_idx}");
         assert_eq!(rig.polled().len(), 1);
-        assert_eq!(rig.device.arm(), Arming::Quiet);
+        assert_eq!(rig.device.doorbell.arm(), Arming::Quiet);
         rig.driver.add(part(BUFFERS, LEN)).unwrap();
         assert!(rig.driver.publish(), "event_idx {event_idx}");
     }
@@ -121,7 +114,7 @@ fn device_that_asked_for_silence_is_not_kicked() {
 #[test]
 fn asking_for_calls_sees_what_is_back_already() {
     for event_idx in [false, true] {
-        let mut rig = Rig::new(8, DriverOptions { event_idx, in_order: false });
+        let mut rig = Rig::new(8, DriverOptions { event_idx, ..DriverOptions::default() });
         assert!(!rig.driver.ask_for_calls());
         rig.driver.ask_for_silence();
         rig.driver.add(part(BUFFERS, LEN)).unwrap();
@@ -133,7 +126,7 @@ fn asking_for_calls_sees_what_is_back_already() {
 
 #[test]
 fn one_used_entry_stands_for_a_run_when_in_order() {
-    let mut rig = Rig::new(4, DriverOptions { event_idx: false, in_order: true });
+    let mut rig = Rig::new(4, DriverOptions { in_order: true, ..DriverOptions::default() });
     for _ in 0..4 {
         rig.driver.add(part(BUFFERS, LEN)).unwrap();
     }
@@ -164,19 +157,10 @@ fn device_that_lies_is_found_out() {
         assert_eq!(rig.driver.collect(), Err(DeviceFault::NotInFlight), "id {id}");
     }
 
-    let mut rig = Rig::new(4, DriverOptions { event_idx: false, in_order: true });
+    let mut rig = Rig::new(4, DriverOptions { in_order: true, ..DriverOptions::default() });
     rig.driver.add(part(BUFFERS, LEN)).unwrap();
     rig.driver.publish();
     rig.use_by_hand(0, 3, 0);
     rig.set_used_index(1);
     assert_eq!(rig.driver.collect(), Err(DeviceFault::NotInFlight));
-}
-
-#[test]
-fn rings_of_no_size_or_place_are_refused() {
-    let memory = Arc::new(DriverMemory::new("test", 0x1_0000).unwrap());
-    let error = |offset, size| DriverRing::new(memory.clone(), offset, size, DriverOptions::default()).err();
-    assert_eq!(error(0, 0), Some(RingError::Size));
-    assert_eq!(error(0, 3), Some(RingError::Size));
-    assert_eq!(error(8, 4), Some(RingError::Alignment));
 }

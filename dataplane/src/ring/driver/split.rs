@@ -1,11 +1,8 @@
-//! A split ring in the driver role: the other end of [`super::RingIngress`] and [`super::RingEgress`], for built-in
-//! guests, load and tests.
+//! A split ring in the driver role (virtio 1.2, 2.7).
 //!
-//! The driver keeps its own copy of all that it wrote, so the device is believed in one place only, the used ring, and
-//! checked there. A word that already says what it should is not written again: the other core then keeps its cache line.
+//! A word that already says what it should is not written again: the other core then keeps its cache line.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -14,57 +11,8 @@ use virtio_bindings::virtio_ring::{
     VRING_USED_F_NO_NOTIFY,
 };
 
-use super::{DriverMemory, RING_SIZE_MAX, RingError, RingLayout};
-
-/// What was negotiated, as far as the driver's end of a ring cares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DriverOptions {
-    /// VIRTIO_RING_F_EVENT_IDX.
-    pub event_idx: bool,
-    /// VIRTIO_F_IN_ORDER: one used entry may stand for a run of buffers (virtio 1.2, 2.7.9).
-    pub in_order: bool,
-}
-
-/// A stretch of the driver's memory that the device may read or write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// First byte, from the start of the memory.
-    pub offset: usize,
-    /// Bytes.
-    pub len: u32,
-    /// The device writes it; else it reads it.
-    pub writable: bool,
-}
-
-/// A chain that came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Used {
-    /// The head descriptor that [`DriverRing::add`] gave.
-    pub head: u16,
-    /// Bytes that the device says it wrote. `None`: the chain was passed over in a run that is used in order, so all of
-    /// it was used.
-    pub written: Option<u32>,
-}
-
-/// What a device did that no device may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceFault {
-    /// The used index is ahead of what was made available.
-    IndexJump,
-    /// A used entry names a chain that is not with the device.
-    NotInFlight,
-}
-
-impl fmt::Display for DeviceFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DeviceFault::IndexJump => "the used index is ahead of the available one",
-            DeviceFault::NotInFlight => "a used entry names a chain that the device does not have",
-        })
-    }
-}
-
-impl std::error::Error for DeviceFault {}
+use super::super::{DriverMemory, Position, RingLayout};
+use super::{ALIGNMENT, DeviceFault, DriverOptions, Part, Used, user_addr};
 
 /// What stands in the descriptor table.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -75,8 +23,8 @@ struct Entry {
     next: u16,
 }
 
-/// The driver's end of a split virtqueue. One thread has it.
-pub struct DriverRing {
+/// The driver's end of a split virtqueue; what is not said here, [`super::DriverRing`] says.
+pub(super) struct SplitDriver {
     memory: Arc<DriverMemory>,
     desc: usize,
     avail: usize,
@@ -91,50 +39,37 @@ pub struct DriverRing {
     posted: Box<[u16]>,
     /// Free descriptors, the longest free first: with a device that keeps order, each place keeps its descriptor.
     free: VecDeque<u16>,
-    next_avail: u16,
-    published: u16,
-    next_used: u16,
-    used_seen: u16,
+    next_avail: Position,
+    published: Position,
+    next_used: Position,
+    used_seen: Position,
     /// The end of a run that is used in order: its position, and what was written there.
     run: Option<(u16, u32)>,
 }
 
-/// Parts begin at cache lines, so that each side writes lines of its own.
-const ALIGNMENT: usize = 64;
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 
-impl DriverRing {
-    /// Bytes of memory that a ring of `size` entries takes.
-    pub fn footprint(size: u16) -> usize {
-        let size = usize::from(size);
-        16 * size + (6 + 2 * size).next_multiple_of(ALIGNMENT) + (6 + 8 * size).next_multiple_of(ALIGNMENT)
-    }
+/// Bytes of memory that a ring of `size` entries takes.
+pub(super) fn footprint(size: u16) -> usize {
+    let size = usize::from(size);
+    (16 * size).next_multiple_of(ALIGNMENT)
+        + (6 + 2 * size).next_multiple_of(ALIGNMENT)
+        + (6 + 8 * size).next_multiple_of(ALIGNMENT)
+}
 
-    /// An empty ring of `size` entries at `offset` of `memory`, which is zero there.
-    ///
-    /// # Panics
-    /// If it does not lie inside.
-    pub fn new(
+impl SplitDriver {
+    /// As [`super::DriverRing::new`]: of a size that is allowed, aligned, and inside.
+    pub(super) fn new(
         memory: Arc<DriverMemory>,
         offset: usize,
         size: u16,
         options: DriverOptions,
-    ) -> Result<DriverRing, RingError> {
-        if !size.is_power_of_two() || size > RING_SIZE_MAX {
-            return Err(RingError::Size);
-        }
-        if !offset.is_multiple_of(ALIGNMENT) {
-            return Err(RingError::Alignment);
-        }
-        assert!(
-            offset <= memory.len() && Self::footprint(size) <= memory.len() - offset,
-            "inside the memory"
-        );
+    ) -> SplitDriver {
         let count = usize::from(size);
-        let avail = offset + 16 * count;
-        Ok(DriverRing {
+        let avail = offset + (16 * count).next_multiple_of(ALIGNMENT);
+        SplitDriver {
             memory,
             desc: offset,
             avail,
@@ -145,41 +80,35 @@ impl DriverRing {
             in_flight: vec![0; count].into(),
             posted: vec![0; count].into(),
             free: (0..size).collect(),
-            next_avail: 0,
-            published: 0,
-            next_used: 0,
-            used_seen: 0,
+            next_avail: Position::default(),
+            published: Position::default(),
+            next_used: Position::default(),
+            used_seen: Position::default(),
             run: None,
-        })
+        }
     }
 
-    /// Where it lies, in the addresses that vhost-user calls the front end's own.
-    pub fn layout(&self) -> RingLayout {
-        let user = |offset: usize| DriverMemory::USER_ADDR + offset as u64;
-        RingLayout { size: self.size, desc: user(self.desc), avail: user(self.avail), used: user(self.used) }
+    pub(super) fn layout(&self) -> RingLayout {
+        let (desc, avail, used) = (user_addr(self.desc), user_addr(self.avail), user_addr(self.used));
+        RingLayout { size: self.size, desc, avail, used }
     }
 
-    /// Entries.
-    pub fn size(&self) -> u16 {
+    pub(super) fn size(&self) -> u16 {
         self.size
     }
 
-    /// Free descriptors.
     #[inline]
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.free.len()
     }
 
-    /// The descriptor that the next [`Self::add`] takes: whoever keeps a buffer for each descriptor fills that one.
     #[inline]
-    pub fn next_head(&self) -> Option<u16> {
+    pub(super) fn next_head(&self) -> Option<u16> {
         self.free.front().copied()
     }
 
-    /// Adds a buffer of one descriptor and returns its head; `None`: no room. The device sees it after
-    /// [`Self::publish`].
     #[inline]
-    pub fn add(&mut self, part: Part) -> Option<u16> {
+    pub(super) fn add(&mut self, part: Part) -> Option<u16> {
         let head = self.free.pop_front()?;
         let entry = self.entry(part);
         self.describe(head, entry);
@@ -187,8 +116,7 @@ impl DriverRing {
         Some(head)
     }
 
-    /// Adds a buffer of several descriptors. `None`: no room, or no parts.
-    pub fn add_chain(&mut self, parts: &[Part]) -> Option<u16> {
+    pub(super) fn add_chain(&mut self, parts: &[Part]) -> Option<u16> {
         if parts.is_empty() || parts.len() > self.free.len() {
             return None;
         }
@@ -204,9 +132,7 @@ impl DriverRing {
         Some(chain[0])
     }
 
-    /// Adds a buffer of several parts by one descriptor and a table, which is written at `table` and must stay there
-    /// until the chain is back. `None`: no room, or no parts.
-    pub fn add_indirect(&mut self, table: usize, parts: &[Part]) -> Option<u16> {
+    pub(super) fn add_indirect(&mut self, table: usize, parts: &[Part]) -> Option<u16> {
         if parts.is_empty() {
             return None;
         }
@@ -225,17 +151,15 @@ impl DriverRing {
         Some(head)
     }
 
-    /// Makes all that was added since the last call available. Whether the device wants to be kicked for it (virtio 1.2,
-    /// 2.7.10).
     #[inline]
-    pub fn publish(&mut self) -> bool {
-        let (old, new) = (self.published, self.next_avail);
+    pub(super) fn publish(&mut self) -> bool {
+        let (old, new) = (self.published.get(), self.next_avail.get());
         if old == new {
             return false;
         }
         // Release: entries and descriptors before the index; pairs with the device's acquire.
         self.memory.word(self.avail + 2).store(new.to_le(), Ordering::Release);
-        self.published = new;
+        self.published = Position::at(new);
         // The index must be visible before the device's wish is read, or both sides could miss each other; pairs with
         // the barrier between the device's write of its wish and its last look at the index.
         fence(Ordering::SeqCst);
@@ -248,18 +172,19 @@ impl DriverRing {
         flags & VRING_USED_F_NO_NOTIFY as u16 == 0
     }
 
-    /// The next chain that came back, if there is one. The used index is read only when all that it last showed is
-    /// collected.
+    /// The used index is read only when all that it last showed is collected.
     #[inline]
-    pub fn collect(&mut self) -> Result<Option<Used>, DeviceFault> {
-        if self.next_used == self.used_seen {
-            self.used_seen = self.used_index();
-            if self.next_used == self.used_seen {
+    pub(super) fn collect(&mut self) -> Result<Option<Used>, DeviceFault> {
+        if self.next_used.get() == self.used_seen.get() {
+            self.used_seen = Position::at(self.used_index());
+            if self.next_used.get() == self.used_seen.get() {
                 return Ok(None);
             }
-            if self.used_seen.wrapping_sub(self.next_used) > self.published.wrapping_sub(self.next_used) {
-                return Err(DeviceFault::IndexJump);
-            }
+        }
+        if self.used_seen.get().wrapping_sub(self.next_used.get())
+            > self.published.get().wrapping_sub(self.next_used.get())
+        {
+            return Err(DeviceFault::IndexJump);
         }
         let used = if self.options.in_order { self.used_in_order()? } else { self.used_entry() };
         let chain = self.in_flight.get_mut(usize::from(used.head)).ok_or(DeviceFault::NotInFlight)?;
@@ -268,28 +193,45 @@ impl DriverRing {
             1 => self.free.push_back(used.head),
             length => self.release(used.head, length),
         }
-        self.next_used = self.next_used.wrapping_add(1);
+        self.next_used.advance();
         Ok(Some(used))
     }
 
-    /// Asks to be called for the next chain that comes back; whether one is back already.
-    pub fn ask_for_calls(&self) -> bool {
+    #[inline]
+    pub(super) fn peek_used(&mut self, count: usize, mut see: impl FnMut(u16)) {
+        if self.next_used.get() == self.used_seen.get() {
+            self.used_seen = Position::at(self.used_index());
+        }
+        let shown =
+            usize::from(self.used_seen.get().wrapping_sub(self.next_used.get())).min(usize::from(self.size));
+        for ahead in 0..count.min(shown) {
+            let slot = usize::from(self.next_used.get().wrapping_add(ahead as u16) & (self.size - 1));
+            // In order the entries of a run but the last are not written.
+            see(if self.options.in_order { self.posted[slot] } else { self.used_head(slot) });
+        }
+    }
+
+    #[inline]
+    pub(super) fn peek_free(&self, count: usize, see: impl FnMut(u16)) {
+        self.free.iter().take(count).copied().for_each(see);
+    }
+
+    pub(super) fn ask_for_calls(&self) -> bool {
         if self.options.event_idx {
-            self.set_used_event(self.next_used);
+            self.set_used_event(self.next_used.get());
         } else {
             self.memory.word(self.avail).store(0, Ordering::Relaxed);
         }
         // The wish must be visible before the last look at the index; pairs with the device's barrier between its index
         // and its look at our wish.
         fence(Ordering::SeqCst);
-        self.used_index() != self.next_used
+        self.used_index() != self.next_used.get()
     }
 
-    /// Says that calls are not needed; a hint. With EVENT_IDX the event is left behind, which the device reaches again
-    /// after 65,536 chains.
-    pub fn ask_for_silence(&self) {
+    /// With EVENT_IDX the event is left behind, which the device reaches again after 65,536 chains.
+    pub(super) fn ask_for_silence(&self) {
         if self.options.event_idx {
-            self.set_used_event(self.next_used.wrapping_sub(1));
+            self.set_used_event(self.next_used.get().wrapping_sub(1));
         } else {
             self.memory
                 .word(self.avail)
@@ -320,13 +262,13 @@ impl DriverRing {
 
     #[inline]
     fn post(&mut self, head: u16, chain: u16) {
-        let slot = usize::from(self.next_avail & (self.size - 1));
+        let slot = usize::from(self.next_avail.get() & (self.size - 1));
         self.in_flight[usize::from(head)] = chain;
         if self.posted[slot] != head {
             self.posted[slot] = head;
             self.memory.word(self.avail + 4 + 2 * slot).store(head.to_le(), Ordering::Relaxed);
         }
-        self.next_avail = self.next_avail.wrapping_add(1);
+        self.next_avail.advance();
     }
 
     /// Acquire: pairs with the device's release, so that entries and buffers behind the index are seen.
@@ -336,8 +278,13 @@ impl DriverRing {
     }
 
     #[inline]
+    fn used_head(&self, slot: usize) -> u16 {
+        self.memory.read_u64(self.used + 4 + 8 * slot) as u16
+    }
+
+    #[inline]
     fn used_entry(&self) -> Used {
-        let slot = usize::from(self.next_used & (self.size - 1));
+        let slot = usize::from(self.next_used.get() & (self.size - 1));
         let entry = self.memory.read_u64(self.used + 4 + 8 * slot);
         // A head beyond 16 bits is nobody's; the lookup by head refuses it.
         let head = u16::try_from(entry as u32).unwrap_or(u16::MAX);
@@ -347,20 +294,20 @@ impl DriverRing {
     /// An entry that names a later chain than the oldest one ends a run (virtio 1.2, 2.7.9).
     #[inline]
     fn used_in_order(&mut self) -> Result<Used, DeviceFault> {
-        let oldest = self.posted[usize::from(self.next_used & (self.size - 1))];
+        let oldest = self.posted[usize::from(self.next_used.get() & (self.size - 1))];
         let (last, written) = match self.run {
             Some(run) => run,
             None => {
                 let Used { head, written } = self.used_entry();
-                let shown = self.used_seen.wrapping_sub(self.next_used);
-                let place = |ahead: &u16| self.next_used.wrapping_add(*ahead);
+                let shown = self.used_seen.get().wrapping_sub(self.next_used.get());
+                let place = |ahead: &u16| self.next_used.get().wrapping_add(*ahead);
                 let ahead = (0..shown)
                     .find(|ahead| self.posted[usize::from(place(ahead) & (self.size - 1))] == head)
                     .ok_or(DeviceFault::NotInFlight)?;
                 (place(&ahead), written.unwrap_or(0))
             }
         };
-        let ends = last == self.next_used;
+        let ends = last == self.next_used.get();
         self.run = (!ends).then_some((last, written));
         Ok(Used { head: oldest, written: ends.then_some(written) })
     }
@@ -380,5 +327,5 @@ impl DriverRing {
 }
 
 #[cfg(test)]
-#[path = "driver_tests.rs"]
+#[path = "split_tests.rs"]
 mod tests;
