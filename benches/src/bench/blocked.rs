@@ -35,7 +35,7 @@ pub fn measure(rig: &mut Rig<'_>, size: Size, pdr: Option<f64>) -> Result<Figure
     let names = names(&qmp.execute(&json!({"execute": "query-commands"}))?);
     let commands = rig.config.effort.commands;
     let mut plan = plan(&names, &sockets.display().to_string(), commands);
-    plan.insert(0, Verb { name: "(none)".into(), commands: Vec::new() });
+    plan.insert(0, Verb { name: "(no command)".into(), commands: Vec::new() });
     let mut rows = Vec::new();
     for verb in plan {
         rig.say(&format!("blocked time: {}", verb.name));

@@ -12,6 +12,8 @@ use crate::guest::{BUFFER_LEN, Features, GuestConfig};
 pub struct BenchConfig {
     /// What is measured.
     pub target: Target,
+    /// What reports call it, if not as it is found.
+    pub name: Option<String>,
     /// With frames of which sizes.
     pub sizes: Vec<Size>,
     /// Entries of every ring.
@@ -195,6 +197,7 @@ mod tests {
     fn every_default_size_has_buffers_for_it() {
         let config = BenchConfig {
             target: Target::Sockets(Vec::new()),
+            name: None,
             sizes: Vec::new(),
             ring_size: 256,
             pairs: 1,

@@ -79,7 +79,7 @@ pub fn run<'a>(config: &'a BenchConfig, host: Host<'a>) -> Result<Report> {
     note_checks("latency, blocked time and broadcast", &others, &mut notes);
     Ok(Report {
         schema: SCHEMA,
-        target: config.target.name(),
+        target: config.name.clone().unwrap_or_else(|| config.target.name()),
         version: env!("CARGO_PKG_VERSION").into(),
         unix_time,
         seconds: began.elapsed().as_secs_f64(),
@@ -113,7 +113,7 @@ fn watch_gaps(config: &BenchConfig, notes: &mut Vec<String>, say: &mut dyn FnMut
 /// What is late only because the machine is busy with others is not lost.
 fn quiet_time(gaps: &[Gap]) -> Duration {
     let longest = gaps.iter().map(|gap| gap.longest_us).fold(0.0, f64::max);
-    trial::QUIET_TIME.max(Duration::from_secs_f64(longest * 4e-6))
+    Duration::from_secs_f64(longest * 4e-6).clamp(trial::QUIET_TIME, QUIET_TIME_MAX)
 }
 
 /// The rate of bursts: what the generator can send, or, where it was not tested, twice what passed.
@@ -161,5 +161,7 @@ fn note_checks(what: &str, checks: &Checks, notes: &mut Vec<String>) {
 
 /// The part of the time that others may take before it is worth a note.
 const STOLEN_MAX: f64 = 0.01;
+/// How long a trial waits for what is late, however busy the machine is.
+const QUIET_TIME_MAX: Duration = Duration::from_millis(250);
 /// The rate of bursts where nothing better is known, in frames a second.
 const BURST_RATE: f64 = 1e6;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::frame::Size;
 use super::report::{Figure, PERCENTS, Report, SizeReport};
 use super::search::Found;
 use super::svg::{Bar, Line, LinePlot, bars, escape, number};
@@ -69,10 +70,11 @@ fn add_ladder(html: &mut String, reports: &[Report]) {
         let reference = size.mrr.median;
         let mut rungs: Vec<Bar> = reports
             .iter()
-            .filter_map(|report| {
+            .enumerate()
+            .filter_map(|(colour, report)| {
                 let rate = report.sizes.iter().find(|other| other.size == size.size)?.mrr.median;
                 let text = format!("{:.2} Mpps, {:.2}x", rate / 1e6, rate / reference);
-                Some(Bar { name: report.target.clone(), value: rate, text })
+                Some(Bar { name: report.target.clone(), value: rate, text, colour })
             })
             .collect();
         rungs.sort_by(|a, b| b.value.total_cmp(&a.value));
@@ -97,6 +99,7 @@ fn add_rates(html: &mut String, reports: &[Report]) {
     let plot = |title, y_label, lines| LinePlot {
         title,
         places: sizes.iter().map(|size| size.size.clone()).collect(),
+        alone_from: sizes.iter().position(|size| size.size == Size::Imix.to_string()).unwrap_or(sizes.len()),
         x_label: "frame size in bytes, FCS counted",
         y_label,
         lines,
@@ -152,6 +155,7 @@ fn add_latency(html: &mut String, report: &Report) {
     let plot = LinePlot {
         title: "latency distribution",
         places: percents.iter().map(|percent| percent.to_string()).collect(),
+        alone_from: percents.len(),
         x_label: "percentile",
         y_label: "one-way latency in us",
         lines: lines.collect(),
@@ -170,6 +174,7 @@ fn add_blocked(html: &mut String, report: &Report) {
             name: row.verb.clone(),
             value: row.blocked_us,
             text: format!("{} us, {} lost", number(row.blocked_us), row.lost),
+            colour: 0,
         })
         .collect();
     push(

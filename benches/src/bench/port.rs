@@ -1,13 +1,14 @@
 //! One end of the way that frames take: a guest behind a vhost-user connection, a guest of a switch in this process, or
 //! a packet socket.
 
+use std::time::{Duration, Instant};
+
 use super::frame::{Shape, Stamp};
 use super::packet::PacketPort;
 use crate::error::{Doing, Error, Result};
 use crate::front_end::FrontEnd;
 use crate::guest::{Guest, Received, SendQueue};
 use crate::traffic::SEQUENCE;
-use std::time::{Duration, Instant};
 
 /// Frames received in one turn from one queue.
 const TURN: usize = 64;
@@ -187,4 +188,4 @@ fn send_one_of(sender: &mut SendQueue, shape: &mut Shape, first: Stamp, place: u
 }
 
 /// How long a back end may keep sent buffers when nothing more is sent.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(2);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(5);

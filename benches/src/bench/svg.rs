@@ -15,6 +15,8 @@ pub(super) struct LinePlot<'a> {
     pub(super) title: &'a str,
     /// What stands below each place.
     pub(super) places: Vec<String>,
+    /// Places from here on stand alone: no line leads to them.
+    pub(super) alone_from: usize,
     pub(super) x_label: &'a str,
     pub(super) y_label: &'a str,
     pub(super) lines: Vec<Line>,
@@ -26,6 +28,8 @@ pub(super) struct Bar {
     pub(super) value: f64,
     /// Stands behind the bar.
     pub(super) text: String,
+    /// Which of the colours.
+    pub(super) colour: usize,
 }
 
 const WIDTH: f64 = 720.0;
@@ -88,15 +92,16 @@ impl LinePlot<'_> {
 
     fn draw_line(&self, svg: &mut String, index: usize, line: &Line, top: f64) {
         let colour = index % COLOURS;
-        let points: Vec<(f64, f64, f64)> = line
-            .values
-            .iter()
-            .enumerate()
-            .filter_map(|(place, value)| value.map(|value| (self.x(place), y(value, top), value)))
-            .collect();
-        let path: Vec<String> = points.iter().map(|(x, y, _)| format!("{x:.1},{y:.1}")).collect();
-        add(svg, &format!(r#"<polyline class="line c{colour}" points="{}"/>"#, path.join(" ")));
-        for (x, y, value) in points {
+        let point = |place: usize| line.values[place].map(|value| (self.x(place), y(value, top), value));
+        let points: Vec<Option<(f64, f64, f64)>> = (0..line.values.len()).map(point).collect();
+        // A line ends where a figure is missing, rather than pretend that there was one.
+        for part in points[..self.alone_from.min(points.len())].split(Option::is_none) {
+            let path: Vec<String> = part.iter().flatten().map(|(x, y, _)| format!("{x:.1},{y:.1}")).collect();
+            if path.len() > 1 {
+                add(svg, &format!(r#"<polyline class="line c{colour}" points="{}"/>"#, path.join(" ")));
+            }
+        }
+        for (x, y, value) in points.into_iter().flatten() {
             let title = format!("{}: {} {}", line.name, number(value), self.y_label);
             add(
                 svg,
@@ -124,8 +129,8 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
         let y = ROW * row as f64 + 4.0;
         let part = if max > 0.0 { bar.value / max } else { 0.0 };
         let width = ((WIDTH - NAME - TEXT) * part).max(1.0);
-        add(&mut svg, &text("tick end", NAME - 10.0, y + 18.0, &bar.name));
-        let colour = row % COLOURS;
+        add(&mut svg, &text("tick end", NAME - 10.0, y + 18.0, &shortened(&bar.name)));
+        let colour = bar.colour % COLOURS;
         let height = ROW - 8.0;
         add(
             &mut svg,
@@ -137,6 +142,15 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// A name that fits beside a bar.
+fn shortened(name: &str) -> String {
+    const CHARS_MAX: usize = 24;
+    match name.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.into(),
+    }
 }
 
 /// Text that is safe in HTML and SVG.
@@ -218,6 +232,7 @@ mod tests {
         let plot = LinePlot {
             title: "a < b",
             places: vec!["64".into(), "128".into(), "256".into()],
+            alone_from: 3,
             x_label: "size",
             y_label: "Mpps",
             lines: vec![Line { name: "MRR".into(), values: vec![Some(3.0), None, Some(1.0)] }],
@@ -225,16 +240,22 @@ mod tests {
         let svg = plot.render();
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(svg.contains("a &lt; b") && !svg.contains("NaN"), "{svg}");
+        assert!(!svg.contains("polyline"), "no line crosses what is missing: {svg}");
+        let whole = Line { name: "MRR".into(), values: vec![Some(3.0), Some(2.0), Some(1.0)] };
+        let plot = LinePlot { lines: vec![whole], alone_from: 2, ..plot };
+        let svg = plot.render();
+        let points = svg.split("points=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        assert_eq!(points.split(' ').count(), 2, "the third stands alone: {svg}");
         let empty = LinePlot { lines: Vec::new(), ..plot };
         assert_eq!(empty.render(), "");
     }
 
     #[test]
     fn bars_of_nothing_are_thin_not_broken() {
-        let bar = |value: f64| Bar { name: "x".into(), value, text: "0".into() };
+        let bar = |value: f64| Bar { name: "x".repeat(40), value, text: "0".into(), colour: 7 };
         let svg = bars("t", &[bar(0.0), bar(0.0)]);
         assert_eq!(svg.matches("<rect").count(), 2);
-        assert!(!svg.contains("NaN"), "{svg}");
+        assert!(!svg.contains("NaN") && !svg.contains(&"x".repeat(25)), "{svg}");
         assert_eq!(bars("t", &[]), "");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -90,12 +90,14 @@ impl Target {
         let list = |parts: Vec<String>| parts.join(" + ");
         match self {
             Target::Own { .. } => "ringyard".into(),
-            Target::Sockets(sockets) => {
-                list(sockets.iter().map(|socket| socket.path.display().to_string()).collect())
-            }
+            Target::Sockets(sockets) => list(sockets.iter().map(|socket| file_name(&socket.path)).collect()),
             Target::Interfaces(interfaces) => list(interfaces.iter().map(|one| one.name.clone()).collect()),
         }
     }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// Listens at every socket that the back end is to connect to. Done once: a socket serves all guests to come.
@@ -104,8 +106,10 @@ pub fn listen(sockets: &[SocketSpec]) -> Result<Vec<Option<UnixListener>>> {
         if !socket.server {
             return Ok(None);
         }
-        // What an earlier run left behind; a socket that is in use is not ours to remove, but nobody can tell.
-        let _ = fs::remove_file(&socket.path);
+        // What an earlier run left behind; nothing but a socket is removed.
+        if fs::symlink_metadata(&socket.path).is_ok_and(|file| file.file_type().is_socket()) {
+            fs::remove_file(&socket.path).doing(format!("removing {}", socket.path.display()))?;
+        }
         UnixListener::bind(&socket.path).doing(format!("listening at {}", socket.path.display())).map(Some)
     };
     sockets.iter().map(listener).collect()
@@ -309,6 +313,18 @@ mod tests {
         for text in ["", "/tap0", "red/", "a/b/c"] {
             assert!(text.parse::<InterfaceSpec>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn listening_replaces_an_old_socket_and_nothing_else() {
+        let directory = PrivateDirectory::new().unwrap();
+        let spec = |name: &str| vec![SocketSpec { path: directory.0.join(name), server: true }];
+        drop(listen(&spec("old")).unwrap());
+        assert!(directory.0.join("old").exists());
+        assert_eq!(listen(&spec("old")).unwrap().len(), 1);
+        fs::write(directory.0.join("file"), "precious").unwrap();
+        assert!(listen(&spec("file")).is_err());
+        assert_eq!(fs::read_to_string(directory.0.join("file")).unwrap(), "precious");
     }
 
     #[test]

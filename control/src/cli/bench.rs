@@ -53,6 +53,9 @@ pub(super) struct BenchArgs {
     /// Measure what is between these taps or other interfaces, by packet sockets (needs CAP_NET_RAW)
     #[arg(long, value_name = "[NETNS/]NAME")]
     tap: Vec<InterfaceSpec>,
+    /// What reports call the switch
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Frame sizes in bytes, FCS counted, and `imix`
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     sizes: Vec<Size>,
@@ -113,6 +116,7 @@ impl BenchArgs {
         let sizes = if self.sizes.is_empty() { BenchConfig::default_sizes(self.quick) } else { self.sizes };
         let config = BenchConfig {
             target,
+            name: self.name,
             sizes,
             ring_size: self.ring_size,
             pairs: self.queues,
@@ -174,7 +178,7 @@ Examples:
     ringyard bench --quick --html bench.html
 
   DPDK's testpmd between two vhost-user ports:
-    ringyard bench --port /tmp/v0 --port /tmp/v1 --json testpmd.json
+    ringyard bench --port /tmp/v0 --port /tmp/v1 --name testpmd --json testpmd.json
 
   Whatever is between two taps in namespaces of their own:
     ringyard bench --tap red/tap0 --tap blue/tap1
@@ -232,13 +236,14 @@ mod tests {
     #[test]
     fn options_come_through() {
         let config = measure(
-            "--quick --sizes 64,imix --ring-size 256 --queues 2 --features mergeable,in-order \
+            "--quick --name mine --sizes 64,imix --ring-size 256 --queues 2 --features mergeable,in-order \
              --bidirectional --cores 3,2 --rounds 5",
         );
         assert_eq!(config.sizes, [Size::Fixed(64), Size::Imix]);
         assert_eq!((config.ring_size, config.pairs, config.rounds), (256, 2, 5));
         assert_eq!((config.switch_core, config.generator_core), (3, 2));
         assert!(config.features.mergeable && config.features.in_order && !config.features.event_idx);
+        assert_eq!(config.name.as_deref(), Some("mine"));
         assert!(config.bidirectional && config.effort.quick);
     }
 
