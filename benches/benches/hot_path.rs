@@ -13,6 +13,7 @@ use ringyard_dataplane::counters::Journal;
 use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::forward::Forwarder;
 use ringyard_dataplane::frame::{BURST_FRAMES, BurstScratch, Taken};
+use ringyard_dataplane::hold::Holding;
 use ringyard_dataplane::hub::{HubTable, Member};
 use ringyard_dataplane::port::{EgressScratch, IngressScratch};
 use ringyard_dataplane::snapshot::PortIndex;
@@ -26,7 +27,7 @@ struct Pair {
 
 impl Pair {
     fn new(frame_len: usize) -> Pair {
-        let features = Features { in_order: false, event_idx: false, ..Features::ALL };
+        let features = Features { in_order: false, event_idx: false, ..Features::SPLIT };
         let guest = || Guest::new(&GuestConfig::default(), features).expect("memory for a guest");
         let mut pair = Pair { from: guest(), to: guest(), sequence: 0 };
         let mut template = Template::new(0, 1, frame_len).expect("a frame length that fits");
@@ -93,9 +94,11 @@ fn forwarding_step(c: &mut Criterion) {
         let journal = Journal::new(1).expect("memory for the books");
         let mut forwarder = Forwarder::new(&journal, 0);
         forwarder.adopt(&snapshot);
-        let duty = snapshot.duties[0][0].clone();
+        let (duty, mut holding) = (snapshot.duties[0][0].clone(), Holding::default());
         group.bench_function(format!("{frame_len}"), |b| {
-            b.iter_custom(|rounds| pair.time(frame_len, rounds, || forwarder.serve(&snapshot, &duty)))
+            b.iter_custom(|rounds| {
+                pair.time(frame_len, rounds, || forwarder.serve(&snapshot, &duty, &mut holding))
+            })
         });
     }
     group.finish();

@@ -9,13 +9,14 @@ use ringyard_benches::traffic::{SEQUENCE, Template, guest_mac};
 use ringyard_dataplane::counters::Journal;
 use ringyard_dataplane::forward::Forwarder;
 use ringyard_dataplane::frame::BURST_FRAMES;
+use ringyard_dataplane::hold::Holding;
 use ringyard_dataplane::snapshot::{Duty, Snapshot};
 
 const BURSTS: u64 = 2000;
 
 fn main() -> Result<()> {
     let frame_len = std::env::args().nth(1).map_or(Ok(64), |text| text.parse()).map_err(Error::new)?;
-    let features = Features { in_order: false, event_idx: false, ..Features::ALL };
+    let features = Features { in_order: false, event_idx: false, ..Features::SPLIT };
     let mut from = Guest::new(&GuestConfig::default(), features)?;
     let mut to = Guest::new(&GuestConfig::default(), features)?;
     let snapshot = bare::snapshot(&[&from, &to], &[guest_mac(0), guest_mac(1)])?;
@@ -23,7 +24,7 @@ fn main() -> Result<()> {
     let mut forwarder = Forwarder::new(&journal, 0);
     forwarder.adopt(&snapshot);
     from.pair().send.prepare(Template::new(0, 1, frame_len)?.stamp(0));
-    let mut frames = 0;
+    let (mut frames, mut holding) = (0, Holding::default());
     for burst in 0..BURSTS {
         let sender = &mut from.pair().send;
         sender.reclaim().map_err(Error::new)?;
@@ -31,7 +32,7 @@ fn main() -> Result<()> {
             sender.send_stamped(frame_len, SEQUENCE, burst * BURST_FRAMES as u64 + place);
         }
         sender.flush();
-        frames += serve_bursts(&mut forwarder, &snapshot, &snapshot.duties[0][0]);
+        frames += serve_bursts(&mut forwarder, &snapshot, &snapshot.duties[0][0], &mut holding);
         to.pair().receive.receive(BURST_FRAMES, |_| ())?;
     }
     println!("{frames} frames of {frame_len} bytes");
@@ -40,6 +41,11 @@ fn main() -> Result<()> {
 
 /// What is counted.
 #[inline(never)]
-fn serve_bursts(forwarder: &mut Forwarder<'_>, snapshot: &Snapshot, duty: &Duty) -> usize {
-    forwarder.serve(snapshot, duty)
+fn serve_bursts(
+    forwarder: &mut Forwarder<'_>,
+    snapshot: &Snapshot,
+    duty: &Duty,
+    holding: &mut Holding,
+) -> usize {
+    forwarder.serve(snapshot, duty, holding)
 }

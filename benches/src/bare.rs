@@ -28,11 +28,12 @@ pub fn attachment(guest: &Guest) -> Result<Attachment> {
             .map(Arc::new)
             .doing("taking in a guest's ring")
     };
+    let start = |view: &RingView| Ring::start(view, None).map(Arc::new).doing("starting a guest's ring");
     let mut attachment = Attachment { carrier: true, ..Attachment::default() };
     for (number, pair) in guest.pairs().iter().enumerate() {
         let kick = Some(pair.send.queue().kick_fd().clone());
         let view_in = view(pair.send.queue())?;
-        let ring = Arc::new(Ring::new(0, 0));
+        let ring = start(&view_in)?;
         let RingEnd { ingress, doorbell } = ring::ingress(view_in, ring, number as u16, kick);
         attachment.ingress.push(Arc::new(IngressEnd {
             queue: number as u16,
@@ -41,7 +42,9 @@ pub fn attachment(guest: &Guest) -> Result<Attachment> {
             linger_us: LINGER_US,
             discard: None,
         }));
-        attachment.egress.push(ring::egress(view(pair.receive.queue())?, Arc::new(Ring::new(0, 0))));
+        let view_out = view(pair.receive.queue())?;
+        let ring = start(&view_out)?;
+        attachment.egress.push(ring::egress(view_out, ring));
     }
     Ok(attachment)
 }

@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn floor_carries_every_frame_while_it_runs_and_none_while_it_is_paused() {
-        let features = Features { mergeable: false, in_order: false, event_idx: false, ..Features::ALL };
+        let features = Features { mergeable: false, in_order: false, event_idx: false, ..Features::SPLIT };
         let guest = || Guest::new(&GuestConfig::default(), features).unwrap();
         let (mut from, mut to) = (guest(), guest());
         let floor = Floor::start([&from, &to], 0).unwrap();

@@ -14,7 +14,7 @@ use ringyard_dataplane::ring::DriverMemory;
 use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::eventfd::EventFd;
@@ -60,9 +60,11 @@ impl FrontEnd {
         let guest = Guest::new(config, features)?;
         let mut front_end = FrontEnd { connection, guest, running: false };
         front_end.share_memory()?;
+        // A packed ring begins with its wrap counter set, which is bit 15.
+        let start = if features.packed { 1 << 15 } else { 0 };
         for pair in 0..front_end.guest.pairs().len() {
-            front_end.start_ring(2 * pair, 0, |guest| guest.pairs()[pair].receive.queue())?;
-            front_end.start_ring(2 * pair + 1, 0, |guest| guest.pairs()[pair].send.queue())?;
+            front_end.start_ring(2 * pair, start, |guest| guest.pairs()[pair].receive.queue())?;
+            front_end.start_ring(2 * pair + 1, start, |guest| guest.pairs()[pair].send.queue())?;
         }
         front_end.running = true;
         front_end.set_enabled(true)?;
@@ -118,6 +120,7 @@ impl FrontEnd {
         let connection = &self.connection;
         let doing = |message: &str| format!("{message} of ring {number}");
         connection.set_vring_num(number, layout.size).doing(doing("SET_VRING_NUM"))?;
+        // The upper half says the same of a packed ring's used position.
         connection.set_vring_base(number, base as u16).doing(doing("SET_VRING_BASE"))?;
         let addresses = VringConfigData {
             queue_max_size: layout.size,
@@ -178,6 +181,7 @@ fn negotiate(connection: &mut Frontend, config: &GuestConfig) -> Result<Features
     let accepted = offered & wanted;
     connection.set_features(accepted | needed).doing("SET_FEATURES")?;
     Ok(Features {
+        packed: accepted & bit(VIRTIO_F_RING_PACKED) != 0,
         mergeable: accepted & bit(VIRTIO_NET_F_MRG_RXBUF) != 0,
         event_idx: accepted & bit(VIRTIO_RING_F_EVENT_IDX) != 0,
         indirect: accepted & bit(VIRTIO_RING_F_INDIRECT_DESC) != 0,
@@ -187,6 +191,7 @@ fn negotiate(connection: &mut Frontend, config: &GuestConfig) -> Result<Features
 
 fn wishes(features: Features) -> u64 {
     let all = [
+        (features.packed, VIRTIO_F_RING_PACKED),
         (features.mergeable, VIRTIO_NET_F_MRG_RXBUF),
         (features.event_idx, VIRTIO_RING_F_EVENT_IDX),
         (features.indirect, VIRTIO_RING_F_INDIRECT_DESC),

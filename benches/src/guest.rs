@@ -28,7 +28,7 @@ const NUM_BUFFERS: usize = 10;
 pub struct GuestConfig {
     /// Queue pairs.
     pub pairs: u16,
-    /// Entries of each ring: a power of two.
+    /// Entries of each ring: a power of two, or any number if rings are packed.
     pub ring_size: u16,
     /// Bytes of each buffer: virtio-net header and frame. A longer received frame is merged over several.
     pub buffer_len: usize,
@@ -45,6 +45,8 @@ impl Default for GuestConfig {
 /// Features that a guest may do with or without; VIRTIO_F_VERSION_1 is none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
+    /// VIRTIO_F_RING_PACKED.
+    pub packed: bool,
     /// VIRTIO_NET_F_MRG_RXBUF.
     pub mergeable: bool,
     /// VIRTIO_RING_F_EVENT_IDX.
@@ -57,13 +59,19 @@ pub struct Features {
 
 impl Features {
     /// Whatever is offered.
-    pub const ALL: Features = Features { mergeable: true, event_idx: true, indirect: true, in_order: true };
+    pub const ALL: Features = Features { packed: true, ..Features::SPLIT };
+
+    /// Whatever is offered but packed rings.
+    pub const SPLIT: Features =
+        Features { packed: false, mergeable: true, event_idx: true, indirect: true, in_order: true };
 }
 
 impl Features {
     /// As the device's end of a ring needs them.
     pub fn ring_options(self) -> RingOptions {
         RingOptions {
+            packed: self.packed,
+            in_order: self.in_order,
             event_idx: self.event_idx,
             indirect: self.indirect,
             mergeable: self.mergeable,
@@ -156,8 +164,11 @@ impl Queue {
         features: Features,
     ) -> Result<Queue> {
         let size = config.ring_size;
-        let options =
-            DriverOptions { packed: false, event_idx: features.event_idx, in_order: features.in_order };
+        let options = DriverOptions {
+            packed: features.packed,
+            event_idx: features.event_idx,
+            in_order: features.in_order,
+        };
         let ring = DriverRing::new(memory.clone(), offset, size, options).doing("laying out a ring")?;
         ring.ask_for_silence();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).doing("making an eventfd");

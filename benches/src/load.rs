@@ -171,7 +171,7 @@ mod tests {
     fn hundred_thousand_frames_pass_a_switch_of_this_process_without_loss() {
         let mut switch = Switch::start(&SwitchConfig { cores: vec![None], mode: Mode::Adaptive }).unwrap();
         let mut guest = |index| {
-            let features = Features { in_order: false, ..Features::ALL };
+            let features = Features { in_order: false, ..Features::SPLIT };
             let guest = Guest::new(&GuestConfig::default(), features).unwrap();
             bare::plug(&mut switch, &guest, guest_mac(index)).unwrap();
             guest

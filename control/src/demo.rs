@@ -132,6 +132,7 @@ fn demo_config(sockets: &[PathBuf; 2]) -> Result<RunConfig, String> {
         placement: Placement::Workers(1),
         mode: Mode::Adaptive,
         sockets: SocketAccess { group: None, mode: 0o600 },
+        full_receiver: Default::default(),
         log_level: LogLevel::default(),
     };
     for (number, path) in sockets.iter().enumerate() {

@@ -1,8 +1,9 @@
 //! The books: counters of each port and worker, in one shared memory file from the start, so that a successor of this
 //! process finds them.
 //!
-//! A [`Block`] has one writer (its worker; for a stopped worker nobody) and any number of readers, who sum the blocks of
-//! all workers. Counters only grow while the port lives; [`Journal::clear`] is called before a slot is given to a port.
+//! A [`Block`] has one writer (its worker, or control; for a stopped worker nobody) and any number of readers, who sum
+//! the blocks of all of them. Counters only grow while the port lives; [`Journal::clear`] is called before a slot is
+//! given to a port.
 
 use std::io;
 use std::ops::AddAssign;
@@ -34,14 +35,16 @@ const _: () = assert!((OUT_DROPS + DropReason::COUNT) * 8 <= BLOCK_LEN);
 pub struct Journal {
     mapping: Mapping,
     file: OwnedFd,
-    workers: usize,
+    /// Workers, and control behind them.
+    writers: usize,
 }
 
 impl Journal {
-    /// Room for [`PORTS_MAX`] ports, each counted by `workers` workers.
+    /// Room for [`PORTS_MAX`] ports, each counted by `workers` workers and by control.
     pub fn new(workers: usize) -> io::Result<Journal> {
-        let (mapping, file) = Mapping::memfd("ringyard-journal", PORTS_MAX * workers * BLOCK_LEN)?;
-        Ok(Journal { mapping, file, workers })
+        let writers = workers + 1;
+        let (mapping, file) = Mapping::memfd("ringyard-journal", PORTS_MAX * writers * BLOCK_LEN)?;
+        Ok(Journal { mapping, file, writers })
     }
 
     /// The memory file, for whoever keeps it beyond this process.
@@ -55,24 +58,35 @@ impl Journal {
     /// If either is out of range.
     #[inline]
     pub fn block(&self, port: usize, worker: usize) -> Block<'_> {
-        assert!(port < PORTS_MAX && worker < self.workers);
-        let words = self.mapping.words((port * self.workers + worker) * BLOCK_LEN, BLOCK_LEN / 8);
+        assert!(port < PORTS_MAX && worker < self.writers);
+        let words = self.mapping.words((port * self.writers + worker) * BLOCK_LEN, BLOCK_LEN / 8);
         Block { words }
     }
 
-    /// The counters of `port`, all workers together.
+    /// The counters of `port` that control alone writes.
+    pub fn control_block(&self, port: usize) -> Block<'_> {
+        self.block(port, self.writers - 1)
+    }
+
+    /// The counters of `port`, of all writers together.
     pub fn port(&self, port: usize) -> PortCounters {
         let mut sum = PortCounters::default();
-        for worker in 0..self.workers {
-            sum += self.block(port, worker).read();
+        for writer in 0..self.writers {
+            sum += self.block(port, writer).read();
         }
         sum
     }
 
+    /// Frames that `port` took from workers other than `worker`.
+    pub(crate) fn taken_elsewhere(&self, port: usize, worker: usize) -> u64 {
+        let others = (0..self.writers).filter(|&other| other != worker);
+        others.map(|other| self.block(port, other).words[OUT_FRAMES].load(Ordering::Relaxed)).sum()
+    }
+
     /// Sets the counters of `port` to 0. Only while no worker has the port.
     pub fn clear(&self, port: usize) {
-        for worker in 0..self.workers {
-            for word in self.block(port, worker).words {
+        for writer in 0..self.writers {
+            for word in self.block(port, writer).words {
                 word.store(0, Ordering::Relaxed);
             }
         }
@@ -232,6 +246,9 @@ mod tests {
         assert_eq!(seven.ingress.drops[DropReason::Runt as usize], 1);
         assert_eq!(seven.egress, EgressCounters::default());
         assert_eq!((journal.port(8).egress.frames, journal.port(8).egress.segments), (2, 5));
+        assert_eq!((journal.taken_elsewhere(8, 0), journal.taken_elsewhere(8, 1)), (2, 0));
+        journal.control_block(8).count_ingress(1, 0, 0, 0, &drops);
+        assert_eq!((journal.port(8).ingress.frames, journal.port(9).ingress.frames), (1, 0));
         journal.clear(7);
         assert_eq!(journal.port(7), PortCounters::default());
         assert_eq!(journal.port(8).egress.bytes, 120);

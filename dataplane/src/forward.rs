@@ -1,15 +1,17 @@
 //! One forwarding step: from a burst to the egresses that take its frames.
 //!
 //! Classify first: each frame's header becomes picks in the [`Outbox`], a list a destination. Then one send a
-//! destination, so that a receiver's ring is opened once a burst. Everything is counted here, and only here.
+//! destination, so that a receiver's ring is opened once a burst. Frames that found no room are held or dropped
+//! ([`crate::hold`]). Everything is counted here, and only here; what is held is not counted until it is settled.
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use crate::counters::Journal;
 use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, Frame, Taken};
+use crate::hold::{Destination, FullReceivers, Holding, Keeper};
 use crate::hub::Verdict;
-use crate::port::{Egress, EgressScratch, IngressEnd, IngressScratch, Tally};
+use crate::port::{EgressScratch, IngressEnd, IngressScratch, Tally};
 use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
 
 /// One worker's means to forward: its scratch memory and its place in the journal.
@@ -19,6 +21,9 @@ pub struct Forwarder<'j> {
     outbox: Outbox,
     ingress: IngressScratch,
     egress: EgressScratch,
+    full: FullReceivers,
+    /// Microseconds since whenever; asked only when something is held.
+    clock: Box<dyn Fn() -> u64 + 'j>,
 }
 
 /// What was decided of the frames of one burst, by destination.
@@ -26,12 +31,16 @@ pub struct Forwarder<'j> {
 struct Outbox {
     lists: Vec<Picks>,
     touched: Vec<PortIndex>,
+    /// The frames that more than one port takes or refuses, a bit each.
+    shared: u64,
 }
 
 /// The frames that one port is offered.
 #[derive(Clone)]
 struct Picks {
     count: u8,
+    /// A queue of it may have been full when it was last sent to.
+    full: bool,
     picks: [u8; BURST_FRAMES],
     /// Offered and refused at once.
     refused: Tally,
@@ -39,7 +48,7 @@ struct Picks {
 
 impl Default for Picks {
     fn default() -> Picks {
-        Picks { count: 0, picks: [0; BURST_FRAMES], refused: Tally::default() }
+        Picks { count: 0, full: false, picks: [0; BURST_FRAMES], refused: Tally::default() }
     }
 }
 
@@ -83,28 +92,52 @@ struct Outcome {
     drops: [u64; DropReason::COUNT],
 }
 
+impl Outcome {
+    /// Takes back what was counted of the frames that are held, each of which had one taker.
+    #[cold]
+    fn take_back(&mut self, burst: &Burst<'_>, held: u64) {
+        let count = u64::from(held.count_ones());
+        self.frames -= count;
+        self.forwarded -= count;
+        self.takers -= count;
+        let bytes = |index: usize| burst.frame(index).len() as u64;
+        self.bytes -= (0..burst.len()).filter(|index| held >> index & 1 == 1).map(bytes).sum::<u64>();
+    }
+}
+
 impl<'j> Forwarder<'j> {
     /// For worker `worker` of the journal.
     pub fn new(journal: &'j Journal, worker: usize) -> Forwarder<'j> {
+        let epoch = Instant::now();
+        Forwarder::with_clock(journal, worker, move || epoch.elapsed().as_micros() as u64)
+    }
+
+    /// The same with a clock of the caller's, which counts microseconds.
+    pub fn with_clock(journal: &'j Journal, worker: usize, clock: impl Fn() -> u64 + 'j) -> Forwarder<'j> {
         Forwarder {
             journal,
             worker,
             outbox: Outbox::default(),
             ingress: IngressScratch::default(),
             egress: EgressScratch::default(),
+            full: FullReceivers::new(),
+            clock: Box::new(clock),
         }
     }
 
     /// Makes room for what a new snapshot holds.
     pub fn adopt(&mut self, snapshot: &Snapshot) {
         self.outbox.resize(snapshot.ports.len());
+        self.full.retain(|port| snapshot.ports.get(port.at()).is_some_and(Option::is_some));
     }
 
     /// Polls one duty once and forwards what it lends. Returns how many frames left the sender.
-    pub fn serve(&mut self, snapshot: &Snapshot, duty: &Duty) -> usize {
+    pub fn serve(&mut self, snapshot: &Snapshot, duty: &Duty, holding: &mut Holding) -> usize {
         let Some(port) = snapshot.ports[duty.port.at()].as_deref() else { return 0 };
-        let Forwarder { journal, worker, outbox, ingress, egress } = self;
+        let Forwarder { journal, worker, outbox, ingress, egress, full, clock } = self;
         let mut outcome = Outcome::default();
+        let hub = port.hub.map(|hub| &*snapshot.hubs[hub as usize]);
+        let mut keeper = Keeper { journal, worker: *worker, hub, full, holding, clock, shared: 0, held: 0 };
         let polled = duty.end.ingress.poll(ingress, &mut |burst| {
             outcome.frames += burst.len() as u64;
             outcome.bytes += burst.bytes() as u64;
@@ -112,13 +145,17 @@ impl<'j> Forwarder<'j> {
                 Some(reason) => outcome.drops[reason as usize] += burst.len() as u64,
                 None => {
                     classify(snapshot, port, duty.port, burst, outbox, &mut outcome);
-                    dispatch(snapshot, burst, outbox, egress, |to, offered, tally| {
-                        journal.block(to.at(), *worker).count_egress(offered, tally);
-                    });
+                    dispatch(snapshot, burst, outbox, egress, &mut keeper);
                 }
             }
-            Taken::ALL
+            if keeper.held != 0 {
+                outcome.take_back(burst, keeper.held);
+            }
+            Taken(!keeper.held)
         });
+        if keeper.held != 0 || keeper.holding.is_on() {
+            keeper.finish(polled);
+        }
         if polled > 0 {
             let given_up = std::mem::take(&mut ingress.tally);
             outcome.frames += given_up.dropped();
@@ -132,6 +169,15 @@ impl<'j> Forwarder<'j> {
             );
         }
         polled
+    }
+
+    /// Forgets the burst in which a panic ended [`Self::serve`].
+    #[cold]
+    pub(crate) fn recover(&mut self) {
+        self.outbox.touched.clear();
+        let lists = self.outbox.lists.iter_mut();
+        lists.for_each(|list| (list.count, list.refused) = (0, Tally::default()));
+        self.ingress.tally = Tally::default();
     }
 }
 
@@ -154,7 +200,7 @@ fn classify(
     let Some(hub) = port.hub else { return };
     let hub = &*snapshot.hubs[hub as usize];
     // In locals: what a closure reaches by reference is written to memory for every frame.
-    let (mut forwarded, mut all_takers) = (0, 0);
+    let (mut forwarded, mut all_takers, mut shared) = (0, 0, 0);
     for (index, frame) in burst.frames().enumerate() {
         let mut takers = 0;
         hub.for_each_taker(sender, &frame, |verdict| {
@@ -166,69 +212,70 @@ fn classify(
         });
         forwarded += u64::from(takers > 0);
         all_takers += takers;
+        shared |= u64::from(takers > 1) << index;
     }
+    outbox.shared = shared;
     outcome.forwarded += forwarded;
     outcome.takers += all_takers;
     outcome.drops[DropReason::NoReceiver as usize] += burst.len() as u64 - forwarded;
 }
 
-/// Hands every destination its share and empties the outbox. `count` is told what each port was offered and what became
-/// of that.
+/// Hands every destination its share and empties the outbox. Counts what each port was offered and what became of
+/// that, but for what `keeper` holds.
 #[inline]
 fn dispatch(
     snapshot: &Snapshot,
     burst: &Burst<'_>,
     outbox: &mut Outbox,
     scratch: &mut EgressScratch,
-    mut count: impl FnMut(PortIndex, u64, &Tally),
+    keeper: &mut Keeper<'_>,
 ) {
-    let Outbox { lists, touched } = outbox;
+    let Outbox { lists, touched, shared } = outbox;
+    keeper.shared = *shared;
     for port in touched.drain(..) {
-        let list = &mut lists[port.at()];
-        let picks = &list.picks[..usize::from(list.count)];
-        let offered = picks.len() as u64 + list.refused.dropped();
-        scratch.tally = std::mem::take(&mut list.refused);
-        let egress = snapshot.ports[port.at()].as_ref().map_or(&[][..], |view| &view.egress);
-        let settled = match egress {
-            [] => {
-                scratch.tally.drops[DropReason::NotReady as usize] += picks.len() as u64;
-                picks.len()
+        let Picks { count, full, picks, refused } = &mut lists[port.at()];
+        let picks = &picks[..usize::from(std::mem::take(count))];
+        scratch.tally = std::mem::take(refused);
+        let mut offered = picks.len() as u64 + scratch.tally.dropped();
+        let queues = snapshot.ports[port.at()].as_ref().map_or(&[][..], |view| &view.egress);
+        let mut offer = |queue: usize, picks: &[u8]| {
+            let settled = queues[queue].send(scratch, burst, picks);
+            if settled < picks.len() || *full {
+                let to = Destination { port, queue: queue as u16, queues: queues.len() };
+                let found = keeper.keep(&to, settled, &picks[settled..], &mut scratch.tally);
+                *full = found.full;
+                offered -= found.held;
             }
-            [only] => only.send(scratch, burst, picks),
-            queues => send_to_queues(queues, scratch, burst, picks),
         };
-        scratch.tally.drops[DropReason::NoRoom as usize] += (picks.len() - settled) as u64;
-        count(port, offered, &scratch.tally);
-        list.count = 0;
+        match queues.len() {
+            0 => scratch.tally.drops[DropReason::NotReady as usize] += picks.len() as u64,
+            1 => offer(0, picks),
+            count => offer_to_queues(count, burst, picks, offer),
+        }
+        keeper.journal.block(port.at(), keeper.worker).count_egress(offered, &scratch.tally);
     }
 }
 
 /// The sender's queue decides where the receiver has as many; else each flow keeps to one queue (virtio 1.2,
 /// 5.1.6.5.6). Never the worker, so that moving a duty reorders nothing.
-fn send_to_queues(
-    queues: &[Arc<dyn Egress>],
-    scratch: &mut EgressScratch,
-    burst: &Burst<'_>,
-    picks: &[u8],
-) -> usize {
-    if let Some(queue) = queues.get(usize::from(burst.queue())) {
-        return queue.send(scratch, burst, picks);
+fn offer_to_queues(queues: usize, burst: &Burst<'_>, picks: &[u8], mut offer: impl FnMut(usize, &[u8])) {
+    let queue = usize::from(burst.queue());
+    if queue < queues {
+        return offer(queue, picks);
     }
-    let mut settled = 0;
-    for (number, queue) in queues.iter().enumerate() {
+    for queue in 0..queues {
         let mut share = [0; BURST_FRAMES];
         let mut count = 0;
         for &pick in picks {
-            if flow(&burst.frame(usize::from(pick))) as usize % queues.len() == number {
+            if flow(&burst.frame(usize::from(pick))) as usize % queues == queue {
                 share[count] = pick;
                 count += 1;
             }
         }
         if count > 0 {
-            settled += queue.send(scratch, burst, &share[..count]);
+            offer(queue, &share[..count]);
         }
     }
-    settled
 }
 
 /// A number that is the same for all frames of a flow: from the addresses, and for unfragmented TCP and UDP from the

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::drops::DropReason;
 use crate::filter::{RxFilter, RxState, VlanSet};
 use crate::frame::{Frame, VLAN_CUT};
+use crate::hold::FullReceiver;
 use crate::mac::Mac;
 use crate::snapshot::PortIndex;
 
@@ -42,6 +43,15 @@ pub struct HubTable {
     takers: Vec<Taker>,
     wide: [Range<u32>; CLASSES],
     vlans: Vec<VlanSet>,
+    members: usize,
+    options: HubOptions,
+}
+
+/// How a hub behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubOptions {
+    /// What becomes of frames for a receiver that is full.
+    pub full: FullReceiver,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,7 +85,7 @@ fn class(destination: Mac) -> usize {
 impl HubTable {
     /// Compiles the table of a hub with these ports.
     pub fn new(members: &[Member]) -> HubTable {
-        let mut table = HubTable::default();
+        let mut table = HubTable { members: members.len(), ..HubTable::default() };
         let mut exact: HashMap<Mac, Vec<Taker>> = HashMap::new();
         let mut wide: [Vec<Taker>; CLASSES] = Default::default();
         for member in members {
@@ -88,6 +98,21 @@ impl HubTable {
             exact.into_iter().map(|(mac, takers)| (mac.key(), table.append(&takers))).collect::<Vec<_>>();
         table.exact = AddressMap::new(&ranges);
         table
+    }
+
+    /// The same with other options.
+    pub fn with_options(self, options: HubOptions) -> HubTable {
+        HubTable { options, ..self }
+    }
+
+    /// How the hub behaves.
+    pub fn options(&self) -> HubOptions {
+        self.options
+    }
+
+    /// Ports on the hub, whether up or down.
+    pub fn members(&self) -> usize {
+        self.members
     }
 
     fn append(&mut self, takers: &[Taker]) -> Range<u32> {

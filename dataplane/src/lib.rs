@@ -12,6 +12,7 @@ pub mod filter;
 pub mod forward;
 pub mod frame;
 pub mod grace;
+pub mod hold;
 pub mod hub;
 pub mod mac;
 pub mod offload;

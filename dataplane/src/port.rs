@@ -106,6 +106,9 @@ pub trait Doorbell: Send + Sync {
 
     /// The worker polls again: telling is not needed.
     fn disarm(&self);
+
+    /// A poll of the ingress panicked, and it will not be polled again: whoever looks after it should know.
+    fn fail(&self) {}
 }
 
 /// One ingress with its doorbell: what a worker's duty is made of. Its identity (the `Arc`) is the duty's.

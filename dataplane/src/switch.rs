@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
@@ -17,6 +17,7 @@ use crate::counters::{Journal, PORTS_MAX, PortCounters};
 use crate::drops::DropReason;
 use crate::filter::RxFilter;
 use crate::grace::{self, Publisher};
+pub use crate::hub::HubOptions;
 use crate::hub::{HubTable, Member};
 use crate::port::{Attachment, IngressEnd};
 use crate::ring;
@@ -54,16 +55,23 @@ pub struct WorkerStatus {
     pub asleep: bool,
     /// Ingresses it polls.
     pub duties: usize,
+    /// Ingresses that it gave up because polling them panicked.
+    pub panics: u64,
 }
 
 /// There are [`PORTS_MAX`] ports already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchFull;
 
+/// There is no worker of this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchWorker;
+
 struct WorkerHandle {
     core: Option<usize>,
     wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    panics: Arc<AtomicU64>,
 }
 
 /// A port, and which worker polls each of its queues.
@@ -71,6 +79,8 @@ struct Place {
     plan: PortPlan,
     view: Arc<PortView>,
     workers: BTreeMap<u16, usize>,
+    /// What the user chose, started or not.
+    chosen: BTreeMap<u16, usize>,
 }
 
 /// A hub that has ports.
@@ -88,6 +98,10 @@ pub struct Switch {
     reaper: mpsc::Sender<Box<dyn FnOnce() + Send>>,
     places: Vec<Option<Place>>,
     hubs: BTreeMap<i32, Hub>,
+    /// Of hubs that were given some, whether they have ports or not.
+    options: BTreeMap<i32, HubOptions>,
+    /// Of all others.
+    options_default: HubOptions,
     tables: Vec<Arc<HubTable>>,
     duties: Vec<Arc<[Duty]>>,
     changes: Changes,
@@ -100,6 +114,7 @@ struct Changes {
     hubs: BTreeSet<i32>,
     workers: BTreeSet<usize>,
     removed: Vec<PortIndex>,
+    moved: BTreeSet<(PortIndex, u16)>,
     any: bool,
 }
 
@@ -116,7 +131,10 @@ impl Switch {
         let mut workers = Vec::new();
         for ((index, reader), &core) in readers.into_iter().enumerate().zip(&config.cores) {
             let (journal, stop, mode) = (journal.clone(), stop.clone(), config.mode);
-            let setup = worker::Setup { index, mode, reader, journal, bells: Bells::new()?, stop };
+            let panics = Arc::new(AtomicU64::new(0));
+            let told = panics.clone();
+            let setup =
+                worker::Setup { index, mode, reader, journal, bells: Bells::new()?, stop, panics: told };
             let wake = setup.bells.wake();
             let thread = thread::Builder::new().name(format!("worker {index}")).spawn(move || {
                 if let Some(id) = core {
@@ -124,7 +142,7 @@ impl Switch {
                 }
                 worker::run(setup);
             })?;
-            workers.push(WorkerHandle { core, wake, thread: Some(thread) });
+            workers.push(WorkerHandle { core, wake, thread: Some(thread), panics });
         }
         let (reaper, retired) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
         thread::Builder::new()
@@ -138,6 +156,8 @@ impl Switch {
             reaper,
             places: Vec::new(),
             hubs: BTreeMap::new(),
+            options: BTreeMap::new(),
+            options_default: HubOptions::default(),
             tables: Vec::new(),
             duties,
             changes: Changes::default(),
@@ -156,7 +176,8 @@ impl Switch {
         }
         self.journal.clear(free);
         let plan = PortPlan::default();
-        self.places[free] = Some(Place { view: Arc::new(view(&plan, None)), plan, workers: BTreeMap::new() });
+        let view = Arc::new(view(&plan, None));
+        self.places[free] = Some(Place { view, plan, workers: BTreeMap::new(), chosen: BTreeMap::new() });
         self.changes.any = true;
         Ok(PortIndex(free as u16))
     }
@@ -176,7 +197,8 @@ impl Switch {
         self.changes.workers.extend(place.workers.values());
         let kept: BTreeMap<u16, usize> = std::mem::take(&mut place.workers);
         for end in &plan.attachment.ingress {
-            let worker = kept.get(&end.queue).copied().unwrap_or_else(|| self.least_loaded(&place.workers));
+            let known = kept.get(&end.queue).or_else(|| place.chosen.get(&end.queue)).copied();
+            let worker = known.unwrap_or_else(|| self.least_loaded(&place.workers));
             place.workers.insert(end.queue, worker);
             self.changes.workers.insert(worker);
         }
@@ -196,12 +218,93 @@ impl Switch {
         self.changes.removed.push(port);
     }
 
+    /// Gives queue `queue` of a port to `worker` for as long as the port lives, whether it is started yet or not; takes
+    /// effect at the next [`Self::publish`]. Its frames keep their order, and none is lost.
+    ///
+    /// # Panics
+    /// If there is no such port.
+    pub fn move_duty(&mut self, port: PortIndex, queue: u16, worker: usize) -> Result<(), NoSuchWorker> {
+        if worker >= self.workers.len() {
+            return Err(NoSuchWorker);
+        }
+        let place = self.places[port.at()].as_mut().expect("the caller has the port");
+        place.chosen.insert(queue, worker);
+        self.changes.moved.insert((port, queue));
+        self.changes.any = true;
+        Ok(())
+    }
+
+    /// The worker that polls queue `queue` of a port; `None` while the queue is not started.
+    pub fn worker_of(&self, port: PortIndex, queue: u16) -> Option<usize> {
+        self.places[port.at()].as_ref()?.workers.get(&queue).copied()
+    }
+
+    /// Changes how a hub behaves, whether it has ports or not; takes effect at the next [`Self::publish`].
+    pub fn set_hub_options(&mut self, hub: i32, options: HubOptions) {
+        self.options.insert(hub, options);
+        self.changes.hubs.insert(hub);
+        self.changes.any = true;
+    }
+
+    /// The same for all hubs that were given no options of their own.
+    pub fn set_default_hub_options(&mut self, options: HubOptions) {
+        self.options_default = options;
+        self.changes.hubs.extend(self.hubs.keys());
+        self.changes.any = true;
+    }
+
+    /// How a hub behaves.
+    pub fn hub_options(&self, hub: i32) -> HubOptions {
+        self.options.get(&hub).copied().unwrap_or(self.options_default)
+    }
+
+    /// Counts frames of a port that nobody will forward any more, under `reason`.
+    pub fn count_ingress_drops(&mut self, port: PortIndex, reason: DropReason, frames: u64) {
+        let mut drops = [0; DropReason::COUNT];
+        drops[reason as usize] = frames;
+        self.journal.control_block(port.at()).count_ingress(frames, 0, 0, 0, &drops);
+    }
+
     /// Makes the workers follow all changes since the last call, and returns when none of them can use anything that
     /// was taken away.
     pub fn publish(&mut self) {
         if !std::mem::take(&mut self.changes.any) {
             return;
         }
+        let moved = self.take_moved();
+        if !moved.is_empty() {
+            // Taken from one before it is given to the other: of two that have it at once, the late one could silence
+            // the doorbell that the other waits for.
+            self.follow();
+        }
+        for (port, queue) in moved {
+            let Some(place) = &mut self.places[port.at()] else { continue };
+            let worker = place.chosen[&queue];
+            place.workers.insert(queue, worker);
+            self.changes.workers.insert(worker);
+        }
+        self.follow();
+    }
+
+    /// Takes the duties that are to move from the workers that have them.
+    fn take_moved(&mut self) -> Vec<(PortIndex, u16)> {
+        let mut taken = Vec::new();
+        for (port, queue) in std::mem::take(&mut self.changes.moved) {
+            let Some(place) = &mut self.places[port.at()] else { continue };
+            match place.workers.get(&queue).copied() {
+                Some(worker) if worker != place.chosen[&queue] => {
+                    place.workers.remove(&queue);
+                    self.changes.workers.insert(worker);
+                    taken.push((port, queue));
+                }
+                _ => {}
+            }
+        }
+        taken
+    }
+
+    /// One step of [`Self::publish`].
+    fn follow(&mut self) {
         for hub in std::mem::take(&mut self.changes.hubs) {
             self.compile(hub);
         }
@@ -255,6 +358,8 @@ impl Switch {
             core: worker.core,
             asleep: self.publisher.is_asleep(index),
             duties: self.duties[index].len(),
+            // Relaxed: a count, written by the worker.
+            panics: worker.panics.load(Ordering::Relaxed),
         };
         self.workers.iter().enumerate().map(status).collect()
     }
@@ -287,7 +392,8 @@ impl Switch {
     fn compile(&mut self, id: i32) {
         let Some(hub) = self.hubs.get(&id) else { return };
         let members: Vec<Member> = hub.ports.iter().filter_map(|&port| self.member(port)).collect();
-        self.tables[hub.slot as usize] = Arc::new(HubTable::new(&members));
+        let table = HubTable::new(&members).with_options(self.hub_options(id));
+        self.tables[hub.slot as usize] = Arc::new(table);
         if hub.ports.is_empty() {
             self.hubs.remove(&id);
         }

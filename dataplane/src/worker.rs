@@ -1,18 +1,20 @@
 //! A worker: one thread, pinned to a core, that polls the ingresses its snapshot gives it.
 //!
 //! A duty that stays idle is parked: its doorbell is armed, and it leaves the poll set until epoll says that there is
-//! work. With every duty parked the worker sleeps in epoll, or in [`Mode::Poll`] spins over it. The generation is
-//! compared before every duty, so a publisher waits for one burst at most.
+//! work. With every duty parked the worker sleeps in epoll, or in [`Mode::Poll`] spins over it. A duty that holds frames
+//! is not parked. The generation is compared before every duty, so a publisher waits for one burst at most.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::bells::{Bells, Patience};
 use crate::counters::Journal;
 use crate::forward::Forwarder;
 use crate::grace::Reader;
+use crate::hold::Holding;
 use crate::port::Arming;
 use crate::snapshot::{Duty, Snapshot};
 
@@ -39,14 +41,16 @@ pub(crate) struct Setup {
     pub journal: Arc<Journal>,
     pub bells: Bells,
     pub stop: Arc<AtomicBool>,
+    /// Duties lost to a panic. Written by the worker.
+    pub panics: Arc<AtomicU64>,
 }
 
 /// Runs until told to stop.
 pub(crate) fn run(setup: Setup) {
-    let Setup { index, mode, mut reader, journal, bells, stop } = setup;
+    let Setup { index, mode, mut reader, journal, bells, stop, panics } = setup;
     let forwarder = Forwarder::new(&journal, index);
     let (duties, watched, epoch) = (Arc::from([]), Vec::new(), Instant::now());
-    let mut worker = Worker { index, forwarder, bells, duties, watched, epoch, now_us: 0 };
+    let mut worker = Worker { index, forwarder, bells, duties, watched, epoch, now_us: 0, panics };
     reader.catch_up(|snapshot| worker.adopt(snapshot));
     let mut rounds = 0u32;
     let mut looked_us = 0;
@@ -78,6 +82,7 @@ struct Worker<'j> {
     watched: Vec<Watched>,
     epoch: Instant,
     now_us: u64,
+    panics: Arc<AtomicU64>,
 }
 
 /// A duty, and how it fares with this worker.
@@ -86,6 +91,9 @@ struct Watched {
     /// The key of its doorbell; none: the duty is never parked.
     bell: Option<u64>,
     parked: bool,
+    /// A panic ended a poll of it: it is never polled again.
+    dead: bool,
+    holding: Holding,
     /// When it last had a frame or was unparked, by the worker's clock.
     busy_us: u64,
 }
@@ -98,21 +106,50 @@ impl Worker<'_> {
         }
         let mut busy = false;
         for place in 0..self.watched.len() {
-            if self.watched[place].parked {
+            let watched = &mut self.watched[place];
+            if watched.parked || watched.dead {
+                continue;
+            }
+            if watched.holding.sits_out() {
+                busy = true;
                 continue;
             }
             if reader.is_stale() {
                 return true;
             }
+            let settled = self.serve(reader.current(), place);
             let watched = &mut self.watched[place];
-            if self.forwarder.serve(reader.current(), &watched.duty) > 0 {
+            if settled > 0 || watched.holding.is_on() {
                 watched.busy_us = self.now_us;
             } else if self.now_us - watched.busy_us >= u64::from(watched.duty.end.linger_us) {
                 self.park(place);
             }
-            busy |= !self.watched[place].parked;
+            let watched = &self.watched[place];
+            busy |= !(watched.parked || watched.dead);
         }
         busy
+    }
+
+    /// Serves a duty once. A panic, which is our own mistake, costs that duty and no other.
+    fn serve(&mut self, snapshot: &Snapshot, place: usize) -> usize {
+        let Worker { forwarder, watched, .. } = self;
+        let Watched { duty, holding, .. } = &mut watched[place];
+        // Unwind safe: the forwarder recovers, and every lock is taken whether poisoned or not.
+        let served = catch_unwind(AssertUnwindSafe(|| forwarder.serve(snapshot, duty, holding)));
+        served.unwrap_or_else(|_| {
+            self.bury(place);
+            0
+        })
+    }
+
+    #[cold]
+    fn bury(&mut self, place: usize) {
+        self.forwarder.recover();
+        let watched = &mut self.watched[place];
+        watched.dead = true;
+        watched.duty.end.doorbell.fail();
+        // Relaxed: a count for the statistics, written here only.
+        self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lets an idle duty be, unless its doorbell finds work at the last look, or it has none.
@@ -138,6 +175,9 @@ impl Worker<'_> {
                 continue;
             };
             let watched = &mut self.watched[place];
+            if watched.dead {
+                continue;
+            }
             watched.duty.end.doorbell.disarm();
             (watched.parked, watched.busy_us) = (false, self.now_us);
         }
@@ -177,6 +217,13 @@ impl Worker<'_> {
     fn begin(&mut self, duty: &Duty) -> Watched {
         duty.end.doorbell.disarm();
         let bell = duty.end.doorbell.fd().and_then(|fd| self.bells.add(fd).ok());
-        Watched { duty: duty.clone(), bell, parked: false, busy_us: self.now_us }
+        Watched {
+            duty: duty.clone(),
+            bell,
+            parked: false,
+            dead: false,
+            holding: Holding::default(),
+            busy_us: self.now_us,
+        }
     }
 }

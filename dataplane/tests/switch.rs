@@ -9,12 +9,13 @@ use ringyard_dataplane::counters::PortCounters;
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::frame::{Burst, Taken};
+use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::{
     Arming, Attachment, Doorbell, Egress, EgressScratch, Ingress, IngressEnd, IngressScratch,
 };
 use ringyard_dataplane::snapshot::PortIndex;
-use ringyard_dataplane::switch::{PortPlan, Switch, SwitchConfig};
+use ringyard_dataplane::switch::{HubOptions, PortPlan, Switch, SwitchConfig};
 use ringyard_dataplane::worker::Mode;
 
 /// Sends frames numbered from 0 to one address, while it may, never ahead of `limit`.
@@ -157,6 +158,7 @@ fn frames_reach_the_port_that_has_the_address_and_no_other() {
 #[test]
 fn every_way_of_not_being_delivered_has_its_counter() {
     let mut switch = start(1, Mode::Adaptive);
+    switch.set_default_hub_options(HubOptions { full: FullReceiver::Drop });
     let source = source(own(1));
     let from = add(&mut switch, sending(&source));
     let narrow = Arc::new(Sink { room: Some(1), ..Sink::default() });

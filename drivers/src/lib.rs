@@ -3,6 +3,7 @@
 //! Opening a port may block, so it happens on threads beside control; a port whose peer comes and goes says so over its
 //! [`line::Line`] and never touches the switch itself.
 
+mod arena;
 pub mod chardev;
 pub mod line;
 pub mod tap;

@@ -20,10 +20,24 @@ pub struct PortKey(pub u64);
 pub struct Report {
     /// Whose report it is.
     pub port: PortKey,
-    /// What the port is from now on.
-    pub attachment: Attachment,
-    /// To be answered once published; dropped unanswered when the port is no more.
-    pub done: Sender<()>,
+    /// What is new.
+    pub news: News,
+}
+
+/// What there is to tell.
+pub enum News {
+    /// The port changes.
+    Attached {
+        /// What it is from now on.
+        attachment: Attachment,
+        /// To be answered once published; dropped unanswered when the port is no more.
+        done: Sender<()>,
+    },
+    /// Frames that came in, were held, and will not be forwarded any more: their ring was stopped.
+    Dropped {
+        /// How many.
+        frames: u64,
+    },
 }
 
 /// The port has been taken away: its thread ends.
@@ -43,9 +57,22 @@ impl Line {
     /// Errors: [`Unplugged`]; then nobody uses it either.
     pub fn attach(&self, attachment: Attachment) -> Result<(), Unplugged> {
         let (done, answered) = bounded(1);
-        self.reports.send(Report { port: self.port, attachment, done }).map_err(|_| Unplugged)?;
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        self.tell(News::Attached { attachment, done })?;
         answered.recv().map_err(|_| Unplugged)
+    }
+
+    /// Has frames counted that the port dropped itself. Does not wait.
+    pub fn count_dropped(&self, frames: u64) {
+        if frames > 0 {
+            // The books of a port that is gone are closed.
+            let _ = self.tell(News::Dropped { frames });
+        }
+    }
+
+    fn tell(&self, news: News) -> Result<(), Unplugged> {
+        self.reports.send(Report { port: self.port, news }).map_err(|_| Unplugged)?;
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        Ok(())
     }
 }
 
@@ -98,8 +125,19 @@ mod tests {
         };
         assert_eq!(report.port, PortKey(7));
         assert!(!driver.is_finished());
-        report.done.send(()).unwrap();
+        let News::Attached { done, .. } = report.news else { panic!("it attached") };
+        done.send(()).unwrap();
         assert_eq!(driver.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn drops_are_told_in_passing_and_only_if_there_are_some() {
+        let board = Switchboard::new().unwrap();
+        let line = board.line(PortKey(7));
+        line.count_dropped(0);
+        line.count_dropped(3);
+        let told: Vec<Report> = board.drain();
+        assert!(matches!(told[..], [Report { port: PortKey(7), news: News::Dropped { frames: 3 } }]));
     }
 
     #[test]

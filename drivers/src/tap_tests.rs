@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use ringyard_dataplane::frame::BurstScratch;
-use ringyard_dataplane::port::{Doorbell, EgressScratch, Ingress, IngressScratch};
+use ringyard_dataplane::frame::{BurstScratch, Taken};
+use ringyard_dataplane::port::{Arming, Doorbell, EgressScratch, Ingress, IngressScratch};
 
 use super::*;
 
@@ -113,5 +113,32 @@ fn frame_written_by_the_kernel_is_read_and_ours_is_counted() {
         assert_eq!((scratch.tally.frames, scratch.tally.bytes), (1, 200));
         let received = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         assert!(received.lines().any(|line| line.contains("t0:") && line.contains(" 200 ")), "{received}");
+    });
+}
+
+#[test]
+fn frames_that_are_held_are_lent_again_before_others() {
+    in_namespace(|| {
+        let queue = TapQueue::new(Device::open(Some("t0"), false, VnetHeader::IfSupported).unwrap(), 0);
+        assert!(Command::new("ip").args(["link", "set", "t0", "up"]).status().expect("iproute2").success());
+        let (mut scratch, mut held) = (IngressScratch::default(), Vec::new());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while held.is_empty() && std::time::Instant::now() < deadline {
+            queue.disarm();
+            let gone = queue.poll(&mut scratch, &mut |burst| {
+                held.extend(burst.frames().map(|frame| frame.header().to_vec()));
+                Taken(0)
+            });
+            assert_eq!(gone, 0);
+        }
+        assert_eq!(queue.arm(), Arming::Work);
+        let mut again = Vec::new();
+        let gone = queue.poll(&mut scratch, &mut |burst| {
+            again.extend(burst.frames().map(|frame| frame.header().to_vec()));
+            Taken::ALL
+        });
+        assert_eq!((&again, gone), (&held, held.len()));
+        while queue.poll(&mut scratch, &mut |_| Taken::ALL) > 0 {}
+        assert_eq!(queue.arm(), Arming::Quiet);
     });
 }

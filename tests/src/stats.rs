@@ -72,15 +72,19 @@ pub struct EgressStats {
     pub drops: Drops,
 }
 
-/// A pair of rings: each `running`, `stopped`, `disabled` or `broken: REASON`.
+/// A queue. A pair of rings has two of them: each `running`, `stopped`, `disabled` or `broken: REASON`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct QueueStats {
-    /// The pair's number.
+    /// Its number.
     pub index: u32,
-    /// The guest's transmit ring.
+    /// The worker that polls it, while one does.
+    pub worker: Option<u32>,
+    /// The guest's transmit ring; empty for a tap.
+    #[serde(default)]
     pub ingress_ring: String,
-    /// The guest's receive ring.
+    /// The guest's receive ring; empty for a tap.
+    #[serde(default)]
     pub egress_ring: String,
 }
 
@@ -100,6 +104,10 @@ pub struct WorkerStats {
     pub cpu: Option<u32>,
     /// Whether it sleeps.
     pub asleep: bool,
+    /// Queues that it polls.
+    pub queues: u32,
+    /// Queues that it gave up because polling them panicked.
+    pub panics: u64,
 }
 
 impl Stats {
@@ -157,13 +165,13 @@ mod tests {
                 "name": "n0", "type": "vhost-user", "hub": null, "link": true, "carrier": true,
                 "ingress": {"frames": 10, "bytes": 600, "forwarded": forwarded, "takers": takers, "drops": {"runt": 2}},
                 "egress": {"offered": 7, "frames": 4, "bytes": 240, "segments": 0, "drops": {"no_room": no_room}},
-                "queues": [{"index": 0, "ingress-ring": "running", "egress-ring": "broken: index jumped"}],
+                "queues": [{"index": 0, "worker": 0, "ingress-ring": "running", "egress-ring": "broken: index jumped"}],
             }],
             "retired": {
                 "ingress": {"frames": 0, "bytes": 0, "forwarded": 0, "takers": 0, "drops": {}},
                 "egress": {"offered": 1, "frames": 1, "bytes": 60, "segments": 0, "drops": {}},
             },
-            "workers": [{"cpu": 0, "asleep": true}],
+            "workers": [{"cpu": 0, "asleep": true, "queues": 1, "panics": 0}],
         })
     }
 

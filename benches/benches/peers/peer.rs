@@ -49,7 +49,7 @@ impl Guests {
 
 /// The guests poll, as DPDK's do: no EVENT_IDX.
 fn guest_config() -> GuestConfig {
-    let features = Features { event_idx: false, indirect: false, ..Features::ALL };
+    let features = Features { event_idx: false, indirect: false, ..Features::SPLIT };
     GuestConfig { ring_size: RING_SIZE, features, ..GuestConfig::default() }
 }
 

@@ -138,7 +138,8 @@ pub fn default_rounds(quick: bool) -> usize {
 }
 
 /// Names of the features that `--features` knows, and how to switch each on or off.
-pub const FEATURES: [(&str, FeatureField); 4] = [
+pub const FEATURES: [(&str, FeatureField); 5] = [
+    ("packed", |features| &mut features.packed),
     ("mergeable", |features| &mut features.mergeable),
     ("event-idx", |features| &mut features.event_idx),
     ("indirect", |features| &mut features.indirect),
@@ -168,9 +169,9 @@ pub fn feature_names(mut features: Features) -> Vec<String> {
     on.map(|(name, _)| (*name).to_owned()).collect()
 }
 
-/// What a polling guest accepts: no notifications to suppress, and no indirect tables that it would not make.
+/// What a polling guest accepts: split rings, no notifications to suppress, and no indirect tables that it would not make.
 pub fn default_features() -> Features {
-    Features { event_idx: false, indirect: false, ..Features::ALL }
+    Features { event_idx: false, indirect: false, ..Features::SPLIT }
 }
 
 /// The longest virtio-net header.

@@ -15,7 +15,8 @@ use crate::guest::{Features, Guest, GuestConfig};
 pub fn run(config: &BenchConfig) -> Result<SelfTest> {
     let size = Size::Fixed(SIZE_MIN);
     // What the floor understands: split rings, one buffer a frame.
-    let features = Features { mergeable: false, in_order: false, event_idx: false, ..config.features };
+    let features =
+        Features { packed: false, mergeable: false, in_order: false, event_idx: false, ..config.features };
     let guest_config = GuestConfig { pairs: 1, features, ..config.guest(size) };
     let guest = || Guest::new(&guest_config, features);
     let (from, to) = (guest()?, guest()?);

@@ -105,7 +105,7 @@ fn frame_at_a_port_that_it_was_not_for_is_stray() {
 fn rig() -> (Switch, Generator) {
     let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
     let mut switch = Switch::start(&config).unwrap();
-    let features = Features { in_order: false, ..Features::ALL };
+    let features = Features { in_order: false, ..Features::SPLIT };
     let guest_config = GuestConfig { buffer_len: 10_240, ..GuestConfig::default() };
     let port = |place: usize| {
         let guest = Guest::new(&guest_config, features).unwrap();

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::CommandFactory;
+use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 
 use super::CliError;
-use super::config::{LogLevel, Placement, RunConfig, cores, mode, socket_mode, workers};
+use super::config::{LogLevel, Placement, RunConfig, cores, full_receiver, mode, socket_mode, workers};
 use super::draft::Draft;
 use crate::qapi::QapiError;
 
@@ -61,6 +62,9 @@ pub(super) struct RunArgs {
     /// Let idle threads sleep, or poll for ever
     #[arg(long, value_name = "adaptive|poll", value_parser = mode)]
     mode: Option<Mode>,
+    /// Let a frame wait for a receiver that is full, or drop it
+    #[arg(long, value_name = "hold|drop", value_parser = full_receiver)]
+    full_receiver: Option<FullReceiver>,
     /// Give the sockets that are created to this group
     #[arg(long, value_name = "GROUP")]
     socket_group: Option<String>,
@@ -87,6 +91,7 @@ impl RunArgs {
         };
         draft.placement = self.workers.or(self.cores).or(draft.placement);
         draft.mode = self.mode.or(draft.mode);
+        draft.full_receiver = self.full_receiver.or(draft.full_receiver);
         draft.socket_group = self.socket_group.or(draft.socket_group);
         draft.socket_mode = self.socket_mode.or(draft.socket_mode);
         draft.log_level = self.log_level.or(draft.log_level);

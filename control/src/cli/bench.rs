@@ -186,7 +186,7 @@ Examples:
   Both beside each other:
     ringyard bench report ringyard.json testpmd.json --html ladder.html
 
-Features for --features: mergeable, event-idx, indirect, in-order.";
+Features for --features: packed, mergeable, event-idx, indirect, in-order.";
 
 /// This very program.
 const OWN_PROGRAM: &str = "/proc/self/exe";

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 
 use crate::qapi::QapiEnum;
@@ -23,6 +24,8 @@ pub struct RunConfig {
     pub placement: Placement,
     /// Whether workers sleep.
     pub mode: Mode,
+    /// What hubs do with a full receiver.
+    pub full_receiver: FullReceiver,
     /// Who may use the sockets that we create.
     pub sockets: SocketAccess,
     /// What the log shows.
@@ -47,6 +50,11 @@ pub enum Placement {
 
 impl QapiEnum for Mode {
     const NAMES: &'static [(&'static str, Self)] = &[("adaptive", Mode::Adaptive), ("poll", Mode::Poll)];
+}
+
+impl QapiEnum for FullReceiver {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("hold", FullReceiver::Hold), ("drop", FullReceiver::Drop)];
 }
 
 /// Owner and mode of the sockets that we create.
@@ -127,6 +135,12 @@ pub(super) fn workers(count: u64) -> Result<Placement, String> {
 pub(super) fn mode(text: &str) -> Result<Mode, String> {
     let found = Mode::NAMES.iter().find(|(name, _)| *name == text);
     found.map(|(_, mode)| *mode).ok_or_else(|| format!("'{text}' is neither adaptive nor poll"))
+}
+
+/// Reads what hubs do with a full receiver: `hold` or `drop`.
+pub(super) fn full_receiver(text: &str) -> Result<FullReceiver, String> {
+    let found = FullReceiver::NAMES.iter().find(|(name, _)| *name == text);
+    found.map(|(_, full)| *full).ok_or_else(|| format!("'{text}' is neither hold nor drop"))
 }
 
 /// Reads permission bits: `0660`.

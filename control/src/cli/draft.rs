@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 use serde_json::{Map, Value};
 
@@ -21,6 +22,7 @@ pub(super) struct Draft {
     ids: BTreeSet<String>,
     pub(super) placement: Option<Placement>,
     pub(super) mode: Option<Mode>,
+    pub(super) full_receiver: Option<FullReceiver>,
     pub(super) socket_group: Option<String>,
     pub(super) socket_mode: Option<u32>,
     pub(super) log_level: Option<LogLevel>,
@@ -159,6 +161,7 @@ impl Draft {
             netdevs: self.netdevs,
             placement: self.placement.unwrap_or(Placement::Workers(1)),
             mode: self.mode.unwrap_or_default(),
+            full_receiver: self.full_receiver.unwrap_or_default(),
             sockets: SocketAccess { group: self.socket_group, mode: self.socket_mode.unwrap_or(0o600) },
             log_level: self.log_level.unwrap_or_default(),
         })

@@ -61,6 +61,7 @@ fn read_settings(draft: &mut Draft, visitor: &mut Visitor) -> Result<(), String>
             (None, None) => None,
         };
         draft.mode = switch.optional("mode").map_err(text_of)?;
+        draft.full_receiver = switch.optional("full-receiver").map_err(text_of)?;
         switch.finish().map_err(text_of)?;
     }
     if let Some(mut sockets) = visitor.optional::<Visitor>("sockets").map_err(text_of)? {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::NetdevKind;
+use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::SocketRole;
 
@@ -49,6 +50,7 @@ fn a_monitor_is_enough_to_start() {
     let paths: Vec<_> = config.monitors.iter().map(|monitor| monitor.path.to_str()).collect();
     assert_eq!(paths, [Some("/q"), Some("/r")]);
     assert_eq!(config.placement, Placement::Workers(1));
+    assert_eq!(config.full_receiver, FullReceiver::Hold);
     assert_eq!(config.sockets, SocketAccess { group: None, mode: 0o600 });
     assert!(refused("").contains("nothing to switch"));
 }
@@ -118,6 +120,7 @@ fn an_error_names_the_option_and_what_is_wrong() {
         ("--cores 3-1", "is no list of cores"),
         ("--cores 1,0-2", "core 1 is listed twice"),
         ("--socket-mode 0999", "no permission bits"),
+        ("--full-receiver wait", "'wait' is neither hold nor drop"),
         ("--frobnicate", "unexpected argument"),
     ] {
         let text = refused(line);
@@ -150,6 +153,7 @@ fn a_file_holds_the_same_objects_and_options_override_it() {
         [switch]
         cores = "0,2-3"
         mode = "poll"
+        full-receiver = "drop"
         [sockets]
         group = "kvm"
         mode = "0660"
@@ -161,6 +165,9 @@ fn a_file_holds_the_same_objects_and_options_override_it() {
     assert_eq!(ids(&config), ["n0", "t0", "nic0", "h0"]);
     assert_eq!(config.placement, Placement::Cores(vec![0, 2, 3]));
     assert_eq!(config.mode, ringyard_dataplane::worker::Mode::Adaptive);
+    assert_eq!(config.full_receiver, FullReceiver::Drop);
+    let config = run(&format!("-c {} -full-receiver hold", file.0.display()));
+    assert_eq!(config.full_receiver, FullReceiver::Hold);
     assert_eq!(config.sockets, SocketAccess { group: Some("kvm".into()), mode: 0o660 });
     assert_eq!(config.log_level, LogLevel::Debug);
 }

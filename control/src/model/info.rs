@@ -109,7 +109,8 @@ fn tap_info(netdev: &Netdev, tap: &OpenTap, queue: usize) -> String {
     }
 }
 
-fn queue_count(netdev: &Netdev) -> usize {
+/// How many queues a netdev was given.
+pub(super) fn queue_count(netdev: &Netdev) -> usize {
     match &netdev.spec.kind {
         NetdevKind::VhostUser(spec) => usize::from(spec.queues),
         NetdevKind::Tap(spec) => match &spec.source {

@@ -11,6 +11,7 @@ mod link;
 mod netdev;
 mod query;
 mod stats;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use ringyard_dataplane::counters::PORTS_MAX;
+use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_dataplane::switch::{Switch, SwitchConfig, WorkerStatus};
 use ringyard_drivers::chardev::SocketAccess;
-use ringyard_drivers::line::{PortKey, Report, Switchboard};
+use ringyard_drivers::line::{News, PortKey, Report, Switchboard};
 use serde_json::{Value, json};
 
 use crate::open::{Job, Outcome};
@@ -101,14 +103,20 @@ impl Model {
         // A report that is dropped tells its driver that the port is gone.
         let Some(id) = self.ids.get(&report.port).cloned() else { return };
         let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(&id) else { return };
-        let old = std::mem::replace(&mut backend.attachment, report.attachment);
+        let (attachment, done) = match report.news {
+            News::Attached { attachment, done } => (attachment, done),
+            News::Dropped { frames } => {
+                return self.switch.count_ingress_drops(backend.index, DropReason::NoRoom, frames);
+            }
+        };
+        let old = std::mem::replace(&mut backend.attachment, attachment);
         let carrier = backend.attachment.carrier;
         if carrier != old.carrier {
             self.events.extend(carrier_event(&id, &backend.driver, carrier));
         }
         // The switch holds it too, and hands it to the thread that frees things.
         drop(old);
-        self.answers.push(report.done);
+        self.answers.push(done);
         self.replan(&id);
     }
 

@@ -6,6 +6,7 @@ use ringyard_dataplane::counters::{EgressCounters, IngressCounters};
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::port::QueueRings;
 use ringyard_dataplane::ring::Ring;
+use ringyard_dataplane::switch::WorkerStatus;
 use serde_json::{Map, Value, json};
 
 use super::Model;
@@ -28,8 +29,7 @@ impl Model {
         };
         let retired = self.switch.retired_counters();
         let workers = self.switch.workers().into_iter();
-        let workers: Vec<Value> =
-            workers.map(|worker| json!({"cpu": worker.core, "asleep": worker.asleep})).collect();
+        let workers: Vec<Value> = workers.map(worker_stats).collect();
         Ok(json!({
             "ports": ports,
             "retired": {"ingress": ingress_stats(&retired.ingress), "egress": egress_stats(&retired.egress)},
@@ -43,8 +43,12 @@ impl Model {
             Driver::VhostUser { .. } => "vhost-user",
             Driver::Tap(_) => "tap",
         };
-        let queues = backend.attachment.rings.iter().enumerate();
-        let queues: Vec<Value> = queues.map(|(index, rings)| queue_stats(index, rings)).collect();
+        let rings = &backend.attachment.rings;
+        let count = rings.len().max(backend.attachment.ingress.len());
+        let queue = |index: usize| {
+            queue_stats(index, rings.get(index), self.switch.worker_of(backend.index, index as u16))
+        };
+        let queues: Vec<Value> = (0..count).map(queue).collect();
         json!({
             "name": id,
             "type": kind,
@@ -84,11 +88,22 @@ fn drops(counts: &[u64; DropReason::COUNT]) -> Map<String, Value> {
     happened.map(|reason| (reason.name().to_owned(), json!(counts[reason as usize]))).collect()
 }
 
-fn queue_stats(index: usize, rings: &QueueRings) -> Value {
+/// A queue, its worker while it is polled, and its rings if its port has any.
+fn queue_stats(index: usize, rings: Option<&QueueRings>, worker: Option<usize>) -> Value {
+    let mut stats = json!({"index": index, "worker": worker});
+    if let Some(rings) = rings {
+        stats["ingress-ring"] = json!(ring_state(&rings.ingress, rings.ingress_enabled));
+        stats["egress-ring"] = json!(ring_state(&rings.egress, rings.egress_enabled));
+    }
+    stats
+}
+
+fn worker_stats(worker: WorkerStatus) -> Value {
     json!({
-        "index": index,
-        "ingress-ring": ring_state(&rings.ingress, rings.ingress_enabled),
-        "egress-ring": ring_state(&rings.egress, rings.egress_enabled),
+        "cpu": worker.core,
+        "asleep": worker.asleep,
+        "queues": worker.duties,
+        "panics": worker.panics,
     })
 }
 
@@ -109,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_ring_says_how_it_is() {
-        let ring = Some(Arc::new(Ring::new(0, 0)));
+        let ring = Some(Arc::<Ring>::default());
         assert_eq!(ring_state(&None, true), "stopped");
         assert_eq!(ring_state(&ring, false), "disabled");
         assert_eq!(ring_state(&ring, true), "running");

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::qapi::{ErrorClass, Flags, Form, Visitor, parse_keyval};
-use crate::wire::{ChardevAdd, NetdevAdd, SetLink, XSetRxFilter};
+use crate::wire::{ChardevAdd, NetdevAdd, SetLink, XSetRxFilter, XSetWorker};
 
 /// A model whose jobs are run at once, with a directory for its sockets.
 struct Yard {
@@ -81,7 +81,10 @@ impl Yard {
         let (done, answered) = crossbeam_channel::bounded(1);
         let key = self.model.ids.iter().find(|(_, known)| *known == id).map(|(key, _)| *key);
         let attachment = Attachment { carrier, ..Attachment::default() };
-        self.model.take_report(Report { port: key.unwrap_or(PortKey(0)), attachment, done });
+        self.model.take_report(Report {
+            port: key.unwrap_or(PortKey(0)),
+            news: News::Attached { attachment, done },
+        });
         answered
     }
 
@@ -121,6 +124,33 @@ fn a_netdev_carries_one_nic_and_one_hubport() {
     assert_eq!(yard.model.netdevs.len(), 4, "nothing half-made remains");
     yard.delete("g0");
     yard.add("nic,id=g1,netdev=n0");
+}
+
+#[test]
+fn a_worker_is_chosen_for_queues_that_there_are() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("hubport,id=h0,hubid=0,netdev=n0");
+    let mut set = |netdev: &str, queue, worker| {
+        let set = XSetWorker { netdev: netdev.into(), queue, worker };
+        yard.model.set_worker(&set).map_err(|error| error.desc)
+    };
+    assert_eq!(set("n0", None, 0), Ok(()));
+    assert_eq!(set("n0", Some(0), 0), Ok(()));
+    assert_eq!(set("n0", Some(1), 0), Err("netdev 'n0' has 1 queues".into()));
+    assert_eq!(set("n0", None, 1), Err("there is no worker 1: the switch has 1 of them".into()));
+    assert_eq!(set("h0", None, 0), Err("'h0' has no queues: vhost-user and tap have".into()));
+    assert!(set("nope", None, 0).is_err());
+}
+
+#[test]
+fn frames_that_a_driver_gave_up_are_in_the_books() {
+    let mut yard = Yard::with_two_netdevs();
+    let key = *yard.model.ids.iter().find(|(_, id)| *id == "n1").expect("it was added").0;
+    yard.model.take_report(Report { port: key, news: News::Dropped { frames: 3 } });
+    yard.model.take_report(Report { port: PortKey(77), news: News::Dropped { frames: 5 } });
+    let ingress = |id: &str| yard.port(id)["ingress"].clone();
+    assert_eq!((&ingress("n1")["frames"], &ingress("n1")["drops"]), (&json!(3), &json!({"no_room": 3})));
+    assert_eq!(ingress("n0")["frames"], 0);
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl Control {
             Command::ChardevRemove { id } => self.model.chardev_remove(&id).map(|()| json!({})),
             Command::SetLink(set) => self.model.set_link(&set).map(|()| json!({})),
             Command::XSetRxFilter(change) => self.model.set_rx_filter(*change).map(|()| json!({})),
+            Command::XSetWorker(set) => self.model.set_worker(&set).map(|()| json!({})),
             Command::QueryChardev => Ok(self.model.query_chardev()),
             Command::QueryNetdev => Ok(self.model.query_netdev()),
             Command::QueryRxFilter { name } => self.model.query_rx_filter(name.as_deref()),

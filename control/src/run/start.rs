@@ -29,7 +29,8 @@ impl Control {
         let access = Arc::new(access);
         let switch = SwitchConfig { cores: cores(&config.placement)?, mode: config.mode };
         let doing = |what: &'static str| move |error| format!("{what}: {error}");
-        let model = Model::new(&switch, access.clone()).map_err(doing("starting the workers"))?;
+        let mut model = Model::new(&switch, access.clone()).map_err(doing("starting the workers"))?;
+        model.set_full_receiver(config.full_receiver);
         let mut control = Control {
             model,
             hands: Hands::new().map_err(doing("making an eventfd"))?,

@@ -171,6 +171,7 @@ fn config(directory: &Path) -> RunConfig {
         placement: Placement::Workers(1),
         mode: Mode::Adaptive,
         sockets: SocketAccess { group: None, mode: 0o600 },
+        full_receiver: Default::default(),
         log_level: LogLevel::Info,
     }
 }
@@ -328,7 +329,7 @@ fn a_guest_that_comes_and_goes_is_seen_and_does_not_touch_its_link() {
         let stats = client.execute("x-query-stats", json!({"name": "n0"})).expect("n0 is a port");
         let port = &stats["ports"][0];
         assert_eq!((&port["link"], &port["carrier"]), (&json!(false), &json!(true)));
-        let running = json!({"index": 0, "ingress-ring": "running", "egress-ring": "running"});
+        let running = json!({"index": 0, "worker": 0, "ingress-ring": "running", "egress-ring": "running"});
         assert_eq!(port["queues"], json!([running]));
         drop(guest);
         assert_eq!(client.event("NETDEV_VHOST_USER_DISCONNECTED")["data"], json!({"netdev-id": "n0"}));

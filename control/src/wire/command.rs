@@ -40,6 +40,8 @@ pub enum Command {
         /// One port only.
         name: Option<String>,
     },
+    /// `x-set-worker`, our own
+    XSetWorker(XSetWorker),
     /// `query-version`
     QueryVersion,
     /// `query-commands`
@@ -74,6 +76,17 @@ pub struct SetLink {
     pub up: bool,
 }
 
+/// The arguments of `x-set-worker`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XSetWorker {
+    /// A vhost-user or tap netdev.
+    pub netdev: String,
+    /// One queue only.
+    pub queue: Option<u16>,
+    /// The worker's number, from 0.
+    pub worker: u32,
+}
+
 impl Command {
     /// Whether there is a command of this name, `qmp_capabilities` included.
     pub fn exists(name: &str) -> bool {
@@ -95,7 +108,7 @@ impl Command {
 
 type Visit = fn(Visitor) -> Result<Command, QapiError>;
 
-const COMMANDS: [(&str, Visit); 18] = [
+const COMMANDS: [(&str, Visit); 19] = [
     ("qmp_capabilities", |_| Err(QapiError::command_not_found(NEGOTIATED))),
     ("chardev-add", |visitor| ChardevAdd::visit(visitor).map(Command::ChardevAdd)),
     ("chardev-remove", |visitor| Ok(Command::ChardevRemove { id: only(visitor, "id")? })),
@@ -107,6 +120,7 @@ const COMMANDS: [(&str, Visit); 18] = [
     ("query-rx-filter", |visitor| Ok(Command::QueryRxFilter { name: maybe(visitor, "name")? })),
     ("x-set-rx-filter", |visitor| Ok(Command::XSetRxFilter(Box::new(XSetRxFilter::visit(visitor)?)))),
     ("x-query-stats", |visitor| Ok(Command::XQueryStats { name: maybe(visitor, "name")? })),
+    ("x-set-worker", set_worker),
     ("query-version", |visitor| none(visitor, Command::QueryVersion)),
     ("query-commands", |visitor| none(visitor, Command::QueryCommands)),
     ("query-status", |visitor| none(visitor, Command::QueryStatus)),
@@ -138,6 +152,15 @@ fn maybe(mut visitor: Visitor, name: &str) -> Result<Option<String>, QapiError> 
 fn set_link(mut visitor: Visitor) -> Result<Command, QapiError> {
     let arguments = SetLink { name: visitor.required("name")?, up: visitor.required("up")? };
     none(visitor, Command::SetLink(arguments))
+}
+
+fn set_worker(mut visitor: Visitor) -> Result<Command, QapiError> {
+    let arguments = XSetWorker {
+        netdev: visitor.required("netdev")?,
+        queue: visitor.optional("queue")?,
+        worker: visitor.required("worker")?,
+    };
+    none(visitor, Command::XSetWorker(arguments))
 }
 
 fn human_monitor_command(mut visitor: Visitor) -> Result<Command, QapiError> {
@@ -176,7 +199,7 @@ mod tests {
     #[test]
     fn every_command_is_listed() {
         let Value::Array(list) = Command::list() else { panic!("it is a list") };
-        assert_eq!(list.len(), 18);
+        assert_eq!(list.len(), 19);
         assert!(list.contains(&json!({"name": "qmp_capabilities"})));
         assert!(Command::exists("x-query-stats") && !Command::exists("query-events"));
     }

@@ -15,7 +15,7 @@ mod tap;
 mod vhost_user;
 
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
-pub use command::{Command, SetLink};
+pub use command::{Command, SetLink, XSetWorker};
 pub use fd::{FdRef, check_fd_name};
 pub use hubport::Hubport;
 pub use mac::{check_unicast, mac_of_number, nic_mac};

@@ -10,8 +10,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::format::{Chain, Format, Run};
-use super::walk::{Buffer, Found, Lookahead, Walker, prefetch_for_write};
+use super::format::{Chain, Format};
+use super::walk::{Buffer, CACHE_LINE, Found, Lookahead, Walker, prefetch_for_write};
 use super::writer::{Writer, write_segment, write_whole};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
@@ -24,8 +24,6 @@ use crate::port::{Egress, EgressScratch};
 const MERGED_MAX: usize = 256;
 /// Buffers that one frame may be spread over, empty ones included, all its segments together.
 const BUFFERS_MAX: usize = 1024;
-/// Bytes of a cache line.
-const CACHE_LINE: usize = 64;
 
 /// The device's end of a receive virtqueue, of either form.
 pub(crate) struct RingEgress<F> {
@@ -102,7 +100,7 @@ enum Room {
 }
 
 /// One send: where we are among the guest's buffers.
-struct Filling<'v, 's, F> {
+struct Filling<'v, 's, F: Format> {
     view: &'v RingView,
     walker: Walker<'v, F>,
     /// The next chain's position, and how many wait from there on, at most.
@@ -112,7 +110,7 @@ struct Filling<'v, 's, F> {
     found: &'s mut Lookahead,
     found_count: usize,
     found_next: usize,
-    run: Run,
+    run: F::Run,
     used: bool,
 }
 
@@ -146,6 +144,10 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
             }
             self.found[self.found_count] = found;
             self.found_count += 1;
+            if found.single().is_none() {
+                // It is read anew when it is used, and so is what follows.
+                return;
+            }
             position = F::behind(self.view, position, &chain);
         }
     }

@@ -2,30 +2,31 @@
 //! back. [`super::ingress`] and [`super::egress`] are written once over this, and compiled for each form.
 
 use super::view::{Descriptor, RingView};
-use super::{Fault, Position, RingState};
+use super::{Fault, RingState};
 
 /// A chain of descriptors that the guest made available, its first descriptor copied out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chain {
     /// What gives it back: the head's index, or the buffer id.
     pub id: u16,
+    /// Descriptors of the ring that it takes; 1 in a split ring, where it takes one entry.
+    pub slots: u16,
     /// Where it begins: for whoever walks it.
     pub start: u16,
     /// Its first descriptor.
     pub first: Descriptor,
 }
 
-/// The run of used chains that one call writes and publishes together.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
-    /// The next place to write.
-    pub position: Position,
-}
-
 /// One form of a virtqueue. Positions are as [`RingState`] keeps them.
 pub(crate) trait Format: Send + Sync + Sized + 'static {
+    /// The used chains that one call writes and publishes together.
+    type Run: Copy;
+
     /// Entries of an indirect table follow one another, whatever their `next` says.
     const TABLES_ARE_SEQUENTIAL: bool;
+
+    /// An entry of an indirect table, from the two words that it is made of.
+    fn table_entry(words: [u64; 2]) -> Descriptor;
 
     /// How many chains wait, at most; 0 only if none does. A lie about it breaks the ring.
     fn waiting(view: &RingView, state: &RingState) -> Result<usize, Fault>;
@@ -46,13 +47,13 @@ pub(crate) trait Format: Send + Sync + Sized + 'static {
     ) -> Result<Option<Descriptor>, Fault>;
 
     /// Begins a run of used chains.
-    fn run(state: &RingState) -> Run;
+    fn run(state: &RingState) -> Self::Run;
 
     /// Adds a chain of which `written` bytes were written to the run. The guest does not see it yet.
-    fn give_back(view: &RingView, run: &mut Run, chain: &Chain, written: u32);
+    fn give_back(view: &RingView, run: &mut Self::Run, chain: &Chain, written: u32);
 
     /// Lets the guest see the run. Whether it wants to be told.
-    fn publish(view: &RingView, run: Run, state: &mut RingState) -> bool;
+    fn publish(view: &RingView, run: Self::Run, state: &mut RingState) -> bool;
 
     /// Asks the guest to kick when it makes the chain at `position` available.
     fn ask_for_kicks(view: &RingView, position: u16);

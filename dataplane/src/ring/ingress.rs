@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::format::{Chain, Format};
 use super::signal::empty;
-use super::walk::{Buffer, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
+use super::walk::{Buffer, CACHE_LINE, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
 use crate::frame::{
@@ -97,6 +97,10 @@ impl<F: Format> Doorbell for RingIngress<F> {
         let state = self.ring.lock();
         F::ask_for_silence(&self.view, state.next_avail);
     }
+
+    fn fail(&self) {
+        self.ring.lock().fail(&self.view, Fault::Panicked);
+    }
 }
 
 /// One poll: up to a burst of chains from `next_avail` on, each known by its place counted from there.
@@ -143,7 +147,7 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
     /// Finds all chains before the first frame is touched: what the guest's core wrote is then fetched for all of them
     /// at once, and not for one after the other.
     fn look_ahead(&mut self) {
-        let mut position = self.first;
+        let (mut position, mut slots) = (self.first, 0);
         for place in 0..self.chains {
             let chain = match F::chain(self.view, position) {
                 Ok(Some(chain)) => chain,
@@ -156,9 +160,15 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
             let found = self.walker.look_up(chain);
             if let Some(buffer) = found.single() {
                 prefetch(buffer.start);
+                prefetch(buffer.start.wrapping_add(CACHE_LINE));
             }
             self.found[place] = found;
             position = F::behind(self.view, position, &chain);
+            slots += usize::from(chain.slots);
+            if slots >= DESCRIPTORS_MAX {
+                self.chains = place + 1;
+                return;
+            }
         }
     }
 
@@ -229,13 +239,8 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         }
         let header_len = frame_len.min(HEADER_LEN);
         let slot = builder.header_slot().as_mut_ptr();
-        if header_len == HEADER_LEN {
-            // SAFETY: the frame has HEADER_LEN bytes or more, and so has the slot. The length is a constant: no call.
-            unsafe { copy_header_in(frame, slot) };
-        } else {
-            // SAFETY: the frame has header_len bytes, the slot more.
-            unsafe { copy_in(frame, slot, header_len) };
-        }
+        // SAFETY: the frame has header_len bytes, the slot as many or more.
+        unsafe { copy_header_in(frame, slot, header_len) };
         let rest = frame_len - header_len;
         if rest > 0 {
             // SAFETY: within the buffer, as above.

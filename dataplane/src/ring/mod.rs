@@ -1,5 +1,5 @@
-//! Split virtqueues (virtio 1.2, 2.7) over raw memory, in the device role: our end of a guest's rings; and in the driver
-//! role ([`DriverRing`]), for the guests that are built in.
+//! Virtqueues, split and packed (virtio 1.2, 2.7 and 2.8), over raw memory, in the device role: our end of a guest's
+//! rings; and in the driver role ([`DriverRing`]), for the guests that are built in.
 //!
 //! Two things make a ring. A [`RingView`] says where it lies and what was negotiated; it is immutable, and a change of
 //! anything in it makes a new view. A [`Ring`] holds the positions and survives views. An [`ingress`] reads a guest's
@@ -32,10 +32,11 @@ pub use driver::{DeviceFault, DriverOptions, DriverRing, Part, Used};
 pub use driver_memory::DriverMemory;
 use egress::RingEgress;
 pub(crate) use egress::Spread;
-use format::{Format, Run};
+use format::Format;
 pub use guard::GUARDS_MAX;
 use ingress::RingIngress;
 pub use memory::{Mapping, MemoryError, MemoryTable, REGIONS_MAX, Region};
+use packed::{Packed, Place};
 pub(crate) use signal::start_watchdog;
 use split::Split;
 pub use view::{RingError, RingLayout, RingOptions, RingSignals, RingView};
@@ -68,6 +69,12 @@ impl Position {
     }
 }
 
+/// Whether a ring may have `size` entries: a power of two up to [`RING_SIZE_MAX`], or any number if it is packed.
+pub fn is_ring_size(size: u16, packed: bool) -> bool {
+    let whole = if packed { size > 0 } else { size.is_power_of_two() };
+    whole && size <= RING_SIZE_MAX
+}
+
 /// What a guest did to lose its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -84,8 +91,12 @@ pub enum Fault {
     Indirect,
     /// A receive buffer is not device-writable.
     NotWritable,
+    /// A chain of a packed ring runs on over descriptors that are not available.
+    NotAvailable,
     /// The front end made the call eventfd blocking and kept it full.
     Jammed,
+    /// Not the guest's doing: a mistake of ours ended a poll of the ring.
+    Panicked,
 }
 
 impl fmt::Display for Fault {
@@ -97,42 +108,87 @@ impl fmt::Display for Fault {
             Fault::ChainLength => "descriptor chain too long",
             Fault::Indirect => "bad indirect table",
             Fault::NotWritable => "receive buffer not writable",
+            Fault::NotAvailable => "descriptor chain runs on over descriptors that are not available",
             Fault::Jammed => "call eventfd made blocking and kept full",
+            Fault::Panicked => "a mistake in the switch",
         })
     }
 }
 
 /// The positions of one ring. Shared by the workers that serve it, one burst at a time; once the grace period has ended
 /// for the last snapshot that had it, it is the stopping thread's.
+#[derive(Default)]
 pub struct Ring {
     state: Mutex<RingState>,
 }
 
 /// What moves in a ring. Written by the holder of the lock only.
+#[derive(Default)]
 pub(crate) struct RingState {
-    /// The next entry of the available ring to look at.
+    /// The next entry of the available ring to look at; of a packed ring, the bits of a [`Place`].
     next_avail: u16,
-    /// The next entry of the used ring to write; also what the used index says.
+    /// The next entry of the used ring to write; also what the used index says. Of a packed ring, the same as
+    /// `next_avail`: what comes first goes first.
     next_used: u16,
     /// The used index that the last decision to signal was made for (virtio 1.2, 2.7.7.1).
     signalled: u16,
     /// Chains after `next_avail` that are settled before an earlier one: bit k for the chain k places on.
     settled_ahead: u64,
-    /// Set once, when the guest broke the rules.
+    /// Set once, when the guest broke the rules, or we did.
     fault: Option<Fault>,
 }
 
 impl Ring {
-    /// A ring about to start at `base`, the next available entry to process, whose used index stands at `used`.
-    pub fn new(base: u16, used: u16) -> Ring {
+    /// The ring of `view` about to start at `base`, as [`Self::base`] said when it stopped; `None`: from its beginning.
+    ///
+    /// Errors: [`RingError::Position`].
+    pub fn start(view: &RingView, base: Option<u16>) -> Result<Ring, RingError> {
+        if !view.options().packed {
+            return Ok(Ring::new(base.unwrap_or(0), view.used_index()));
+        }
+        let place = base.map_or(Place::START, Place::from_bits);
+        if place.index() >= view.size() {
+            return Err(RingError::Position);
+        }
+        Ok(Ring::new(place.bits(), place.bits()))
+    }
+
+    fn new(base: u16, used: u16) -> Ring {
         let state =
             RingState { next_avail: base, next_used: used, signalled: used, settled_ahead: 0, fault: None };
         Ring { state: Mutex::new(state) }
     }
 
-    /// The next available entry that has not been processed: what GET_VRING_BASE answers.
+    /// The next available entry that has not been processed; of a packed ring the next descriptor, with the wrap counter
+    /// in bit 15.
     pub fn base(&self) -> u16 {
         self.lock().next_avail
+    }
+
+    /// Gives back, as used, the chains whose frames were held while later ones were settled, so that no chain from
+    /// [`Self::base`] on has been forwarded. Returns how many; their frames are dropped. Only for the thread that stopped
+    /// the ring, whose last view this is, after the grace period.
+    pub fn settle(&self, view: &RingView) -> u64 {
+        if view.options().packed { self.settle_as::<Packed>(view) } else { self.settle_as::<Split>(view) }
+    }
+
+    fn settle_as<F: Format>(&self, view: &RingView) -> u64 {
+        let mut state = self.lock();
+        let settled = std::mem::take(&mut state.settled_ahead);
+        let mut held = 0;
+        let (mut run, mut position) = (F::run(&state), state.next_avail);
+        for place in 0..u64::BITS - settled.leading_zeros() {
+            // They were all there when the ring was polled; a guest that took one back meanwhile harms itself.
+            let Ok(Some(chain)) = F::chain(view, position) else { break };
+            position = F::behind(view, position, &chain);
+            F::give_back(view, &mut run, &chain, 0);
+            held += u64::from(settled >> place & 1 == 0);
+        }
+        if position != state.next_avail {
+            state.next_avail = position;
+            state.publish::<F>(view, run);
+        }
+        held
     }
 
     /// Why the ring is broken, if it is.
@@ -170,7 +226,7 @@ impl RingState {
 
     /// Publishes a run of used chains and signals the guest if it asked to be.
     #[inline]
-    fn publish<F: Format>(&mut self, view: &RingView, run: Run) {
+    fn publish<F: Format>(&mut self, view: &RingView, run: F::Run) {
         if F::publish(view, run, self) && view.signal().is_err() {
             self.fail(view, Fault::Jammed);
         }
@@ -180,12 +236,20 @@ impl RingState {
 /// The device's end of a guest's transmit ring, queue `queue` of its port. `kick` is a non-blocking eventfd, or `None`
 /// when the guest never kicks.
 pub fn ingress(view: Arc<RingView>, ring: Arc<Ring>, queue: u16, kick: Option<Arc<OwnedFd>>) -> RingEnd {
-    RingEnd::new(Arc::new(RingIngress::<Split>::new(view, ring, queue, kick)))
+    if view.options().packed {
+        RingEnd::new(Arc::new(RingIngress::<Packed>::new(view, ring, queue, kick)))
+    } else {
+        RingEnd::new(Arc::new(RingIngress::<Split>::new(view, ring, queue, kick)))
+    }
 }
 
 /// The device's end of a guest's receive ring.
 pub fn egress(view: Arc<RingView>, ring: Arc<Ring>) -> Arc<dyn Egress> {
-    Arc::new(RingEgress::<Split>::new(view, ring))
+    if view.options().packed {
+        Arc::new(RingEgress::<Packed>::new(view, ring))
+    } else {
+        Arc::new(RingEgress::<Split>::new(view, ring))
+    }
 }
 
 /// The two faces of a ring's ingress.

@@ -2,15 +2,27 @@
 
 use virtio_bindings::virtio_ring::VRING_DESC_F_NEXT;
 
-use super::format::{Chain, Format, Run};
+use super::format::{Chain, Format};
 use super::view::{Descriptor, RingView};
 use super::{Fault, Position, RingState};
 
 /// See the module.
 pub(crate) struct Split;
 
+/// Used chains, by the next place of the used ring to write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SplitRun {
+    position: Position,
+}
+
 impl Format for Split {
+    type Run = SplitRun;
+
     const TABLES_ARE_SEQUENTIAL: bool = false;
+
+    fn table_entry(words: [u64; 2]) -> Descriptor {
+        Descriptor::from_words(words)
+    }
 
     #[inline]
     fn waiting(view: &RingView, state: &RingState) -> Result<usize, Fault> {
@@ -22,7 +34,7 @@ impl Format for Split {
     fn chain(view: &RingView, position: u16) -> Result<Option<Chain>, Fault> {
         let id = view.avail_entry(position);
         let first = view.descriptor(id).ok_or(Fault::DescriptorIndex)?;
-        Ok(Some(Chain { id, start: id, first }))
+        Ok(Some(Chain { id, slots: 1, start: id, first }))
     }
 
     #[inline]
@@ -44,18 +56,18 @@ impl Format for Split {
     }
 
     #[inline]
-    fn run(state: &RingState) -> Run {
-        Run { position: Position::at(state.next_used) }
+    fn run(state: &RingState) -> SplitRun {
+        SplitRun { position: Position::at(state.next_used) }
     }
 
     #[inline]
-    fn give_back(view: &RingView, run: &mut Run, chain: &Chain, written: u32) {
+    fn give_back(view: &RingView, run: &mut SplitRun, chain: &Chain, written: u32) {
         view.set_used(run.position.get(), chain.id, written);
         run.position.advance();
     }
 
     #[inline]
-    fn publish(view: &RingView, run: Run, state: &mut RingState) -> bool {
+    fn publish(view: &RingView, run: SplitRun, state: &mut RingState) -> bool {
         let position = run.position.get();
         state.next_used = position;
         view.publish_used(position);

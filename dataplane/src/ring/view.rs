@@ -1,9 +1,11 @@
-//! Where a split ring lies, and every access to its three parts.
+//! Where a ring lies, and every access to the three parts of a split one; [`packed`] has those to a packed one.
 //!
 //! Layout (virtio 1.2, 2.7): descriptors of 16 bytes; the available ring: flags, index, entries, `used_event`; the used
 //! ring: flags, index, entries of 8 bytes, `avail_event`. All little-endian.
 
 #![allow(unsafe_code)] // words that the guest shares are reached by pointers, checked when the view is made
+
+mod packed;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -12,27 +14,32 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 
-use super::RING_SIZE_MAX;
+use super::is_ring_size;
 use super::memory::{MemoryTable, Window};
 use super::signal::{Jammed, signal};
 use crate::offload::Offloads;
+use packed::EVENT_LEN;
 
 /// Where a front end says that a ring lies, in its own addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingLayout {
-    /// Entries: a power of two up to [`RING_SIZE_MAX`].
+    /// Entries: as [`is_ring_size`] allows.
     pub size: u16,
     /// Descriptor table, 16-byte aligned.
     pub desc: u64,
-    /// Available ring, 2-byte aligned.
+    /// Available ring, 2-byte aligned; of a packed ring the driver's event suppression structure, 4-byte aligned.
     pub avail: u64,
-    /// Used ring, 4-byte aligned.
+    /// Used ring, 4-byte aligned; of a packed ring the device's event suppression structure.
     pub used: u64,
 }
 
 /// What the guest negotiated, as far as rings care.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingOptions {
+    /// VIRTIO_F_RING_PACKED.
+    pub packed: bool,
+    /// VIRTIO_F_IN_ORDER.
+    pub in_order: bool,
     /// VIRTIO_RING_F_EVENT_IDX.
     pub event_idx: bool,
     /// VIRTIO_RING_F_INDIRECT_DESC.
@@ -69,20 +76,23 @@ pub struct RingSignals {
 /// Why a ring cannot lie there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingError {
-    /// No power of two, or more than [`RING_SIZE_MAX`].
+    /// Not as [`is_ring_size`] allows.
     Size,
     /// A part is not aligned as the specification demands.
     Alignment,
     /// A part is not inside one memory region.
     Address,
+    /// A packed ring is to go on at a descriptor that it does not have.
+    Position,
 }
 
 impl fmt::Display for RingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RingError::Size => "the ring size is not a power of two up to 32768",
+            RingError::Size => "the ring size is not a power of two (of a packed ring: a number) up to 32768",
             RingError::Alignment => "a part of the ring is not aligned",
             RingError::Address => "a part of the ring is outside guest memory",
+            RingError::Position => "the position of the ring is beyond its size",
         })
     }
 }
@@ -137,7 +147,7 @@ impl RingView {
         options: RingOptions,
         signals: RingSignals,
     ) -> Result<RingView, RingError> {
-        if !layout.size.is_power_of_two() || layout.size > RING_SIZE_MAX {
+        if !is_ring_size(layout.size, options.packed) {
             return Err(RingError::Size);
         }
         let size = u64::from(layout.size);
@@ -146,10 +156,15 @@ impl RingView {
             let aligned = addr.is_multiple_of(alignment) && (start as u64).is_multiple_of(alignment);
             if aligned { Ok(start) } else { Err(RingError::Alignment) }
         };
+        let (avail, used) = if options.packed {
+            (part(layout.avail, EVENT_LEN, EVENT_LEN)?, part(layout.used, EVENT_LEN, EVENT_LEN)?)
+        } else {
+            (part(layout.avail, 6 + 2 * size, 2)?, part(layout.used, 6 + 8 * size, 4)?)
+        };
         Ok(RingView {
             desc: part(layout.desc, 16 * size, 16)?.cast_const().cast(),
-            avail: part(layout.avail, 6 + 2 * size, 2)?.cast(),
-            used: part(layout.used, 6 + 8 * size, 4)?.cast(),
+            avail: avail.cast(),
+            used: used.cast(),
             size: layout.size,
             options,
             header_len: options.header_len(),
@@ -176,8 +191,8 @@ impl RingView {
         self.header_len
     }
 
-    /// The used index as it stands in memory: where a ring that starts goes on.
-    pub fn used_index(&self) -> u16 {
+    /// The used index of a split ring as it stands in memory: where one that starts goes on.
+    pub(crate) fn used_index(&self) -> u16 {
         u16::from_le(self.word(self.used, 1).load(Ordering::Relaxed))
     }
 

@@ -18,7 +18,7 @@ const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 const DESCRIPTOR_LEN: u64 = 16;
 /// Descriptors of a chain, at most, in a ring that is larger; QEMU's devices take no more. Empty ones fill no burst, so a
 /// poll could walk 64 chains of 32,768.
-const CHAIN_MAX: u16 = 1024;
+pub(super) const CHAIN_MAX: u16 = 1024;
 
 /// A stretch of guest memory that was found to be mapped.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +152,7 @@ impl<'v, F: Format> Walker<'v, F> {
             true
         })?;
         opaque();
-        Ok(Descriptor::from_words(words))
+        Ok(F::table_entry(words))
     }
 
     fn visit_range(&mut self, descriptor: Descriptor, visit: Visit<'_>) -> Result<bool, Fault> {
@@ -207,6 +207,9 @@ pub(crate) unsafe fn copy_across(from: *const u8, to: *mut u8, len: usize) {
     unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
 }
 
+/// Bytes of a cache line.
+pub(crate) const CACHE_LINE: usize = 64;
+
 /// Brings the cache line at `start` near, to be read.
 #[inline(always)]
 pub(crate) fn prefetch(start: *const u8) {
@@ -249,23 +252,36 @@ fn opaque() {
 #[derive(Clone, Copy)]
 struct Word(u64);
 
-/// As [`copy_in`], for a whole frame header. Volatile words need no [`opaque`], after which the compiler would load all
-/// that it knows again: 30 instructions a frame.
+/// As [`copy_in`], for a frame's first `len` bytes, at most [`HEADER_LEN`]. Where there are 32 or more, as nearly always,
+/// it is two copies of half a header, which may overlap: no call, and no [`opaque`], after which the compiler would load
+/// all that it knows again (30 instructions a frame).
 ///
 /// # Safety
-/// `from` is mapped and `to` is writable for [`HEADER_LEN`] bytes.
+/// `from` is mapped and `to` is writable for `len` bytes.
 #[inline(always)]
-pub(crate) unsafe fn copy_header_in(from: *const u8, to: *mut u8) {
+pub(crate) unsafe fn copy_header_in(from: *const u8, to: *mut u8, len: usize) {
+    let Some(second) = len.checked_sub(HALF) else {
+        // SAFETY: the caller's.
+        return unsafe { copy_in(from, to, len) };
+    };
+    // SAFETY: `len` is HALF or more.
+    unsafe { copy_half_in(from, to) };
+    // SAFETY: `second` is HALF bytes before the end of both.
+    unsafe { copy_half_in(from.wrapping_add(second), to.wrapping_add(second)) };
+}
+
+const HALF: usize = HEADER_LEN / 2;
+
+/// # Safety
+/// `from` is mapped and `to` is writable for [`HALF`] bytes.
+#[inline(always)]
+unsafe fn copy_half_in(from: *const u8, to: *mut u8) {
     let (from, to) = (from.cast::<Word>(), to.cast::<Word>());
-    for place in 0..HEADER_LEN / size_of::<Word>() {
-        // SAFETY: within what the caller promised.
-        let source = unsafe { from.add(place) };
+    for place in 0..HALF / size_of::<Word>() {
         // SAFETY: mapped, and a packed word needs no alignment.
-        let word = unsafe { source.read_volatile() };
-        // SAFETY: within what the caller promised.
-        let target = unsafe { to.add(place) };
+        let word = unsafe { from.wrapping_add(place).read_volatile() };
         // SAFETY: writable, and a packed word needs no alignment.
-        unsafe { target.write(word) };
+        unsafe { to.wrapping_add(place).write(word) };
     }
 }
 

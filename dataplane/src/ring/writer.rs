@@ -18,13 +18,8 @@ pub(crate) unsafe fn write_whole(to: *mut u8, frame: &Frame<'_>, net: [u8; 12], 
     // SAFETY: within what the caller promised.
     let mut to = unsafe { to.add(net_len) };
     let header = frame.header();
-    if header.len() == HEADER_LEN {
-        // SAFETY: within what the caller promised. The length is a constant: no call.
-        unsafe { copy_across(header.as_ptr(), to, HEADER_LEN) };
-    } else {
-        // SAFETY: within what the caller promised.
-        unsafe { copy_across(header.as_ptr(), to, header.len()) };
-    }
+    // SAFETY: within what the caller promised.
+    unsafe { copy_header_across(header, to) };
     // SAFETY: within what the caller promised, or one past it.
     to = unsafe { to.add(header.len()) };
     for piece in frame.body() {
@@ -33,6 +28,34 @@ pub(crate) unsafe fn write_whole(to: *mut u8, frame: &Frame<'_>, net: [u8; 12], 
         // SAFETY: within what the caller promised, or one past it.
         to = unsafe { to.add(piece.len()) };
     }
+}
+
+/// Copies a frame's header without a call where it has 32 to 64 bytes, as nearly all have: two copies of constant length,
+/// which may overlap.
+///
+/// # Safety
+/// `to` is mapped for the header's length.
+#[inline(always)]
+unsafe fn copy_header_across(header: &[u8], to: *mut u8) {
+    const HALF: usize = HEADER_LEN / 2;
+    let Some(second) = header.len().checked_sub(HALF).filter(|second| *second <= HALF) else {
+        // SAFETY: the caller's.
+        return unsafe { copy_other_header_across(header, to) };
+    };
+    // SAFETY: the header has HALF bytes, and `to` as many as the header.
+    unsafe { copy_across(header.as_ptr(), to, HALF) };
+    // SAFETY: `second` is HALF bytes before the end of both.
+    unsafe { copy_across(header.as_ptr().wrapping_add(second), to.wrapping_add(second), HALF) };
+}
+
+/// Not inlined, or the compiler makes one call of all three copies.
+///
+/// # Safety
+/// `to` is mapped for the header's length.
+#[inline(never)]
+unsafe fn copy_other_header_across(header: &[u8], to: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe { copy_across(header.as_ptr(), to, header.len()) };
 }
 
 /// Writes a net header and one segment. The payload is first: the header takes its sum.

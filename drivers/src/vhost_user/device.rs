@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringyard_dataplane::port::{Attachment, QueueRings};
-use ringyard_dataplane::ring::{MemoryTable, RING_SIZE_MAX, RingError};
+use ringyard_dataplane::ring::{MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
     VhostUserVringState,
@@ -111,7 +111,7 @@ impl<'a> Device<'a> {
             FrontendReq::RESET_OWNER | FrontendReq::RESET_DEVICE => {
                 empty(body)?;
                 self.reset()?;
-                self.vrings.iter_mut().for_each(|vring| vring.base = 0);
+                self.vrings.iter_mut().for_each(|vring| vring.base = None);
             }
             FrontendReq::SET_FEATURES => self.set_features(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_PROTOCOL_FEATURES => {
@@ -162,7 +162,11 @@ impl<'a> Device<'a> {
                 retired = true;
             }
         }
-        if retired { self.publish() } else { Ok(()) }
+        if retired {
+            self.publish()?;
+            self.give_back();
+        }
+        Ok(())
     }
 
     /// Whether the front end truncated a file of its memory.
@@ -172,7 +176,19 @@ impl<'a> Device<'a> {
 
     /// Takes everything away from the workers: the front end has gone.
     pub(super) fn detach(&mut self) -> Result<(), Unplugged> {
-        if std::mem::take(&mut self.attached) { self.line.attach(Attachment::default()) } else { Ok(()) }
+        if !std::mem::take(&mut self.attached) {
+            return Ok(());
+        }
+        let detached = self.line.attach(Attachment::default());
+        // A front end that comes back goes on from the used indexes.
+        self.vrings.iter_mut().for_each(Vring::stop);
+        self.give_back();
+        detached
+    }
+
+    /// What rings that no worker has any more held, is given back; the frames of that are counted as dropped.
+    fn give_back(&self) {
+        self.line.count_dropped(self.vrings.iter().map(Vring::give_back).sum());
     }
 
     /// What answers a question that is about no ring.
@@ -234,6 +250,7 @@ impl<'a> Device<'a> {
         self.vrings.iter_mut().for_each(Vring::stop);
         if started {
             self.publish()?;
+            self.give_back();
             tracing::info!(socket = self.name, "vhost-user: all rings stopped by a reset");
         }
         self.vrings.iter_mut().for_each(Vring::reset);
@@ -251,7 +268,7 @@ impl<'a> Device<'a> {
     fn set_vring_num(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
         let (index, size) = (self.stopped(state.index)?, state.num);
         match u16::try_from(size) {
-            Ok(size) if size.is_power_of_two() && size <= RING_SIZE_MAX => {
+            Ok(size) if is_ring_size(size, self.packed()) => {
                 self.vrings[index].layout.size = size;
                 Ok(())
             }
@@ -261,8 +278,12 @@ impl<'a> Device<'a> {
 
     fn set_vring_base(&mut self, state: VhostUserVringState) -> Result<(), Refusal> {
         let (index, base) = (self.stopped(state.index)?, state.num);
-        self.vrings[index].base =
-            u16::try_from(base).map_err(|_| Refusal::Bad(format!("a split ring at {base:#x}")))?;
+        // A packed ring's used position is in the upper half. It can only be the same, since what comes first goes first;
+        // DPDK leaves it 0.
+        let packed = self.packed();
+        let base = if packed { base & u32::from(u16::MAX) } else { base };
+        let base = u16::try_from(base).map_err(|_| Refusal::Bad(format!("a split ring at {base:#x}")))?;
+        (self.vrings[index].base, self.vrings[index].packed) = (Some(base), packed);
         Ok(())
     }
 
@@ -294,7 +315,7 @@ impl<'a> Device<'a> {
         let fresh = !vring.is_started();
         vring.start(index, &self.surroundings())?;
         if fresh {
-            let (size, base, enabled) = (vring.layout.size, vring.base, vring.enabled);
+            let (size, base, enabled) = (vring.layout.size, self.base(index), vring.enabled);
             tracing::info!(socket = self.name, ring = index, size, base, enabled, "vhost-user: ring started");
         }
         self.vrings[index] = vring;
@@ -310,12 +331,30 @@ impl<'a> Device<'a> {
         if self.vrings[index].is_started() {
             self.vrings[index].stop();
             self.publish()?;
+            self.give_back();
             self.vrings[index].settle();
             // As on the rings' stop in other back ends, the way to wake us goes; it comes again with the next start.
             self.vrings[index].kick = None;
             tracing::info!(socket = self.name, ring = index, "vhost-user: ring stopped");
         }
-        Ok(Answer::State(VhostUserVringState::new(state.index, u32::from(self.vrings[index].base))))
+        Ok(Answer::State(VhostUserVringState::new(state.index, self.base(index))))
+    }
+
+    /// Where a stopped ring goes on, as vhost-user tells it: of a packed ring the available position in the lower half,
+    /// the used one in the upper.
+    fn base(&self, index: usize) -> u32 {
+        let vring = &self.vrings[index];
+        match vring.base {
+            Some(base) if vring.packed => u32::from(base) * 0x1_0001,
+            Some(base) => base.into(),
+            None if self.packed() => 0x8000_8000,
+            None => 0,
+        }
+    }
+
+    /// VIRTIO_F_RING_PACKED was negotiated.
+    fn packed(&self) -> bool {
+        features::options(self.features).packed
     }
 
     /// Tries `edit` on a ring; workers follow if it is started.

@@ -3,7 +3,7 @@
 use ringyard_dataplane::offload::Offloads;
 use ringyard_dataplane::ring::RingOptions;
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
-use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN,
@@ -39,6 +39,8 @@ pub(super) fn needed(request: FrontendReq) -> u64 {
 pub(super) fn options(features: u64) -> RingOptions {
     let has = |bit: u32| features & 1 << bit != 0;
     RingOptions {
+        packed: has(VIRTIO_F_RING_PACKED),
+        in_order: has(VIRTIO_F_IN_ORDER),
         event_idx: has(VIRTIO_RING_F_EVENT_IDX),
         indirect: has(VIRTIO_RING_F_INDIRECT_DESC),
         mergeable: has(VIRTIO_NET_F_MRG_RXBUF),
@@ -76,6 +78,7 @@ const RECEIVE: [(u32, Offloads); 6] = [
 pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// Virtio features for a port of one queue pair.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+    | 1 << VIRTIO_F_RING_PACKED
     | 1 << VIRTIO_F_IN_ORDER
     | 1 << VIRTIO_NET_F_MRG_RXBUF
     | 1 << VIRTIO_RING_F_INDIRECT_DESC

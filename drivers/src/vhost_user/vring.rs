@@ -28,8 +28,10 @@ pub(super) struct Surroundings {
 pub(super) struct Vring {
     /// Size and addresses as last set; size 0 until then.
     pub layout: RingLayout,
-    /// Where the ring goes on when it starts.
-    pub base: u16,
+    /// Where the ring goes on when it starts; `None`: at its beginning.
+    pub base: Option<u16>,
+    /// The form of the ring that [`Self::base`] is about.
+    pub packed: bool,
     /// Who tells us; `None`: nobody, we look.
     pub kick: Option<Arc<OwnedFd>>,
     /// Whom we tell of used buffers.
@@ -38,8 +40,9 @@ pub(super) struct Vring {
     pub error: Option<Arc<OwnedFd>>,
     /// Frames may pass.
     pub enabled: bool,
-    /// Its positions, while started.
+    /// Its positions, and where it lay last, while started.
     ring: Option<Arc<Ring>>,
+    view: Option<Arc<RingView>>,
     /// It broke, and was taken out of service.
     broken: bool,
     part: Option<Part>,
@@ -91,8 +94,11 @@ impl Vring {
             self.settle();
         }
         let view = self.view(around)?;
-        let (base, used) = (self.base, view.used_index());
-        self.ring.get_or_insert_with(|| Arc::new(Ring::new(base, used)));
+        if self.ring.is_none() {
+            let packed = view.options().packed;
+            let base = self.base.filter(|_| packed == self.packed);
+            (self.ring, self.packed) = (Some(Arc::new(Ring::start(&view, base)?)), packed);
+        }
         self.fit(index, view);
         Ok(())
     }
@@ -105,24 +111,36 @@ impl Vring {
         Ok(())
     }
 
-    /// Takes our end away. The positions are final when no worker has it any more: then [`Self::settle`].
+    /// Takes our end away. The positions are final when no worker has it any more: then [`Self::give_back`], and
+    /// [`Self::settle`].
     pub(super) fn stop(&mut self) {
         self.part = None;
         self.broken = false;
     }
 
+    /// Gives back what a stopped or broken ring held before it let later frames pass, so that it can go on from its base.
+    /// Returns the frames that are lost by that.
+    #[must_use = "every drop is counted"]
+    pub(super) fn give_back(&self) -> u64 {
+        match (&self.ring, &self.view, &self.part) {
+            (Some(ring), Some(view), None) => ring.settle(view),
+            _ => 0,
+        }
+    }
+
     /// Remembers where a stopped ring got to.
     pub(super) fn settle(&mut self) {
+        self.view = None;
         if let Some(ring) = self.ring.take() {
-            self.base = ring.base();
+            self.base = Some(ring.base());
         }
     }
 
     /// Forgets all of a stopped ring but where it got to, and whom to tell: QEMU does not repeat that after a reset.
     pub(super) fn reset(&mut self) {
         self.settle();
-        let Vring { base, call, error, .. } = std::mem::take(self);
-        *self = Vring { base, call, error, ..Vring::default() };
+        let Vring { base, packed, call, error, .. } = std::mem::take(self);
+        *self = Vring { base, packed, call, error, ..Vring::default() };
     }
 
     /// Takes a ring that broke since the last time out of service, and says why.
@@ -154,6 +172,7 @@ impl Vring {
 
     fn fit(&mut self, index: usize, view: Arc<RingView>) {
         let Some(ring) = self.ring.clone() else { return };
+        self.view = Some(view.clone());
         self.part = Some(if index.is_multiple_of(2) {
             Part::Egress(ring::egress(view, ring))
         } else {

@@ -1,6 +1,7 @@
 //! The vhost-user driver under real front ends, over real sockets, on a running switch.
 
 mod guest;
+mod hold;
 mod hostile;
 mod life;
 mod messages;

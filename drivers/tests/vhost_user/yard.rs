@@ -1,5 +1,6 @@
 //! A switch with vhost-user ports on one hub, and the control loop that it needs.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,12 +8,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringyard_dataplane::counters::PortCounters;
+use ringyard_dataplane::drops::DropReason;
+use ringyard_dataplane::filter::RxFilter;
+use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::Attachment;
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_dataplane::switch::{PortPlan, Switch, SwitchConfig};
 use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::{SocketAccess, SocketChardev, SocketRole};
-use ringyard_drivers::line::{Line, PortKey, Switchboard};
+use ringyard_drivers::line::{Line, News, PortKey, Switchboard};
 use ringyard_drivers::vhost_user::VhostUserPort;
 
 pub struct Yard {
@@ -28,6 +32,8 @@ pub struct Yard {
 struct State {
     switch: Switch,
     ports: Vec<(PortIndex, Attachment)>,
+    /// By port; others take everything.
+    filters: HashMap<usize, Arc<RxFilter>>,
 }
 
 impl Yard {
@@ -46,7 +52,8 @@ impl Yard {
 
     pub fn empty() -> Yard {
         let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
-        let state = State { switch: Switch::start(&config).unwrap(), ports: Vec::new() };
+        let state =
+            State { switch: Switch::start(&config).unwrap(), ports: Vec::new(), filters: HashMap::new() };
         let (state, board) = (Arc::new(Mutex::new(state)), Arc::new(Switchboard::new().unwrap()));
         let stop = Arc::new(AtomicBool::new(false));
         let control = {
@@ -73,6 +80,11 @@ impl Yard {
         let line = self.line(self.ports.len());
         self.ports.push(Some(VhostUserPort::start(chardev.clone(), queues, line).unwrap()));
         self.chardevs.push(chardev);
+    }
+
+    /// Lets a port that has no guest yet take frames for `mac` only, and broadcasts.
+    pub fn set_mac(&self, port: usize, mac: Mac) {
+        self.state.lock().unwrap().filters.insert(port, Arc::new(RxFilter::new(mac)));
     }
 
     pub fn line(&self, port: usize) -> Line {
@@ -112,12 +124,20 @@ fn control(state: &Mutex<State>, board: &Switchboard, stop: &AtomicBool) {
         for report in board.drain() {
             let mut state = state.lock().unwrap();
             let (index, current) = &mut state.ports[report.port.0 as usize];
-            *current = report.attachment.clone();
-            let (index, attachment) = (*index, report.attachment);
-            let plan = PortPlan { hub: Some(0), link: true, filter: None, attachment };
+            let index = *index;
+            let (attachment, done) = match report.news {
+                News::Attached { attachment, done } => (attachment, done),
+                News::Dropped { frames } => {
+                    state.switch.count_ingress_drops(index, DropReason::NoRoom, frames);
+                    continue;
+                }
+            };
+            *current = attachment.clone();
+            let filter = state.filters.get(&(report.port.0 as usize)).cloned();
+            let plan = PortPlan { hub: Some(0), link: true, filter, attachment };
             state.switch.set_port(index, plan);
             state.switch.publish();
-            let _ = report.done.send(());
+            let _ = done.send(());
         }
         thread::sleep(Duration::from_micros(100));
     }

@@ -10,7 +10,7 @@ mod split;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{DriverMemory, RING_SIZE_MAX, RingError, RingLayout};
+use super::{DriverMemory, RingError, RingLayout, is_ring_size};
 use packed::PackedDriver;
 use split::SplitDriver;
 
@@ -103,8 +103,7 @@ impl DriverRing {
         size: u16,
         options: DriverOptions,
     ) -> Result<DriverRing, RingError> {
-        let whole = if options.packed { size > 0 } else { size.is_power_of_two() };
-        if !whole || size > RING_SIZE_MAX {
+        if !is_ring_size(size, options.packed) {
             return Err(RingError::Size);
         }
         if !offset.is_multiple_of(ALIGNMENT) {
@@ -211,6 +210,7 @@ const ALIGNMENT: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::RING_SIZE_MAX;
 
     const PACKED: DriverOptions = DriverOptions { packed: true, event_idx: false, in_order: false };
 

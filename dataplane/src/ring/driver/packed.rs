@@ -29,17 +29,20 @@ pub(super) struct PackedDriver {
     /// Free ids, the longest free first: with a device that keeps order, each place keeps its id.
     free: VecDeque<u16>,
     /// Free descriptors: never more than free ids.
-    room: u16,
+    room: u32,
     next_avail: Place,
     next_used: Place,
     /// Descriptors that are written and not published.
-    unpublished: u16,
+    unpublished: u32,
     /// Where the second word of the first of these belongs, and what it is.
     held_back: (usize, Rest),
-    /// The end of a run that is used in order: its id, and what was written there.
-    run: Option<(u16, u32)>,
+    /// The id at the end of a run that is used in order, or [`NO_RUN`], and what was written there.
+    run_end: u32,
+    run_written: u32,
 }
 
+/// No id has more than 16 bits.
+const NO_RUN: u32 = u32::MAX;
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
@@ -64,12 +67,13 @@ impl PackedDriver {
             in_flight: vec![0; count].into(),
             posted: vec![0; count].into(),
             free: (0..size).collect(),
-            room: size,
+            room: size.into(),
             next_avail: Place::START,
             next_used: Place::START,
             unpublished: 0,
             held_back: (0, Rest(0)),
-            run: None,
+            run_end: NO_RUN,
+            run_written: 0,
         }
     }
 
@@ -84,7 +88,7 @@ impl PackedDriver {
 
     #[inline]
     pub(super) fn room(&self) -> usize {
-        usize::from(self.room)
+        self.room as usize
     }
 
     #[inline]
@@ -142,18 +146,24 @@ impl PackedDriver {
 
     #[inline]
     pub(super) fn collect(&mut self) -> Result<Option<Used>, DeviceFault> {
-        let Some((last, written)) = self.run.or_else(|| self.used_descriptor()) else { return Ok(None) };
+        let (last, written) = if self.run_end != NO_RUN {
+            (self.run_end as u16, self.run_written)
+        } else {
+            let Some(used) = self.used_descriptor() else { return Ok(None) };
+            used
+        };
         // The device's word is checked here; in order, it is then reached from the oldest on, and the run ends.
         if self.in_flight.get(usize::from(last)).is_none_or(|&count| count == 0) {
             return Err(DeviceFault::NotInFlight);
         }
-        let head = if self.options.in_order { self.posted[usize::from(self.next_used.index)] } else { last };
+        let head =
+            if self.options.in_order { self.posted[usize::from(self.next_used.index())] } else { last };
         let count = std::mem::take(&mut self.in_flight[usize::from(head)]);
         self.free.push_back(head);
-        self.room += count;
+        self.room += u32::from(count);
         self.next_used.advance(count, self.size);
         let ends = head == last;
-        self.run = (!ends).then_some((last, written));
+        (self.run_end, self.run_written) = if ends { (NO_RUN, 0) } else { (last.into(), written) };
         Ok(Some(Used { head, written: ends.then_some(written) }))
     }
 
@@ -162,7 +172,7 @@ impl PackedDriver {
     pub(super) fn peek_used(&mut self, count: usize, mut see: impl FnMut(u16)) {
         let mut place = self.next_used;
         for _ in 0..count.min(usize::from(self.size)) {
-            let offset = self.desc + 16 * usize::from(place.index) + 8;
+            let offset = self.desc + 16 * usize::from(place.index()) + 8;
             let rest = Rest(u64::from_le(self.memory.double(offset).load(Ordering::Relaxed)));
             if !rest.is(place.used()) {
                 return;
@@ -182,7 +192,7 @@ impl PackedDriver {
         // The wish must be visible before the last look at the descriptor; pairs with the device's barrier between its
         // descriptors and its look at our wish.
         fence(Ordering::SeqCst);
-        self.run.is_some() || self.used_descriptor().is_some()
+        self.run_end != NO_RUN || self.used_descriptor().is_some()
     }
 
     pub(super) fn ask_for_silence(&self) {
@@ -196,16 +206,16 @@ impl PackedDriver {
     /// The id of a chain of `count` descriptors, which are to be described next; `None`: no room.
     #[inline]
     fn begin(&mut self, count: u16) -> Option<u16> {
-        self.room = self.room.checked_sub(count)?;
+        self.room = self.room.checked_sub(count.into())?;
         let id = self.free.pop_front()?;
         self.in_flight[usize::from(id)] = count;
-        self.posted[usize::from(self.next_avail.index)] = id;
+        self.posted[usize::from(self.next_avail.index())] = id;
         Some(id)
     }
 
     #[inline]
     fn describe(&mut self, addr: u64, len: u32, flags: u16, id: u16) {
-        let offset = self.desc + 16 * usize::from(self.next_avail.index);
+        let offset = self.desc + 16 * usize::from(self.next_avail.index());
         let rest = Rest::new(len, id, flags | self.next_avail.available());
         self.memory.write_u64(offset, addr);
         if self.unpublished == 0 {
@@ -222,7 +232,7 @@ impl PackedDriver {
     /// Acquire: pairs with the device's release, so that the buffers behind the descriptor are seen.
     #[inline]
     fn used_descriptor(&self) -> Option<(u16, u32)> {
-        let offset = self.desc + 16 * usize::from(self.next_used.index) + 8;
+        let offset = self.desc + 16 * usize::from(self.next_used.index()) + 8;
         let rest = Rest(u64::from_le(self.memory.double(offset).load(Ordering::Acquire)));
         // A length is one only where the device says that it wrote (virtio 1.2, 2.8.6).
         let written = if rest.flags() & WRITE != 0 { rest.len() } else { 0 };

@@ -1,16 +1,15 @@
 //! The rings against hand-made and random guests.
 //!
 //! A [`World`] is a guest's memory with one ring in it: two regions that touch in guest addresses and not here, written
-//! word by word as a guest would.
+//! word by word as a guest would. What holds for both forms of a ring is compiled for each: [`split`], [`packed`].
 
-mod offloads;
-mod oracle;
-mod receive;
-mod rules;
+mod packed;
+mod pair;
+mod split;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use super::{
     Fault, Mapping, MemoryTable, Region, Ring, RingEnd, RingLayout, RingOptions, RingSignals, RingView,
@@ -43,6 +42,8 @@ const TABLES: u64 = LOW + 0x3000;
 const BUFFERS: u64 = LOW + 0x8000;
 
 const OPTIONS: RingOptions = RingOptions {
+    packed: false,
+    in_order: false,
     event_idx: false,
     indirect: true,
     mergeable: true,
@@ -52,25 +53,33 @@ const OPTIONS: RingOptions = RingOptions {
 };
 const NET_HEADER: [u8; 12] = [0; 12];
 
-struct World {
+struct World<const PACKED: bool> {
     mapping: Arc<Mapping>,
     file: OwnedFd,
     view: Arc<RingView>,
     ring: Arc<Ring>,
     size: u16,
     posted: u16,
+    /// Of a packed ring: the table from which chains are posted, as that of a split ring would be.
+    table: Mutex<Vec<(u64, u32, u16, u16)>>,
+    /// Of a packed ring: descriptors posted before each chain, and its id.
+    chains: Vec<(u64, u16)>,
+    /// Of a packed ring: descriptors posted.
+    at: u64,
 }
 
-impl World {
-    fn new(size: u16) -> World {
+impl<const PACKED: bool> World<PACKED> {
+    const IS_PACKED: bool = PACKED;
+
+    fn new(size: u16) -> World<PACKED> {
         World::with(size, OPTIONS)
     }
 
-    fn with(size: u16, options: RingOptions) -> World {
+    fn with(size: u16, options: RingOptions) -> World<PACKED> {
         World::telling(size, options, RingSignals::default())
     }
 
-    fn telling(size: u16, options: RingOptions, signals: RingSignals) -> World {
+    fn telling(size: u16, options: RingOptions, signals: RingSignals) -> World<PACKED> {
         let (mapping, file) = Mapping::memfd("world", (HIGH_OFFSET + HIGH_LEN) as usize).unwrap();
         let mapping = Arc::new(mapping);
         let region = |guest_addr, len, offset| Region {
@@ -83,8 +92,11 @@ impl World {
         let memory =
             MemoryTable::new(vec![region(LOW, LOW_LEN, 0), region(HIGH, HIGH_LEN, HIGH_OFFSET)]).unwrap();
         let layout = RingLayout { size, desc: DESC + USER, avail: AVAIL + USER, used: USED + USER };
+        let options = RingOptions { packed: PACKED, ..options };
         let view = RingView::new(Arc::new(memory), layout, options, signals).unwrap();
-        World { mapping, file, view: Arc::new(view), ring: Arc::new(Ring::new(0, 0)), size, posted: 0 }
+        let ring = Arc::new(Ring::start(&view, None).unwrap());
+        let table = Mutex::new(vec![(0, 0, 0, 0); usize::from(size)]);
+        World { mapping, file, view: Arc::new(view), ring, size, posted: 0, table, chains: Vec::new(), at: 0 }
     }
 
     fn put(&self, addr: u64, bytes: &[u8]) {
@@ -110,21 +122,57 @@ impl World {
     }
 
     fn describe(&self, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
+        if PACKED {
+            self.table.lock().unwrap()[usize::from(index)] = (addr, len, flags, next);
+            return;
+        }
         self.describe_at(DESC + u64::from(index) * 16, addr, len, flags, next);
     }
 
     fn describe_at(&self, place: u64, addr: u64, len: u32, flags: u16, next: u16) {
         self.put(place, &addr.to_le_bytes());
         self.put(place + 8, &len.to_le_bytes());
-        self.put(place + 12, &flags.to_le_bytes());
-        self.put(place + 14, &next.to_le_bytes());
+        let (flags_at, next_at) = if PACKED { (14, 12) } else { (12, 14) };
+        self.put(place + flags_at, &flags.to_le_bytes());
+        self.put(place + next_at, &next.to_le_bytes());
     }
 
     /// Makes a head available.
     fn post(&mut self, head: u16) {
+        if PACKED {
+            return self.post_packed(head);
+        }
         self.put(AVAIL + 4 + u64::from(self.posted % self.size) * 2, &head.to_le_bytes());
         self.posted = self.posted.wrapping_add(1);
         self.publish(self.posted);
+    }
+
+    /// Writes the chain of `head` to the next places of a packed ring, its first flags last. A chain that loops fills the
+    /// ring.
+    fn post_packed(&mut self, head: u16) {
+        self.chains.push((self.at, head));
+        self.posted = self.posted.wrapping_add(1);
+        let (first, mut index, mut first_flags) = (self.at, head, 0);
+        while self.at < first + u64::from(self.size) {
+            let (addr, len, flags, next) = self.table.lock().unwrap()[usize::from(index)];
+            let wrap = (self.at / u64::from(self.size)).is_multiple_of(2);
+            let owned = flags | if wrap { 1 << 7 } else { 1 << 15 };
+            let place = DESC + self.at % u64::from(self.size) * 16;
+            self.put(place, &addr.to_le_bytes());
+            self.put(place + 8, &len.to_le_bytes());
+            self.put(place + 12, &head.to_le_bytes());
+            if self.at == first {
+                first_flags = owned;
+            } else {
+                self.put(place + 14, &owned.to_le_bytes());
+            }
+            self.at += 1;
+            if flags & NEXT == 0 || flags & INDIRECT != 0 {
+                break;
+            }
+            index = next;
+        }
+        self.put(DESC + first % u64::from(self.size) * 16 + 14, &first_flags.to_le_bytes());
     }
 
     fn publish(&self, index: u16) {
@@ -179,12 +227,30 @@ impl World {
 
     /// Used entries so far: head and length.
     fn used(&self) -> Vec<(u32, u32)> {
+        if PACKED {
+            return self.used_packed();
+        }
         let entry = |position: u16| {
             let bytes = self.get(USED + 4 + u64::from(position % self.size) * 8, 8);
             let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
             (half(0), half(4))
         };
         (0..self.get_u16(USED + 2)).map(entry).collect()
+    }
+
+    /// Of a packed ring that has not gone round, used one by one.
+    fn used_packed(&self) -> Vec<(u32, u32)> {
+        assert!(self.at <= u64::from(self.size));
+        let used = |&(at, _): &(u64, u16)| {
+            let bytes = self.get(DESC + at * 16 + 8, 8);
+            let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+            let flags = half(6);
+            let len = u32::from(half(0)) | u32::from(half(2)) << 16;
+            let used = flags & 0x8080 == 0x8080;
+            assert!(!used || flags & WRITE != 0 || len == 0);
+            used.then_some((u32::from(half(4)), len))
+        };
+        self.chains.iter().map_while(used).collect()
     }
 
     fn fault(&self) -> Option<Fault> {

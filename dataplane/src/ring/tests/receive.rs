@@ -3,7 +3,7 @@
 use super::*;
 
 /// Posts an empty writable buffer.
-fn post_buffer(world: &mut World, index: u16, addr: u64, len: u32) {
+pub(super) fn post_buffer(world: &mut World, index: u16, addr: u64, len: u32) {
     world.describe(index, addr, len, WRITE, 0);
     world.post(index);
 }
@@ -105,9 +105,7 @@ fn g27_buffer_that_is_not_writable_breaks_the_ring_unwritten() {
 #[test]
 fn bad_chains_break_a_receive_ring_too() {
     type Make = fn(&mut World);
-    let faults: [(Fault, Make); 5] = [
-        (Fault::DescriptorIndex, |world| world.post(16)),
-        (Fault::IndexJump, |world| world.publish(17)),
+    let faults: [(Fault, Make); 3] = [
         (Fault::Address, |world| post_buffer(world, 0, END - 10, 2000)),
         (Fault::ChainLength, |world| {
             world.describe(0, BUFFERS, 1, NEXT | WRITE, 0);
@@ -127,35 +125,18 @@ fn bad_chains_break_a_receive_ring_too() {
 }
 
 #[test]
-fn guest_is_signalled_once_a_burst_and_only_if_it_asks() {
-    use rustix::event::{EventfdFlags, eventfd};
-    let call = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
-    let signals = RingSignals { call: Some(call.clone()), ..RingSignals::default() };
-    let count = || {
-        let mut value = [0; 8];
-        rustix::io::read(&*call, &mut value).map_or(0, |_| u64::from_ne_bytes(value))
-    };
-    for event_idx in [false, true] {
-        let mut world = World::telling(16, RingOptions { event_idx, ..OPTIONS }, signals.clone());
-        let used_event = AVAIL + 4 + 16 * 2;
-        (0..6).for_each(|index| post_buffer(&mut world, index, BUFFERS + u64::from(index) * 0x100, 0x100));
-        world.send(&[frame(1, 60), frame(2, 60)]);
-        assert_eq!(count(), 1, "asked by default");
-        world.put(AVAIL, &[1]); // VRING_AVAIL_F_NO_INTERRUPT
-        world.put(used_event, &[4]);
-        world.send(&[frame(3, 60), frame(4, 60)]);
-        assert_eq!(count(), 0, "not asked");
-        world.put(AVAIL, &[0]);
-        world.send(&[frame(5, 60)]);
-        assert_eq!(count(), 1, "entry 4 was asked for");
-    }
-}
-
-#[test]
 fn empty_buffers_count_toward_what_one_frame_may_be_spread_over() {
     let mut world = World::new(256);
-    (0..254).for_each(|index| world.describe(index, BUFFERS, 0, NEXT | WRITE, index + 1));
-    world.describe(254, BUFFERS, 0, WRITE, 0);
+    for index in 0..255 {
+        world.describe_at(
+            HIGH + 16 * u64::from(index),
+            BUFFERS,
+            0,
+            if index < 254 { NEXT | WRITE } else { WRITE },
+            index + 1,
+        );
+    }
+    world.describe(0, HIGH, 16 * 255, INDIRECT, 0);
     (0..5).for_each(|_| world.post(0));
     post_buffer(&mut world, 255, BUFFERS, 2000);
     let (settled, tally) = world.send(&[frame(1, 60)]);

@@ -11,7 +11,7 @@ fn poll_of(make: impl FnOnce(&mut World)) -> (World, Polled) {
 }
 
 /// A chain that must break the ring and give nothing, not even when polled again.
-fn breaks(fault: Fault, make: impl FnOnce(&mut World)) {
+pub(super) fn breaks(fault: Fault, make: impl FnOnce(&mut World)) {
     let (world, polled) = poll_of(make);
     assert_eq!((world.fault(), polled.frames.len(), polled.gone), (Some(fault), 0, 0));
     assert_eq!(world.poll().gone, 0, "a broken ring stays broken");
@@ -74,6 +74,23 @@ fn unsettled_frames_are_lent_again_and_settled_ones_are_not() {
 }
 
 #[test]
+fn stopped_ring_gives_back_what_it_held_before_settled_chains() {
+    let mut world = World::new(16);
+    for index in 0..6 {
+        world.post_frame(index, BUFFERS + 0x100 * u64::from(index), &frame(index as u8, 60));
+    }
+    assert_eq!(world.poll_taking(Taken(0b011001)).gone, 3);
+    // Of a packed ring the wrap counter is in bit 15.
+    let base = |world: &World| world.ring.base() & !(1 << 15);
+    assert_eq!((world.used().len(), base(&world)), (1, 1), "the first was settled in order");
+    assert_eq!(world.ring.settle(&world.view), 2, "the second and third were held");
+    assert_eq!(world.used(), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
+    assert_eq!(base(&world), 5, "the last was held too, and nothing behind it was settled: it stays");
+    assert_eq!(world.ring.settle(&world.view), 0, "once");
+    assert_eq!(world.poll().frames, [frame(5, 60)], "it goes on where it said");
+}
+
+#[test]
 fn g01_g02_loops_break_the_ring() {
     breaks(Fault::ChainLength, |world| {
         world.describe(0, BUFFERS, 1, NEXT, 0);
@@ -84,17 +101,6 @@ fn g01_g02_loops_break_the_ring() {
         world.describe(1, BUFFERS, 1, NEXT, 0);
         world.post(0);
     });
-}
-
-#[test]
-fn g03_g04_indices_beyond_the_ring_break_it() {
-    for head in [16, 17, 0x8000, 0xffff] {
-        breaks(Fault::DescriptorIndex, |world| world.post(head));
-        breaks(Fault::DescriptorIndex, |world| {
-            world.describe(0, BUFFERS, 100, NEXT, head);
-            world.post(0);
-        });
-    }
 }
 
 #[test]
@@ -145,10 +151,11 @@ fn g08_empty_descriptors_are_skipped() {
 fn g08_chains_that_are_long_and_empty_share_the_worker() {
     let mut world = World::new(128);
     for index in 0..127 {
-        world.describe(index, BUFFERS, 0, NEXT, index + 1);
+        world.describe_at(HIGH + 16 * u64::from(index), BUFFERS, 0, NEXT, index + 1);
     }
     world.put(BUFFERS + 12, &frame(4, 60));
-    world.describe(127, BUFFERS, 72, 0, 0);
+    world.describe_at(HIGH + 16 * 127, BUFFERS, 72, 0, 0);
+    world.describe(0, HIGH, 16 * 128, INDIRECT, 0);
     (0..64).for_each(|_| world.post(0));
     let polls: Vec<usize> =
         std::iter::repeat_with(|| world.poll().gone).take_while(|&gone| gone > 0).collect();
@@ -251,9 +258,11 @@ fn g17_to_g23_bad_indirect_tables_break_the_ring() {
         });
     };
     broken_entry(Fault::Indirect, INDIRECT, 0);
-    broken_entry(Fault::ChainLength, NEXT, 0);
-    broken_entry(Fault::ChainLength, NEXT, 1);
-    broken_entry(Fault::DescriptorIndex, NEXT, 2);
+    if !World::IS_PACKED {
+        broken_entry(Fault::ChainLength, NEXT, 0);
+        broken_entry(Fault::ChainLength, NEXT, 1);
+        broken_entry(Fault::DescriptorIndex, NEXT, 2);
+    }
     for table in [0, END - 8, u64::MAX - 15] {
         breaks(Fault::Address, |world| {
             world.describe(0, table, 16, INDIRECT, 0);
@@ -269,18 +278,6 @@ fn indirect_table_that_was_not_negotiated_breaks_the_ring() {
     world.describe(0, TABLES, 16, INDIRECT, 0);
     world.post(0);
     assert_eq!((world.poll().gone, world.fault()), (0, Some(Fault::Indirect)));
-}
-
-#[test]
-fn g24_g25_index_that_jumps_or_goes_back_breaks_the_ring() {
-    for index in [17, 40_000, 0xffff] {
-        breaks(Fault::IndexJump, |world| world.publish(index));
-    }
-    let mut world = World::new(16);
-    (0..16).for_each(|index| world.post_frame(index, BUFFERS, &frame(1, 60)));
-    assert_eq!(world.poll().gone, 16, "a full ring is no jump");
-    world.publish(15);
-    assert_eq!((world.poll().gone, world.fault()), (0, Some(Fault::IndexJump)));
 }
 
 #[test]
@@ -308,11 +305,12 @@ fn g32_heads_posted_twice_are_two_frames() {
 fn good_frames_before_a_bad_chain_are_delivered() {
     let mut world = World::new(16);
     world.post_frame(0, BUFFERS, &frame(1, 60));
-    world.post(99);
+    world.describe(9, 0, 100, 0, 0);
+    world.post(9);
     world.post_frame(1, BUFFERS + 0x1000, &frame(2, 60));
     let polled = world.poll();
     assert_eq!((polled.frames, polled.gone), (vec![frame(1, 60)], 1));
-    assert_eq!((world.fault(), world.used()), (Some(Fault::DescriptorIndex), vec![(0, 0)]));
+    assert_eq!((world.fault(), world.used()), (Some(Fault::Address), vec![(0, 0)]));
 }
 
 #[test]
@@ -334,66 +332,11 @@ fn g29_frame_is_what_was_copied_whatever_the_guest_writes_meanwhile() {
     ingress.ingress.poll(&mut scratch, &mut |burst| {
         let before = burst.frame(0).destination();
         world.put(BUFFERS + 12, &[0xff; 60]);
-        world.describe(0, 0, u32::MAX, NEXT, 99);
+        world.put(DESC, &[0xff; 16]);
         assert_eq!((burst.frame(0).destination(), burst.frame(0).len()), (before, 60));
         Taken::ALL
     });
     assert_eq!(world.used(), [(0, 0)]);
-}
-
-#[test]
-fn g29_guest_that_rewrites_everything_all_the_time_is_survived() {
-    use std::sync::atomic::AtomicBool;
-    let mut world = World::new(16);
-    (0..16).for_each(|index| world.post_frame(index, BUFFERS + u64::from(index) * 0x200, &frame(1, 100)));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut random = 1u64;
-            while !stop.load(Ordering::Relaxed) {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let place = DESC + (random >> 33) % 256;
-                world.put(place, &random.to_le_bytes()[4..5]);
-            }
-        });
-        for round in 0..20_000u16 {
-            world.publish(round.wrapping_mul(3));
-            let polled = world.poll();
-            assert!(polled.frames.iter().all(|frame| frame.len() <= crate::frame::FRAME_LEN_MAX));
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-}
-
-#[test]
-fn notifications_are_asked_for_once_armed_and_work_is_seen_at_the_last_look() {
-    use crate::port::Arming;
-    let mut world = World::new(16);
-    let ingress = world.ingress();
-    ingress.doorbell.disarm();
-    assert_eq!(world.get_u16(USED), 1, "VRING_USED_F_NO_NOTIFY");
-    assert_eq!(ingress.doorbell.arm(), Arming::Quiet);
-    assert_eq!(world.get_u16(USED), 0);
-    world.post_frame(0, BUFFERS, &frame(1, 60));
-    assert_eq!(ingress.doorbell.arm(), Arming::Work);
-    assert_eq!(world.get_u16(USED), 1);
-    world.publish(1000);
-    world.poll();
-    assert_eq!(ingress.doorbell.arm(), Arming::Dead);
-}
-
-#[test]
-fn event_index_asks_for_the_next_buffer() {
-    use crate::port::Arming;
-    let mut world = World::with(16, RingOptions { event_idx: true, ..OPTIONS });
-    let avail_event = USED + 4 + 16 * 8;
-    let ingress = world.ingress();
-    world.post_frame(0, BUFFERS, &frame(1, 60));
-    world.poll();
-    assert_eq!(ingress.doorbell.arm(), Arming::Quiet);
-    assert_eq!(world.get_u16(avail_event), 1);
-    ingress.doorbell.disarm();
-    assert_eq!(world.get_u16(avail_event), 0);
 }
 
 #[test]
@@ -417,7 +360,7 @@ fn p14_kick_descriptor_made_blocking_keeps_nobody() {
     use rustix::event::{EventfdFlags, eventfd};
     let world = World::new(16);
     let kick = Arc::new(eventfd(1, EventfdFlags::empty()).unwrap());
-    let ingress = super::super::ingress(world.view.clone(), world.ring.clone(), 0, Some(kick.clone()));
+    let ingress = crate::ring::ingress(world.view.clone(), world.ring.clone(), 0, Some(kick.clone()));
     let (done, armed) = std::sync::mpsc::channel();
     std::thread::spawn(move || (0..2).for_each(|_| done.send(ingress.doorbell.arm()).unwrap()));
     for _ in 0..2 {

@@ -1,0 +1,142 @@
+//! Memory of an ingress that is no ring: frames are read into it, lent from it, and stay in it while they are held.
+
+use ringyard_dataplane::drops::DropReason;
+use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, BurstBuilder, Taken};
+use ringyard_dataplane::port::IngressScratch;
+
+/// Frames begin at multiples of this: a cache line.
+const ALIGNMENT: usize = 64;
+
+/// The frames of one burst, one behind the other.
+pub(crate) struct Arena {
+    memory: Box<[u8]>,
+    /// Where each lies.
+    extents: [Extent; BURST_FRAMES],
+    count: usize,
+    /// Bytes that one read may need.
+    read_len_max: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    start: usize,
+    len: usize,
+}
+
+impl Arena {
+    /// For reads of up to `read_len_max` bytes each.
+    pub(crate) fn new(read_len_max: usize) -> Arena {
+        // The last read begins before BURST_BYTES are reached.
+        let len = BURST_BYTES + read_len_max;
+        Arena {
+            memory: vec![0; len].into(),
+            extents: [Extent::default(); BURST_FRAMES],
+            count: 0,
+            read_len_max,
+        }
+    }
+
+    /// Whether there are frames that are to be lent (again).
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Reads frames, a call of `read` each, until a burst is full or `read` says that there is none. Only when nothing is
+    /// held, so that the order stays.
+    pub(crate) fn fill(&mut self, mut read: impl FnMut(&mut [u8]) -> Option<usize>) {
+        let mut end = 0;
+        while self.count < BURST_FRAMES && end < BURST_BYTES {
+            let Some(len) = read(&mut self.memory[end..end + self.read_len_max]) else { break };
+            self.extents[self.count] = Extent { start: end, len };
+            self.count += 1;
+            end += len.next_multiple_of(ALIGNMENT);
+        }
+    }
+
+    /// Lends all frames in order; `push` adds each to the burst, or says why it is none. What `forward` leaves unsettled
+    /// stays. Returns how many frames are gone.
+    pub(crate) fn lend(
+        &mut self,
+        queue: u16,
+        scratch: &mut IngressScratch,
+        forward: &mut dyn FnMut(&Burst<'_>) -> Taken,
+        push: impl for<'b, 'm> Fn(&mut BurstBuilder<'b, 'm>, &'m [u8]) -> Result<(), DropReason>,
+    ) -> usize {
+        let before = self.count;
+        let mut builder = scratch.burst.begin(queue);
+        for index in 0..before {
+            let Extent { start, len } = self.extents[index];
+            match push(&mut builder, &self.memory[start..start + len]) {
+                Ok(()) => self.extents[builder.len() - 1] = self.extents[index],
+                Err(reason) => scratch.tally.drop(reason),
+            }
+        }
+        let lent = builder.len();
+        let taken = if lent > 0 { forward(&builder.burst()) } else { Taken::ALL };
+        self.count = 0;
+        for index in (0..lent).filter(|&index| !taken.settled(index)) {
+            self.extents[self.count] = self.extents[index];
+            self.count += 1;
+        }
+        before - self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One poll; the first bytes of what was lent, and how many frames are gone.
+    fn lend(arena: &mut Arena, taken: Taken) -> (Vec<u8>, usize) {
+        let mut scratch = IngressScratch::default();
+        let mut lent = Vec::new();
+        let mut forward = |burst: &Burst<'_>| {
+            lent.extend(burst.frames().map(|frame| frame.header()[0]));
+            taken
+        };
+        let gone = arena.lend(3, &mut scratch, &mut forward, |builder, frame| builder.push_slice(frame));
+        (lent, gone)
+    }
+
+    fn filled(lens: &[usize]) -> Arena {
+        let mut arena = Arena::new(70_000);
+        let mut frames = (0..).zip(lens);
+        arena.fill(|room| {
+            let (number, &len) = frames.next()?;
+            room[..len].fill(number);
+            Some(len)
+        });
+        arena
+    }
+
+    #[test]
+    fn unsettled_frames_are_lent_again_in_order() {
+        let mut arena = filled(&[60, 1500, 60, 61, 60]);
+        assert_eq!(lend(&mut arena, Taken(0b01001)), (vec![0, 1, 2, 3, 4], 2));
+        assert!(!arena.is_empty());
+        assert_eq!(lend(&mut arena, Taken(0)), (vec![1, 2, 4], 0));
+        assert_eq!(lend(&mut arena, Taken(0b101)), (vec![1, 2, 4], 2));
+        assert_eq!(lend(&mut arena, Taken::ALL), (vec![2], 1));
+        assert!(arena.is_empty());
+        assert_eq!(lend(&mut arena, Taken::ALL), (vec![], 0));
+    }
+
+    #[test]
+    fn what_is_no_frame_goes_at_once_and_once() {
+        let mut arena = filled(&[13, 60, 13, 60]);
+        assert_eq!(lend(&mut arena, Taken(0b01)), (vec![1, 3], 3));
+        assert_eq!(lend(&mut arena, Taken::ALL), (vec![3], 1));
+    }
+
+    #[test]
+    fn burst_of_the_longest_or_the_shortest_frames_fits() {
+        let mut arena = filled(&[65_551; 64]);
+        assert_eq!(lend(&mut arena, Taken::ALL), (vec![0, 1], 2), "128 KiB are reached");
+        let mut arena = filled(&[65; 100]);
+        assert_eq!(lend(&mut arena, Taken::ALL).1, BURST_FRAMES);
+        let mut lens = vec![1985; 64];
+        lens.extend([65_551; 4]);
+        let arena = filled(&lens);
+        assert_eq!(arena.count, 64);
+    }
+}
