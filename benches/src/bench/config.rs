@@ -67,6 +67,8 @@ pub struct Effort {
     pub goal: Goal,
     /// Trials of one MLRsearch goal.
     pub search_trials_max: usize,
+    /// Time of one MLRsearch goal.
+    pub search_time_max: Duration,
     /// Each latency.
     pub latency_time: Duration,
     /// How long the clock is watched for gaps.
@@ -89,6 +91,7 @@ impl Effort {
             mrr_time: Duration::from_secs(1),
             goal: Goal::full(0.0),
             search_trials_max: 600,
+            search_time_max: Duration::from_secs(900),
             latency_time: Duration::from_secs(5),
             gap_time: Duration::from_secs(5),
             blocked_time: Duration::from_secs(2),
@@ -105,6 +108,7 @@ impl Effort {
             mrr_time: Duration::from_millis(500),
             goal: Goal::quick(0.0),
             search_trials_max: 30,
+            search_time_max: Duration::from_secs(4),
             latency_time: Duration::from_millis(500),
             gap_time: Duration::from_secs(1),
             blocked_time: Duration::from_millis(300),

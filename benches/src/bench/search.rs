@@ -6,7 +6,7 @@
 //! would show. Until then it is undecided and measured again. The search narrows the gap between the highest relevant lower bound and the
 //! lowest upper bound to the goal's width, first with cheaper goals, then with the real one; all goals share all trials.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,8 @@ pub struct Limits {
     pub max: f64,
     /// Trials of one goal; a search that needs more ends with what it has.
     pub trials_max: usize,
+    /// Time of one goal, likewise.
+    pub time_max: Duration,
 }
 
 /// The trials so far, by load.
@@ -104,8 +106,10 @@ impl Search {
         measure: &mut dyn FnMut(f64, Duration) -> Result<Measured>,
     ) -> Result<Option<Found>> {
         let mut left = limits.trials_max;
+        let start_time = Instant::now();
         for phase in phases(goal) {
             while left > 0
+                && start_time.elapsed() < limits.time_max
                 && let Some(load) = self.next_load(&phase, start, limits)
             {
                 self.trials.push(measure(load, Duration::from_secs_f64(phase.trial_seconds))?);

@@ -34,7 +34,7 @@ impl Device {
     }
 }
 
-const LIMITS: Limits = Limits { min: 1e4, max: 2e7, trials_max: 2000 };
+const LIMITS: Limits = Limits { min: 1e4, max: 2e7, trials_max: 2000, time_max: Duration::MAX };
 
 fn trials(load: f64, losses: &[f64]) -> Search {
     let trial = |loss_ratio: &f64| Measured { load, seconds: 1.0, loss_ratio: *loss_ratio };
@@ -117,6 +117,15 @@ fn search_that_may_try_too_little_says_so() {
         .unwrap();
     assert!(found.is_none_or(|found| !found.converged));
     assert_eq!(device.trials, 60);
+}
+
+#[test]
+fn search_that_has_no_time_ends_at_once() {
+    let mut device = Device::new(3e6, 4e6);
+    let limits = Limits { time_max: Duration::ZERO, ..LIMITS };
+    let found =
+        Search::default().find(&Goal::full(0.0), 4e6, limits, &mut |load, time| device.measure(load, time));
+    assert_eq!((found.unwrap(), device.trials), (None, 0));
 }
 
 #[test]

@@ -71,6 +71,7 @@ fn ndr_and_pdr(
         min: mrr * SEARCH_FROM,
         max: mrr * SEARCH_TO,
         trials_max: rig.config.effort.search_trials_max,
+        time_max: rig.config.effort.search_time_max,
     };
     if mrr <= 0.0 {
         let none = || Figure::Absent("no frame arrived at the greatest load".into());
