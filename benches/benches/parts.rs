@@ -147,7 +147,7 @@ fn ring_ends(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring");
     group.throughput(Throughput::Elements(BURST_FRAMES as u64));
     for frame_len in [64, 1500] {
-        let features = Features { in_order: false, event_idx: false, ..Features::ALL };
+        let features = Features { in_order: false, event_idx: false, ..Features::SPLIT };
         let mut guest = Guest::new(&GuestConfig::default(), features).expect("memory for a guest");
         let attachment = bare::attachment(&guest).expect("rings of ours");
         let frame = Template::new(0, 1, frame_len).expect("a frame length that fits").stamp(0).to_vec();

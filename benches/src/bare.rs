@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ringyard_dataplane::fdb::{AGEING_S, Fdb};
 use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::hub::{HubTable, Member};
 use ringyard_dataplane::mac::Mac;
@@ -81,6 +82,7 @@ pub fn snapshot(guests: &[&Guest], macs: &[Mac]) -> Result<Snapshot> {
         let egress = attachment.egress.into();
         ports.push(Some(Arc::new(PortView { hub: Some(0), silenced: None, egress })));
     }
-    let hubs = [Arc::new(HubTable::new(&members))];
+    let fdb = Fdb::new(AGEING_S).doing("making room for addresses")?;
+    let hubs = [Arc::new(HubTable::new(&members).learning(Arc::new(fdb)))];
     Ok(Snapshot { ports: ports.into(), hubs: hubs.into(), duties: [duties.into()].into() })
 }

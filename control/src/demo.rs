@@ -129,6 +129,7 @@ fn demo_config(sockets: &[PathBuf; 2]) -> Result<RunConfig, String> {
         monitors: Vec::new(),
         chardevs: Vec::new(),
         netdevs: Vec::new(),
+        hubs: Vec::new(),
         placement: Placement::Workers(1),
         mode: Mode::Adaptive,
         sockets: SocketAccess { group: None, mode: 0o600 },

@@ -12,6 +12,8 @@ pub enum HmpCommand {
     Nothing,
     /// `info network`
     InfoNetwork,
+    /// `info fdb`
+    InfoFdb,
     /// `info version`
     InfoVersion,
     /// `set_link NAME on|off`
@@ -33,6 +35,7 @@ pub fn parse(line: &str) -> Result<HmpCommand, String> {
     match words.as_slice() {
         [] => Ok(HmpCommand::Nothing),
         ["info", "network"] => Ok(HmpCommand::InfoNetwork),
+        ["info", "fdb"] => Ok(HmpCommand::InfoFdb),
         ["info", "version"] => Ok(HmpCommand::InfoVersion),
         ["info"] | ["help" | "?", ..] => Ok(HmpCommand::Help),
         ["set_link", arguments @ ..] => set_link(arguments),
@@ -56,6 +59,7 @@ pub fn help_text() -> String {
 
 const HELP: &str = "\
 help -- show this list
+info fdb -- show the addresses that hubs have learned
 info network -- show hubs, netdevs and nics
 info version -- show the version
 netdev_add TYPE,id=ID[,MEMBER=VALUE...] -- add a netdev
@@ -107,6 +111,7 @@ mod tests {
     fn lines_become_commands() {
         assert_eq!(parse("  "), Ok(HmpCommand::Nothing));
         assert_eq!(parse("info network"), Ok(HmpCommand::InfoNetwork));
+        assert_eq!(parse("info fdb"), Ok(HmpCommand::InfoFdb));
         assert_eq!(parse(" info  version "), Ok(HmpCommand::InfoVersion));
         assert_eq!(parse("help set_link"), Ok(HmpCommand::Help));
         assert_eq!(parse("info"), Ok(HmpCommand::Help));
@@ -127,6 +132,6 @@ mod tests {
         assert_eq!(refused("set_link x on y"), extra);
         let error = "Error: Parameter 'hubid' expects integer\r\n";
         assert_eq!(refused("netdev_add hubport,id=h,hubid=x"), error);
-        assert!(help_text().lines().count() == 6 && help_text().ends_with("\r\n"));
+        assert!(help_text().lines().count() == 7 && help_text().ends_with("\r\n"));
     }
 }

@@ -18,6 +18,7 @@ use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
 pub struct Forwarder<'j> {
     journal: &'j Journal,
     worker: usize,
+    now_s: u32,
     outbox: Outbox,
     ingress: IngressScratch,
     egress: EgressScratch,
@@ -117,6 +118,7 @@ impl<'j> Forwarder<'j> {
         Forwarder {
             journal,
             worker,
+            now_s: 0,
             outbox: Outbox::default(),
             ingress: IngressScratch::default(),
             egress: EgressScratch::default(),
@@ -131,10 +133,15 @@ impl<'j> Forwarder<'j> {
         self.full.retain(|port| snapshot.ports.get(port.at()).is_some_and(Option::is_some));
     }
 
+    /// Says what time it is, in seconds by the switch's clock; hubs learn and forget by it.
+    pub fn set_time(&mut self, now_s: u32) {
+        self.now_s = now_s;
+    }
+
     /// Polls one duty once and forwards what it lends. Returns how many frames left the sender.
     pub fn serve(&mut self, snapshot: &Snapshot, duty: &Duty, holding: &mut Holding) -> usize {
         let Some(port) = snapshot.ports[duty.port.at()].as_deref() else { return 0 };
-        let Forwarder { journal, worker, outbox, ingress, egress, full, clock } = self;
+        let Forwarder { journal, worker, now_s, outbox, ingress, egress, full, clock } = self;
         let mut outcome = Outcome::default();
         let hub = port.hub.map(|hub| &*snapshot.hubs[hub as usize]);
         let mut keeper = Keeper { journal, worker: *worker, hub, full, holding, clock, shared: 0, held: 0 };
@@ -144,7 +151,7 @@ impl<'j> Forwarder<'j> {
             match silence(port, &duty.end) {
                 Some(reason) => outcome.drops[reason as usize] += burst.len() as u64,
                 None => {
-                    classify(snapshot, port, duty.port, burst, outbox, &mut outcome);
+                    classify(snapshot, duty.port, *now_s, burst, outbox, &mut outcome);
                     dispatch(snapshot, burst, outbox, egress, &mut keeper);
                 }
             }
@@ -191,19 +198,19 @@ fn silence(port: &PortView, end: &IngressEnd) -> Option<DropReason> {
 #[inline]
 fn classify(
     snapshot: &Snapshot,
-    port: &PortView,
     sender: PortIndex,
+    now_s: u32,
     burst: &Burst<'_>,
     outbox: &mut Outbox,
     outcome: &mut Outcome,
 ) {
-    let Some(hub) = port.hub else { return };
-    let hub = &*snapshot.hubs[hub as usize];
+    let Some(hub) = snapshot.ports[sender.at()].as_ref().and_then(|port| port.hub) else { return };
+    let mut classifier = snapshot.hubs[hub as usize].classifier(sender, now_s);
     // In locals: what a closure reaches by reference is written to memory for every frame.
     let (mut forwarded, mut all_takers, mut shared) = (0, 0, 0);
     for (index, frame) in burst.frames().enumerate() {
         let mut takers = 0;
-        hub.for_each_taker(sender, &frame, |verdict| {
+        classifier.for_each_taker(&frame, |verdict| {
             takers += 1;
             match verdict {
                 Verdict::Take(port) => outbox.take(port, index as u8),

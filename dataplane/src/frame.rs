@@ -336,13 +336,13 @@ impl<'a> Burst<'a> {
     #[inline]
     pub fn frame(&self, index: usize) -> Frame<'a> {
         let extent = self.extents[index];
-        let asks = extent.pieces & ASKS != 0;
         Frame {
             len: extent.len as usize,
             header: &self.headers[index & (BURST_FRAMES - 1)],
-            extension: asks.then(|| &self.extensions[index & (BURST_FRAMES - 1)]),
+            extensions: self.extensions,
+            index,
             first_piece: extent.first_piece,
-            piece_count: extent.pieces & !ASKS,
+            piece_count: extent.pieces,
             pieces: self.pieces,
         }
     }
@@ -359,8 +359,11 @@ pub struct Frame<'a> {
     len: usize,
     /// The whole slot: what is behind a shorter frame is an earlier one's, and nobody is shown it.
     header: &'a [u8; HEADER_LEN],
-    extension: Option<&'a Extension>,
+    /// Those of the whole burst, as the pieces below.
+    extensions: &'a [Extension; BURST_FRAMES],
+    index: usize,
     first_piece: u16,
+    /// And [`ASKS`].
     piece_count: u16,
     /// Those of the whole burst: whoever only classifies does not pay for finding the frame's own.
     pieces: &'a [Piece],
@@ -378,7 +381,7 @@ impl<'a> Frame<'a> {
     /// shorter frame; at least [`ETHERNET_LEN`].
     #[inline]
     pub fn header(&self) -> &'a [u8] {
-        match self.extension {
+        match self.extension() {
             None => &self.header[..self.len.min(HEADER_LEN)],
             Some(extension) => &extension.header[..self.len.min(OFFLOAD_HEADER_LEN)],
         }
@@ -387,7 +390,12 @@ impl<'a> Frame<'a> {
     /// What the sender leaves to the receiver: `None`, the frame is whole.
     #[inline]
     pub fn offload(&self) -> Option<&'a Offload> {
-        self.extension.and_then(|extension| extension.offload.as_ref())
+        self.extension().and_then(|extension| extension.offload.as_ref())
+    }
+
+    #[inline]
+    fn extension(&self) -> Option<&'a Extension> {
+        (self.piece_count & ASKS != 0).then(|| &self.extensions[self.index & (BURST_FRAMES - 1)])
     }
 
     /// What follows the first `headers` bytes, which are no more than the header copy.
@@ -400,7 +408,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn body(&self) -> &'a [Piece] {
         let first = usize::from(self.first_piece);
-        &self.pieces[first..first + usize::from(self.piece_count)]
+        &self.pieces[first..first + usize::from(self.piece_count & !ASKS)]
     }
 
     /// Copies the whole frame to the front of `to`, for a receiver that cannot take it in pieces. Returns its length, or
@@ -423,6 +431,14 @@ impl<'a> Frame<'a> {
     pub fn destination(&self) -> Mac {
         let h = self.header;
         Mac([h[0], h[1], h[2], h[3], h[4], h[5]])
+    }
+
+    /// The source address.
+    #[inline]
+    pub fn source(&self) -> Mac {
+        // One check instead of six; the header is never shorter.
+        let Some([.., a, b, c, d, e, f]) = self.header.first_chunk::<12>() else { return Mac::default() };
+        Mac([*a, *b, *c, *d, *e, *f])
     }
 
     /// The VLAN that an outermost 802.1Q tag names: `None` when untagged. A tag that is cut after its type has no

@@ -4,6 +4,9 @@
 //! and not the ports there are. `exact` holds, by address, the ports that list it; `wide` holds, by class, the ports
 //! that take all of that class and therefore stand in no exact entry of it. What is left for each frame is three tests
 //! a taker: not the sender, refused or not, and the VLAN where the port filters it.
+//!
+//! On a hub that learns, the wide ports take a unicast frame only if nobody takes it by its exact address; and if the FDB
+//! knows where the address is, only the port there does, provided that it is one of them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::drops::DropReason;
+use crate::fdb::Fdb;
 use crate::filter::{RxFilter, RxState, VlanSet};
 use crate::frame::{Frame, VLAN_CUT};
 use crate::hold::FullReceiver;
@@ -45,6 +49,44 @@ pub struct HubTable {
     vlans: Vec<VlanSet>,
     members: usize,
     options: HubOptions,
+    learning: Option<Learning>,
+}
+
+/// What a hub that learns has besides.
+struct Learning {
+    fdb: Arc<Fdb>,
+    /// By port: where in `takers` it stands among those that are wide for unicast, or [`NOT_WIDE`].
+    places: Box<[u32]>,
+}
+
+const NOT_WIDE: u32 = u32::MAX;
+
+/// Asks the table on behalf of the frames of one burst, and has the hub learn from them. It remembers the last addresses,
+/// so that a burst of one flow costs one look-up of each.
+pub struct Classifier<'t> {
+    table: &'t HubTable,
+    learning: Option<&'t Learning>,
+    /// There are wide ports that could be spared a frame.
+    narrows: bool,
+    sender: PortIndex,
+    now_s: u32,
+    source: u64,
+    destination: u64,
+    /// Where `destination` is.
+    found: Option<PortIndex>,
+}
+
+/// Who may take a frame besides those who list its address.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// All wide ports.
+    Wide,
+    /// All wide ports, if nobody else takes it.
+    Unknown,
+    /// The wide port at this place in `takers`.
+    Known(u32),
+    /// Nobody: it is where it came from.
+    Sender,
 }
 
 /// How a hub behaves.
@@ -75,6 +117,7 @@ enum VlanTest {
 }
 
 const CLASSES: usize = 3;
+const UNICAST: usize = 0;
 
 /// 0: unicast, 1: multicast, 2: broadcast.
 #[inline]
@@ -98,6 +141,16 @@ impl HubTable {
             exact.into_iter().map(|(mac, takers)| (mac.key(), table.append(&takers))).collect::<Vec<_>>();
         table.exact = AddressMap::new(&ranges);
         table
+    }
+
+    /// The same table for a hub that learns.
+    pub fn learning(mut self, fdb: Arc<Fdb>) -> HubTable {
+        let wide = self.wide[UNICAST].clone();
+        let ports = self.slice(wide.clone()).iter().map(|taker| taker.port.at());
+        let mut places = vec![NOT_WIDE; ports.clone().max().map_or(0, |last| last + 1)];
+        wide.zip(ports).for_each(|(place, port)| places[port] = place);
+        self.learning = Some(Learning { fdb, places: places.into() });
+        self
     }
 
     /// The same with other options.
@@ -177,15 +230,34 @@ impl HubTable {
         }
     }
 
-    /// Calls `decide` for every port that takes the frame that `sender` sent, or refuses it by its exact address.
+    /// For the frames of one burst of `sender`, read in the second `now_s`.
     #[inline]
-    pub fn for_each_taker(&self, sender: PortIndex, frame: &Frame<'_>, mut decide: impl FnMut(Verdict)) {
+    pub fn classifier(&self, sender: PortIndex, now_s: u32) -> Classifier<'_> {
+        // No frame has the source 0 and is learned, and 0 is nowhere.
+        let (learning, narrows) = (self.learning.as_ref(), !self.wide[UNICAST].is_empty());
+        Classifier { table: self, learning, narrows, sender, now_s, source: 0, destination: 0, found: None }
+    }
+
+    /// Calls `decide` for every port that takes the frame that `sender` sent, or refuses it by its exact address, on a hub
+    /// that does not learn.
+    #[inline]
+    pub fn for_each_taker(&self, sender: PortIndex, frame: &Frame<'_>, decide: impl FnMut(Verdict)) {
+        self.decide(sender, frame, Reach::Wide, decide);
+    }
+
+    #[inline]
+    fn decide(&self, sender: PortIndex, frame: &Frame<'_>, reach: Reach, mut decide: impl FnMut(Verdict)) {
         let destination = frame.destination();
         let vlan = frame.vlan();
         let exact = self.slice(self.exact.find(destination.key()));
-        let wide = self.slice(self.wide[class(destination)].clone());
+        let others = match reach {
+            Reach::Unknown if self.is_taken(exact, sender, vlan) => &[],
+            Reach::Wide | Reach::Unknown => self.slice(self.wide[class(destination)].clone()),
+            Reach::Known(place) => self.slice(place..place + 1),
+            Reach::Sender => &[],
+        };
         // One body for both, so that `decide` is inlined once.
-        for (takers, by_address) in [(exact, true), (wide, false)] {
+        for (takers, by_address) in [(exact, true), (others, false)] {
             for taker in takers {
                 if taker.port == sender {
                     continue;
@@ -207,6 +279,19 @@ impl HubTable {
         &self.takers[range.start as usize..range.end as usize]
     }
 
+    /// Whether one of these ports takes the frame.
+    #[inline]
+    fn is_taken(&self, takers: &[Taker], sender: PortIndex, vlan: Option<u16>) -> bool {
+        let takes =
+            |taker: &Taker| taker.port != sender && taker.refusal.is_none() && self.passes(taker.vlans, vlan);
+        takers.iter().any(takes)
+    }
+
+    #[inline]
+    fn takes_vlan(&self, place: u32, frame: &Frame<'_>) -> bool {
+        self.passes(self.takers[place as usize].vlans, frame.vlan())
+    }
+
     #[inline]
     fn passes(&self, test: VlanTest, vlan: Option<u16>) -> bool {
         let Some(vlan) = vlan else { return true };
@@ -215,6 +300,49 @@ impl HubTable {
             VlanTest::Whole => vlan != VLAN_CUT,
             VlanTest::Set(place) => self.vlans[place as usize].contains(vlan),
             VlanTest::Untagged => false,
+        }
+    }
+}
+
+impl Classifier<'_> {
+    /// Calls `decide` for every port that takes the next frame, or refuses it by its exact address.
+    #[inline]
+    pub fn for_each_taker(&mut self, frame: &Frame<'_>, decide: impl FnMut(Verdict)) {
+        let reach = match self.learning {
+            None => Reach::Wide,
+            Some(learning) => self.reach(learning, frame),
+        };
+        self.table.decide(self.sender, frame, reach, decide);
+    }
+
+    #[inline]
+    fn reach(&mut self, learning: &Learning, frame: &Frame<'_>) -> Reach {
+        let source = frame.source().key();
+        if source != self.source {
+            self.source = source;
+            learning.fdb.learn(source, self.sender, self.now_s);
+        }
+        if !self.narrows {
+            return Reach::Wide;
+        }
+        let destination = frame.destination();
+        if destination.is_multicast() {
+            return Reach::Wide;
+        }
+        if destination.key() != self.destination {
+            self.destination = destination.key();
+            self.found = learning.fdb.find(self.destination, self.now_s);
+        }
+        match self.found {
+            None => Reach::Unknown,
+            Some(port) if port == self.sender => Reach::Sender,
+            // A port that would not take it narrows nothing: so a guest with a filter steals no frames by lying.
+            Some(port) => match learning.places.get(port.at()) {
+                Some(&place) if place != NOT_WIDE && self.table.takes_vlan(place, frame) => {
+                    Reach::Known(place)
+                }
+                _ => Reach::Unknown,
+            },
         }
     }
 }

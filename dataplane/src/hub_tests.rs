@@ -121,6 +121,131 @@ fn exact_address_that_is_refused_is_told_and_a_wide_set_is_not() {
     assert_eq!(refused(Mac::BROADCAST, Some(5)), []);
 }
 
+/// A hub that learns: on it are 1 and 2, wide, 3 with the address `mac(3)`, and 4 that is wide but for VLANs, of which it
+/// admits 4 only.
+fn learning_hub() -> (HubTable, Arc<Fdb>) {
+    let mut vlan_4 = RxFilter::new(mac(4));
+    (vlan_4.unicast, vlan_4.vlan) = (RxState::All, RxState::Normal);
+    vlan_4.vlan_table = [4].into_iter().collect();
+    let ports = [None, None, Some(RxFilter::new(mac(3))), Some(vlan_4)];
+    let members: Vec<Member> = (1..).zip(ports).map(|(port, filter)| member(port, true, filter)).collect();
+    let fdb = Arc::new(Fdb::new(10).unwrap());
+    (HubTable::new(&members).learning(fdb.clone()), fdb)
+}
+
+/// Who takes a frame from `source`, in rising order.
+fn hear(table: &HubTable, sender: u16, source: Mac, destination: Mac, vlan: Option<u16>) -> Vec<u16> {
+    let mut bytes = frame_bytes(destination, vlan);
+    bytes[6..12].copy_from_slice(&source.0);
+    let mut scratch = BurstScratch::default();
+    let mut builder = scratch.begin(0);
+    builder.push_slice(&bytes).unwrap();
+    let mut takes = Vec::new();
+    table.classifier(PortIndex(sender), 0).for_each_taker(&builder.burst().frame(0), |verdict| {
+        if let Verdict::Take(port) = verdict {
+            takes.push(port.0);
+        }
+    });
+    takes.sort_unstable();
+    takes
+}
+
+/// Addresses that nobody lists.
+const X: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const Y: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+#[test]
+fn unicast_goes_where_its_address_was_heard_from_and_nowhere_else() {
+    let (table, fdb) = learning_hub();
+    assert_eq!(hear(&table, 1, X, Y, None), [2, 4], "flooded while nobody knows where it is");
+    assert_eq!(hear(&table, 2, Y, X, None), [1]);
+    assert_eq!(hear(&table, 1, X, Y, None), [2]);
+    assert_eq!(hear(&table, 3, mac(3), X, None), [1]);
+    assert_eq!(hear(&table, 1, X, Mac::BROADCAST, None), [2, 3, 4], "broadcasts reach all");
+    assert_eq!(hear(&table, 1, X, mac(5), None), [2, 3, 4], "and so do groups");
+    fdb.flush(None);
+    assert_eq!(hear(&table, 1, X, Y, None), [2, 4]);
+}
+
+#[test]
+fn frame_for_the_senders_own_side_is_given_to_nobody() {
+    let (table, _) = learning_hub();
+    assert_eq!(hear(&table, 1, X, mac(3), None), [3]);
+    assert_eq!(hear(&table, 1, Y, X, None), [] as [u16; 0]);
+}
+
+#[test]
+fn listed_address_is_not_flooded_and_cannot_be_stolen() {
+    let (table, fdb) = learning_hub();
+    assert_eq!(hear(&table, 1, X, mac(3), None), [3]);
+    // 2 claims the address that 3 lists, and one that was heard from 1.
+    assert_eq!(hear(&table, 2, mac(3), Y, None), [1, 4]);
+    assert_eq!(
+        hear(&table, 1, X, mac(3), None),
+        [2, 3],
+        "3 still has it; 2 hears everything that is unknown anyhow"
+    );
+    assert_eq!(hear(&table, 2, Y, mac(3), None), [3], "even from whoever claims it");
+    // 3 takes its own address only: claiming others gives it nothing, and takes nothing from 1.
+    assert_eq!(hear(&table, 3, X, Mac::BROADCAST, None), [1, 2, 4]);
+    assert_eq!(fdb.find(X.key(), 0), Some(PortIndex(3)));
+    assert_eq!(hear(&table, 2, Y, X, None), [1, 4]);
+}
+
+#[test]
+fn static_entry_keeps_an_address_from_being_claimed() {
+    let (table, fdb) = learning_hub();
+    fdb.add_static(X, PortIndex(1), 0).unwrap();
+    hear(&table, 2, X, Mac::BROADCAST, None);
+    assert_eq!(hear(&table, 3, mac(3), X, None), [1]);
+    assert_eq!(hear(&table, 2, Y, X, None), [1]);
+}
+
+#[test]
+fn port_that_does_not_admit_the_vlan_narrows_nothing() {
+    let (table, _) = learning_hub();
+    hear(&table, 4, X, Mac::BROADCAST, Some(4));
+    assert_eq!(hear(&table, 1, Y, X, Some(4)), [4], "learned in one VLAN, known in all");
+    assert_eq!(hear(&table, 1, Y, X, None), [4]);
+    assert_eq!(hear(&table, 1, Y, X, Some(5)), [2]);
+}
+
+#[test]
+fn address_behind_a_port_that_is_down_is_flooded() {
+    let (_, fdb) = learning_hub();
+    let members = [member(1, true, None), member(2, false, None), member(3, true, None)];
+    let table = HubTable::new(&members).learning(fdb.clone());
+    fdb.add_static(X, PortIndex(2), 0).unwrap();
+    assert_eq!(hear(&table, 1, Y, X, None), [3]);
+    fdb.add_static(X, PortIndex(900), 0).unwrap();
+    assert_eq!(hear(&table, 1, Y, X, None), [3], "nor does one that is not on the hub narrow anything");
+}
+
+#[test]
+fn burst_is_learned_frame_by_frame() {
+    let (table, fdb) = learning_hub();
+    let frames: Vec<Vec<u8>> = [(X, Y), (X, Y), (Y, X), (Mac::BROADCAST, X), (Mac([0; 6]), X)]
+        .map(|(source, destination)| {
+            let mut bytes = frame_bytes(destination, None);
+            bytes[6..12].copy_from_slice(&source.0);
+            bytes
+        })
+        .into();
+    let mut scratch = BurstScratch::default();
+    let mut builder = scratch.begin(0);
+    frames.iter().for_each(|frame| builder.push_slice(frame).unwrap());
+    let mut classifier = table.classifier(PortIndex(1), 0);
+    let mut takers = Vec::new();
+    for frame in builder.burst().frames() {
+        let mut count = 0;
+        classifier.for_each_taker(&frame, |_| count += 1);
+        takers.push(count);
+    }
+    assert_eq!(takers, [2, 2, 0, 0, 0], "from the third on, X is known to be here");
+    assert_eq!((fdb.find(X.key(), 0), fdb.find(Y.key(), 0)), (Some(PortIndex(1)), Some(PortIndex(1))));
+    assert_eq!(fdb.counters().entries, 2, "neither broadcast nor nobody is a source");
+}
+
 #[test]
 fn cut_vlan_tag_reaches_only_ports_that_take_everything() {
     let table = HubTable::new(&[member(1, true, Some(RxFilter::new(mac(1)))), member(2, true, None)]);

@@ -8,6 +8,7 @@
 mod bells;
 pub mod counters;
 pub mod drops;
+pub mod fdb;
 pub mod filter;
 pub mod forward;
 pub mod frame;

@@ -11,10 +11,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use crate::bells::Bells;
 use crate::counters::{Journal, PORTS_MAX, PortCounters};
 use crate::drops::DropReason;
+use crate::fdb::{Fdb, Learning};
 use crate::filter::RxFilter;
 use crate::grace::{self, Publisher};
 pub use crate::hub::HubOptions;
@@ -87,6 +89,8 @@ struct Place {
 struct Hub {
     slot: u32,
     ports: BTreeSet<PortIndex>,
+    /// None: it does not learn.
+    fdb: Option<Arc<Fdb>>,
 }
 
 /// The switch. Dropping it stops the workers.
@@ -98,6 +102,10 @@ pub struct Switch {
     reaper: mpsc::Sender<Box<dyn FnOnce() + Send>>,
     places: Vec<Option<Place>>,
     hubs: BTreeMap<i32, Hub>,
+    /// What was said of hubs, whether they have ports or not.
+    learning: BTreeMap<i32, Learning>,
+    /// When the clock began by which hubs learn and forget.
+    epoch: Instant,
     /// Of hubs that were given some, whether they have ports or not.
     options: BTreeMap<i32, HubOptions>,
     /// Of all others.
@@ -114,6 +122,8 @@ struct Changes {
     hubs: BTreeSet<i32>,
     workers: BTreeSet<usize>,
     removed: Vec<PortIndex>,
+    /// What the FDBs are to forget: ports that left or went down.
+    departed: Vec<(Arc<Fdb>, PortIndex)>,
     moved: BTreeSet<(PortIndex, u16)>,
     any: bool,
 }
@@ -127,14 +137,22 @@ impl Switch {
         let duties: Vec<Arc<[Duty]>> = (0..count).map(|_| Arc::from([])).collect();
         let (publisher, readers) =
             grace::channel(Snapshot { duties: duties.clone().into(), ..Snapshot::default() }, count);
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, epoch) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let mut workers = Vec::new();
         for ((index, reader), &core) in readers.into_iter().enumerate().zip(&config.cores) {
             let (journal, stop, mode) = (journal.clone(), stop.clone(), config.mode);
             let panics = Arc::new(AtomicU64::new(0));
             let told = panics.clone();
-            let setup =
-                worker::Setup { index, mode, reader, journal, bells: Bells::new()?, stop, panics: told };
+            let setup = worker::Setup {
+                index,
+                mode,
+                epoch,
+                reader,
+                journal,
+                bells: Bells::new()?,
+                stop,
+                panics: told,
+            };
             let wake = setup.bells.wake();
             let thread = thread::Builder::new().name(format!("worker {index}")).spawn(move || {
                 if let Some(id) = core {
@@ -156,6 +174,8 @@ impl Switch {
             reaper,
             places: Vec::new(),
             hubs: BTreeMap::new(),
+            learning: BTreeMap::new(),
+            epoch,
             options: BTreeMap::new(),
             options_default: HubOptions::default(),
             tables: Vec::new(),
@@ -191,6 +211,8 @@ impl Switch {
         if place.plan.hub != plan.hub {
             self.leave_hub(port, place.plan.hub);
             self.join_hub(port, plan.hub);
+        } else if is_up(&place.plan) && !is_up(&plan) {
+            self.depart(port, plan.hub);
         }
         self.changes.hubs.extend(plan.hub);
         self.changes.any = true;
@@ -216,6 +238,52 @@ impl Switch {
     pub fn remove_port(&mut self, port: PortIndex) {
         self.set_port(port, PortPlan::default());
         self.changes.removed.push(port);
+    }
+
+    /// Says whether and how a hub learns; takes effect at the next [`Self::publish`], for a hub without ports when it has
+    /// one. A hub that stops learning forgets everything, what is static too.
+    ///
+    /// Errors: there is no memory for the addresses. A hub that gets its first port then just does not learn.
+    pub fn set_learning(&mut self, hub: i32, learning: Learning) -> io::Result<()> {
+        if let Some(known) = self.hubs.get_mut(&hub) {
+            match (&known.fdb, learning.is_on) {
+                (Some(fdb), true) => fdb.set_ageing(learning.ageing_s),
+                _ => {
+                    known.fdb = new_fdb(learning)?;
+                    self.changes.hubs.insert(hub);
+                    self.changes.any = true;
+                }
+            }
+        }
+        self.learning.insert(hub, learning);
+        Ok(())
+    }
+
+    /// Whether and how a hub learns.
+    pub fn learning(&self, hub: i32) -> Learning {
+        self.learning.get(&hub).copied().unwrap_or_default()
+    }
+
+    /// Forgets what was said of a hub without ports.
+    pub fn forget_hub(&mut self, hub: i32) {
+        self.learning.remove(&hub);
+        self.options.remove(&hub);
+    }
+
+    /// The FDB of a hub that has ports and learns.
+    pub fn fdb(&self, hub: i32) -> Option<&Fdb> {
+        self.hubs.get(&hub)?.fdb.as_deref()
+    }
+
+    /// Seconds since the switch was started: the clock of its FDBs.
+    pub fn now_s(&self) -> u32 {
+        self.epoch.elapsed().as_secs() as u32
+    }
+
+    /// Gives every FDB a turn of [`Fdb::sweep`].
+    pub fn sweep(&self) {
+        let now_s = self.now_s();
+        self.hubs.values().filter_map(|hub| hub.fdb.as_ref()).for_each(|fdb| fdb.sweep(now_s));
     }
 
     /// Gives queue `queue` of a port to `worker` for as long as the port lives, whether it is started yet or not; takes
@@ -329,6 +397,10 @@ impl Switch {
                 thread::yield_now();
             }
         }
+        // Not before: a worker would have learned them anew from what it still had of the old snapshot.
+        for (fdb, port) in std::mem::take(&mut self.changes.departed) {
+            fdb.flush(Some(port));
+        }
         for port in removed {
             self.retired += self.journal.port(port.at());
             self.places[port.at()] = None;
@@ -370,7 +442,9 @@ impl Switch {
 
     fn leave_hub(&mut self, port: PortIndex, hub: Option<i32>) {
         let Some(id) = hub else { return };
+        self.depart(port, hub);
         let Some(hub) = self.hubs.get_mut(&id) else { return };
+        hub.fdb.iter().for_each(|fdb| fdb.forget(port));
         hub.ports.remove(&port);
         self.changes.hubs.insert(id);
     }
@@ -381,11 +455,18 @@ impl Switch {
             let taken: BTreeSet<u32> = self.hubs.values().map(|hub| hub.slot).collect();
             let slot = (0..).find(|slot| !taken.contains(slot)).expect("fewer hubs than numbers");
             self.tables.resize((slot as usize + 1).max(self.tables.len()), Arc::default());
-            self.hubs.insert(id, Hub { slot, ports: BTreeSet::new() });
+            let fdb = new_fdb(self.learning(id)).ok().flatten();
+            self.hubs.insert(id, Hub { slot, ports: BTreeSet::new(), fdb });
         }
         if let Some(hub) = self.hubs.get_mut(&id) {
             hub.ports.insert(port);
         }
+    }
+
+    /// Has the hub forget what it learned from a port, once no worker can learn it anew.
+    fn depart(&mut self, port: PortIndex, hub: Option<i32>) {
+        let fdb = hub.and_then(|hub| self.hubs.get(&hub)?.fdb.clone());
+        self.changes.departed.extend(fdb.map(|fdb| (fdb, port)));
     }
 
     /// Builds the table of a hub anew; one without ports is forgotten.
@@ -393,7 +474,10 @@ impl Switch {
         let Some(hub) = self.hubs.get(&id) else { return };
         let members: Vec<Member> = hub.ports.iter().filter_map(|&port| self.member(port)).collect();
         let table = HubTable::new(&members).with_options(self.hub_options(id));
-        self.tables[hub.slot as usize] = Arc::new(table);
+        self.tables[hub.slot as usize] = Arc::new(match &hub.fdb {
+            Some(fdb) => table.learning(fdb.clone()),
+            None => table,
+        });
         if hub.ports.is_empty() {
             self.hubs.remove(&id);
         }
@@ -444,6 +528,11 @@ impl Drop for Switch {
             }
         }
     }
+}
+
+/// An FDB, if there is to be one.
+fn new_fdb(learning: Learning) -> io::Result<Option<Arc<Fdb>>> {
+    if learning.is_on { Fdb::new(learning.ageing_s).map(|fdb| Some(Arc::new(fdb))) } else { Ok(None) }
 }
 
 fn is_up(plan: &PortPlan) -> bool {

@@ -37,6 +37,8 @@ const ROUNDS_PER_CLOCK: u32 = 4;
 pub(crate) struct Setup {
     pub index: usize,
     pub mode: Mode,
+    /// When the switch's clock began.
+    pub epoch: Instant,
     pub reader: Reader<Snapshot>,
     pub journal: Arc<Journal>,
     pub bells: Bells,
@@ -47,9 +49,9 @@ pub(crate) struct Setup {
 
 /// Runs until told to stop.
 pub(crate) fn run(setup: Setup) {
-    let Setup { index, mode, mut reader, journal, bells, stop, panics } = setup;
+    let Setup { index, mode, epoch, mut reader, journal, bells, stop, panics } = setup;
     let forwarder = Forwarder::new(&journal, index);
-    let (duties, watched, epoch) = (Arc::from([]), Vec::new(), Instant::now());
+    let (duties, watched) = (Arc::from([]), Vec::new());
     let mut worker = Worker { index, forwarder, bells, duties, watched, epoch, now_us: 0, panics };
     reader.catch_up(|snapshot| worker.adopt(snapshot));
     let mut rounds = 0u32;
@@ -184,7 +186,9 @@ impl Worker<'_> {
     }
 
     fn read_clock(&mut self) {
-        self.now_us = self.epoch.elapsed().as_micros() as u64;
+        let elapsed = self.epoch.elapsed();
+        self.now_us = elapsed.as_micros() as u64;
+        self.forwarder.set_time(elapsed.as_secs() as u32);
     }
 
     /// Makes the duties those of `snapshot`: takes leave of the ones that are gone, keeps the others as they are, and

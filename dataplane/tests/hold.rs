@@ -189,15 +189,16 @@ fn full_queue_holds_only_its_own_flows() {
     scene.assert_balanced();
 }
 
-/// Forwards for `TIME_US` to a live receiver, every other frame to one that `trickle` makes room for every so often, a
-/// microsecond a poll. Returns the polls in which the live receiver's next frames were kept waiting.
+/// Forwards for `TIME_US` to a live receiver, every other frame to one that `trickle` makes room for every so often.
+/// Returns the time for which the live receiver's next frames were kept waiting, in microseconds.
 fn waits_beside_a_bad_receiver(trickle_us: Option<u64>) -> u64 {
-    const TIME_US: u64 = 50_000;
+    const TIME_US: u64 = 40_000;
+    const POLL_US: u64 = 2;
     let (bad, live) = (room(0), room(usize::MAX));
     let scene = Scene::new(&[one(&bad), one(&live)], HubOptions::default());
     let (mut forwarder, mut holding) = (scene.forwarder(), Holding::default());
     let (mut waits, mut sent) = (0, 0);
-    for now_us in 0..TIME_US {
+    for now_us in (0..TIME_US).step_by(POLL_US as usize) {
         scene.clock.set(now_us);
         if trickle_us.is_some_and(|trickle_us| now_us % trickle_us == 0) {
             bad.make(1);
@@ -209,7 +210,7 @@ fn waits_beside_a_bad_receiver(trickle_us: Option<u64>) -> u64 {
         }
         let before = live.count();
         scene.serve(&mut forwarder, &mut holding);
-        waits += u64::from(live.count() == before);
+        waits += if live.count() == before { POLL_US } else { 0 };
     }
     let numbers = live.numbers();
     assert!(

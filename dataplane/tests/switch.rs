@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ringyard_dataplane::counters::PortCounters;
 use ringyard_dataplane::drops::DropReason;
+use ringyard_dataplane::fdb::Learning;
 use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::frame::{Burst, Taken};
 use ringyard_dataplane::hold::FullReceiver;
@@ -325,4 +326,109 @@ fn duty_that_changes_keeps_its_doorbell() {
         rustix::io::write(&quiet.bell, &1u64.to_ne_bytes()).unwrap();
         wait_until("a poll after the ring", || quiet.polls.load(Ordering::Relaxed) > polls);
     }
+}
+
+/// What [`numbered`] frames come from.
+const SPEAKER: Mac = Mac([0x52, 0x54, 0, 0, 0xff, 1]);
+
+/// Two ports that send and receive, and a third that only hears.
+struct Trio {
+    switch: Switch,
+    sources: [Arc<Source>; 2],
+    ports: [PortIndex; 3],
+}
+
+impl Trio {
+    /// The first port sends to `own(7)`, the second to where the first speaks from.
+    fn new() -> Trio {
+        let mut switch = start(1, Mode::Adaptive);
+        let sources = [source(own(7)), source(SPEAKER)];
+        let plan = |source| receiving_too(sending(source));
+        let ports = [
+            add(&mut switch, plan(&sources[0])),
+            add(&mut switch, plan(&sources[1])),
+            add(&mut switch, receiving(&Arc::new(Sink::default()), None)),
+        ];
+        switch.publish();
+        Trio { switch, sources, ports }
+    }
+
+    /// Sends a frame from the port at that place; how many others took it.
+    fn send_from(&mut self, place: usize) -> u64 {
+        let takers = |trio: &Trio| trio.switch.counters(trio.ports[place]).ingress;
+        let before = takers(self);
+        self.sources[place].limit.fetch_add(1, Ordering::Relaxed);
+        wait_until("the frame", || takers(self).frames == before.frames + 1);
+        takers(self).takers - before.takers
+    }
+
+    fn plan(&self, place: usize) -> PortPlan {
+        receiving_too(sending(&self.sources[place]))
+    }
+}
+
+fn receiving_too(mut plan: PortPlan) -> PortPlan {
+    plan.attachment.egress = vec![Arc::new(Sink::default())];
+    plan
+}
+
+#[test]
+fn hub_learns_and_forgets_who_goes_or_is_down() {
+    let mut trio = Trio::new();
+    assert_eq!(trio.send_from(0), 2, "nobody knows");
+    let entries = |trio: &Trio| trio.switch.fdb(0).map(|fdb| fdb.counters().entries);
+    assert_eq!(entries(&trio), Some(1));
+    // Both speak from the same address, so the second one's is heard before it is asked for: at its own side.
+    assert_eq!(trio.send_from(1), 0);
+    assert_eq!(trio.send_from(0), 2);
+    let down = PortPlan { link: false, ..trio.plan(0) };
+    trio.switch.set_port(trio.ports[0], down);
+    trio.switch.publish();
+    assert_eq!(entries(&trio), Some(0), "it was behind the port that is down");
+    trio.switch.set_port(trio.ports[0], trio.plan(0));
+    trio.switch.publish();
+    assert_eq!(trio.send_from(0), 2);
+    trio.switch.remove_port(trio.ports[0]);
+    trio.switch.publish();
+    assert_eq!(entries(&trio), Some(0), "nor does the next port in its place inherit anything");
+}
+
+#[test]
+fn learning_can_be_switched_off_and_on_and_outlives_the_ports() {
+    let mut trio = Trio::new();
+    let off = Learning { is_on: false, ..Learning::default() };
+    trio.switch.set_learning(0, off).unwrap();
+    trio.switch.publish();
+    assert_eq!((trio.send_from(0), trio.send_from(1)), (2, 2), "as QEMU's hub does");
+    assert!(trio.switch.fdb(0).is_none());
+    trio.ports.iter().for_each(|port| trio.switch.set_port(*port, PortPlan::default()));
+    trio.switch.publish();
+    trio.switch.set_port(trio.ports[0], trio.plan(0));
+    trio.switch.publish();
+    assert_eq!((trio.switch.learning(0), trio.switch.fdb(0).is_none()), (off, true));
+    trio.switch.set_learning(0, Learning { is_on: true, ageing_s: 7 }).unwrap();
+    trio.switch.publish();
+    trio.send_from(0);
+    let fdb = trio.switch.fdb(0).unwrap();
+    assert_eq!((fdb.counters().learned, fdb.ageing_s()), (1, 7));
+    trio.switch.forget_hub(0);
+    assert_eq!(trio.switch.learning(0), Learning::default());
+}
+
+#[test]
+fn table_that_is_built_anew_keeps_what_was_learned() {
+    let mut trio = Trio::new();
+    trio.send_from(0);
+    let fdb: *const _ = trio.switch.fdb(0).unwrap();
+    let late = add(&mut trio.switch, receiving(&Arc::new(Sink::default()), None));
+    trio.switch.publish();
+    assert!(std::ptr::eq(fdb, trio.switch.fdb(0).unwrap()));
+    assert_eq!(trio.switch.fdb(0).unwrap().find(SPEAKER.key(), trio.switch.now_s()), Some(trio.ports[0]));
+    trio.switch.fdb(0).unwrap().add_static(own(7), late, 0).unwrap();
+    assert_eq!(trio.send_from(0), 1, "only the port that came late");
+    trio.switch.set_port(late, PortPlan { hub: Some(0), ..PortPlan::default() });
+    trio.switch.publish();
+    assert_eq!(trio.switch.fdb(0).unwrap().find(own(7).key(), 0), Some(late), "static entries survive that");
+    trio.switch.set_port(late, PortPlan::default());
+    assert_eq!(trio.switch.fdb(0).unwrap().find(own(7).key(), 0), None, "but not a move to elsewhere");
 }

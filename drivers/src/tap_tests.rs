@@ -1,8 +1,11 @@
 //! Taps of this kernel. They need CAP_NET_ADMIN and /dev/net/tun.
 
-use std::os::fd::OwnedFd;
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use ringyard_dataplane::frame::{BurstScratch, Taken};
+use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads, Sum};
 use ringyard_dataplane::port::{Arming, Doorbell, EgressScratch, Ingress, IngressScratch};
 
 use super::*;
@@ -15,6 +18,17 @@ fn named(ifname: &str) -> TapOptions {
 
 fn open_error(options: TapOptions) -> String {
     TapPort::open(options).err().expect("an error").to_string()
+}
+
+/// Opens an interface again. A child that another test's thread is starting may have its old descriptor for a moment.
+fn reopen(ifname: &str) -> TapPort {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match TapPort::open(named(ifname)) {
+            Ok(tap) => return tap,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    }
 }
 
 /// Runs `body` on a thread in a network namespace of its own, so that interfaces are nobody else's.
@@ -38,7 +52,7 @@ fn kernel_chooses_a_name_and_interface_goes_with_the_port() {
         assert_eq!(tap.ifname(), "tap0");
         assert!(open_error(named("tap0")).ends_with("(tap0): Device or resource busy"));
         tap.close().unwrap();
-        assert_eq!(TapPort::open(named("tap0")).unwrap().ifname(), "tap0");
+        assert_eq!(reopen("tap0").ifname(), "tap0");
     });
 }
 
@@ -63,10 +77,14 @@ fn descriptor_that_is_no_tap_is_refused() {
 #[test]
 fn failing_script_fails_the_open_and_takes_the_interface_back() {
     in_namespace(|| {
-        let script = |path: &str| TapOptions { script: Some(path.into()), ..named("t0") };
-        assert_eq!(open_error(script("/bin/false")), "network script /bin/false failed with status 256");
-        assert_eq!(open_error(script("/nonexistent")), "network script /nonexistent failed with status 256");
-        TapPort::open(named("t0")).unwrap();
+        let script = |ifname, path: &str| TapOptions { script: Some(path.into()), ..named(ifname) };
+        assert_eq!(
+            open_error(script("t0", "/bin/false")),
+            "network script /bin/false failed with status 256"
+        );
+        let missing = open_error(script("t1", "/nonexistent"));
+        assert_eq!(missing, "network script /nonexistent failed with status 256");
+        reopen("t0");
     });
 }
 
@@ -92,12 +110,12 @@ fn frame_written_by_the_kernel_is_read_and_ours_is_counted() {
         queue.disarm();
         // IPv6 announces itself on an interface that comes up.
         let mut seen = Vec::new();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while seen.is_empty() && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while seen.is_empty() && Instant::now() < deadline {
             queue.disarm();
             queue.poll(&mut scratch, &mut |burst| {
                 seen.extend(burst.frames().map(|frame| (frame.destination(), frame.len())));
-                ringyard_dataplane::frame::Taken::ALL
+                Taken::ALL
             });
         }
         assert!(
@@ -122,8 +140,8 @@ fn frames_that_are_held_are_lent_again_before_others() {
         let queue = TapQueue::new(Device::open(Some("t0"), false, VnetHeader::IfSupported).unwrap(), 0);
         assert!(Command::new("ip").args(["link", "set", "t0", "up"]).status().expect("iproute2").success());
         let (mut scratch, mut held) = (IngressScratch::default(), Vec::new());
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while held.is_empty() && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while held.is_empty() && Instant::now() < deadline {
             queue.disarm();
             let gone = queue.poll(&mut scratch, &mut |burst| {
                 held.extend(burst.frames().map(|frame| frame.header().to_vec()));
@@ -141,4 +159,150 @@ fn frames_that_are_held_are_lent_again_before_others() {
         while queue.poll(&mut scratch, &mut |_| Taken::ALL) > 0 {}
         assert_eq!(queue.arm(), Arming::Quiet);
     });
+}
+
+const NEAR: &str = "02:00:00:00:00:01";
+const FAR: &str = "02:00:00:00:00:02";
+const SIZE: usize = 1000;
+const PAYLOAD: usize = 4500;
+
+/// A tap whose interface has the addresses 10.0.0.1 and fd00::1, and knows 10.0.0.2 and fd00::2.
+fn tap_with_addresses(header: VnetHeader) -> TapQueue {
+    let device = Device::open(Some("t0"), false, header).unwrap();
+    for arguments in [
+        &format!("link set t0 address {NEAR} up"),
+        "addr add 10.0.0.1/24 dev t0",
+        "addr add fd00::1/64 dev t0 nodad",
+        &format!("neigh add 10.0.0.2 lladdr {FAR} dev t0"),
+        &format!("neigh add fd00::2 lladdr {FAR} dev t0"),
+    ] {
+        assert!(Command::new("ip").args(arguments.split(' ')).status().expect("iproute2").success());
+    }
+    TapQueue::new(device, 0)
+}
+
+fn payload() -> Vec<u8> {
+    (0..PAYLOAD).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+/// A UDP packet from 10.0.0.2 or fd00::2, whose checksum is partial, and the net header that asks for segments, or for
+/// the checksum alone.
+fn asking(v6: bool, cut: bool) -> (Vec<u8>, [u8; NET_HEADER_LEN]) {
+    let payload = &payload()[..if cut { PAYLOAD } else { SIZE }];
+    let udp_len = 8 + payload.len() as u16;
+    let [high, low] = udp_len.to_be_bytes();
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let addresses;
+    if v6 {
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, high, low, 17, 64]);
+        addresses =
+            [2u8, 1].map(|last| std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()).octets());
+        frame.extend(addresses.as_flattened());
+    } else {
+        let [total_high, total_low] = (20 + udp_len).to_be_bytes();
+        frame.extend([8, 0, 0x45, 0, total_high, total_low, 0, 1, 0x40, 0, 64, 17, 0, 0]);
+        frame.extend([10, 0, 0, 2, 10, 0, 0, 1]);
+        let sum = Sum::of(&frame[14..34]).folded();
+        frame[24..26].copy_from_slice(&(!sum).to_be_bytes());
+    }
+    let start = frame.len();
+    let mut pseudo = Sum::of(&frame[start - if v6 { 32 } else { 8 }..]);
+    pseudo += Sum::of(&[0, 17, high, low]);
+    frame.extend([0x23, 0x29, 0x23, 0x28, high, low]);
+    frame.extend(pseudo.folded().to_be_bytes());
+    frame.extend(payload);
+    let [size_low, size_high] = (SIZE as u16).to_le_bytes();
+    let (gso_type, size) = if cut { (5, [size_low, size_high]) } else { (0, [0, 0]) };
+    (frame, [1, gso_type, 0, 0, size[0], size[1], start as u8, 0, 6, 0])
+}
+
+#[test]
+fn kernel_gets_datagrams_whatever_its_tap_takes() {
+    for header in [VnetHeader::IfSupported, VnetHeader::Off] {
+        in_namespace(move || {
+            let queue = tap_with_addresses(header);
+            let whole = queue.device().offloads().has(Offloads::USO4.with(Offloads::USO6));
+            for v6 in [false, true] {
+                let near = if v6 { "[fd00::1]:9000" } else { "10.0.0.1:9000" };
+                let socket = UdpSocket::bind(near).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                for cut in [false, true] {
+                    let (frame, net) = asking(v6, cut);
+                    let mut burst = BurstScratch::default();
+                    let mut builder = burst.begin(0);
+                    builder.push_asking(&net, &frame, Offloads::ALL).unwrap();
+                    let mut scratch = EgressScratch::default();
+                    assert_eq!(queue.send(&mut scratch, &builder.burst(), &[0]), 1);
+                    let tally = scratch.tally;
+                    assert_eq!((tally.frames, tally.bytes), (1, frame.len() as u64));
+                    assert_eq!(tally.segments, if cut && !whole { PAYLOAD.div_ceil(SIZE) as u64 } else { 0 });
+                    let expected = payload();
+                    for part in expected[..if cut { PAYLOAD } else { SIZE }].chunks(SIZE) {
+                        let mut datagram = [0; 2 * SIZE];
+                        let len = socket.recv(&mut datagram).unwrap();
+                        assert_eq!(&datagram[..len], part, "v6 {v6}, cut {cut}, {header:?}");
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn kernel_leaves_to_us_what_its_tap_has_and_nothing_else() {
+    for header in [VnetHeader::IfSupported, VnetHeader::Off] {
+        in_namespace(move || {
+            let queue = tap_with_addresses(header);
+            for v6 in [false, true] {
+                let (near, far) = if v6 {
+                    ("[fd00::1]:9001", "[fd00::2]:9000")
+                } else {
+                    ("10.0.0.1:9001", "10.0.0.2:9000")
+                };
+                let socket = UdpSocket::bind(near).unwrap();
+                segment_by(&socket, SIZE as libc::c_int);
+                socket.send_to(&payload(), far).unwrap();
+                let (asking, received) = udp_frames(&queue);
+                let has = queue.device().offloads().has(if v6 { Offloads::USO6 } else { Offloads::USO4 });
+                assert_eq!(asking, if has { vec![Some(SIZE as u16)] } else { vec![None; 5] }, "v6 {v6}");
+                assert_eq!(received, payload());
+            }
+        });
+    }
+}
+
+/// UDP_SEGMENT: the kernel cuts what is sent, as late as it can.
+#[allow(unsafe_code)]
+fn segment_by(socket: &UdpSocket, size: libc::c_int) {
+    let (value, len) = (std::ptr::from_ref(&size).cast(), size_of_val(&size) as libc::socklen_t);
+    // SAFETY: the option takes an int, which outlives the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, value, len) };
+    assert_eq!(result, 0);
+}
+
+/// What each UDP frame asks to be cut into, and the payloads one behind the other; until all of it is there.
+fn udp_frames(queue: &TapQueue) -> (Vec<Option<u16>>, Vec<u8>) {
+    let (mut asking, mut received) = (Vec::new(), Vec::new());
+    let mut scratch = IngressScratch::default();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while received.len() < PAYLOAD && Instant::now() < deadline {
+        queue.disarm();
+        queue.poll(&mut scratch, &mut |burst| {
+            for frame in burst.frames() {
+                let mut bytes = vec![0; frame.len()];
+                frame.copy_to(&mut bytes).unwrap();
+                let start = match bytes[12..14] {
+                    [0x08, 0x00] if bytes[23] == 17 => 34,
+                    [0x86, 0xdd] if bytes[20] == 17 => 54,
+                    _ => continue,
+                };
+                asking.push(frame.offload().and_then(|offload| offload.segmentation()).map(|cut| cut.size));
+                received.extend(&bytes[start + 8..]);
+            }
+            Taken::ALL
+        });
+    }
+    assert_eq!(scratch.tally.dropped(), 0);
+    (asking, received)
 }

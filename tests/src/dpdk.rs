@@ -44,6 +44,8 @@ pub struct VirtioUser {
     pub in_order: bool,
     /// Packed rings, else split ones.
     pub packed: bool,
+    /// Vectorised code paths, where the other features and the machine allow them.
+    pub vectorized: bool,
 }
 
 impl VirtioUser {
@@ -57,6 +59,7 @@ impl VirtioUser {
             mrg_rxbuf: true,
             in_order: true,
             packed: false,
+            vectorized: false,
         }
     }
 }
@@ -201,12 +204,18 @@ fn arguments(config: &TestpmdConfig) -> Vec<String> {
     let memory: &[&str] =
         if config.huge_pages { &["--in-memory", "--single-file-segments"] } else { &["--no-huge"] };
     arguments.extend(memory.iter().copied().map(String::from));
+    // Says which code path each port took.
+    arguments.push("--log-level=pmd.net.virtio.init:info".into());
+    if config.ports.iter().any(is_vectorized) && tools::processor_has("avx512bw") {
+        arguments.push("--force-max-simd-bitwidth=512".into());
+    }
     for (index, port) in config.ports.iter().enumerate() {
         arguments.push(format!("--vdev={}", vdev(index, port)));
     }
-    arguments.extend(["--".into(), "-i".into(), format!("--total-num-mbufs={MBUFS}")]);
-    arguments.push(format!("--forward-mode={}", config.forward_mode));
     let queues = config.ports.iter().map(queues).max().unwrap_or(1);
+    let buffers = (BUFFERS_A_QUEUE * config.ports.len() as u32 * queues).max(BUFFERS_MIN);
+    arguments.extend(["--".into(), "-i".into(), format!("--total-num-mbufs={buffers}")]);
+    arguments.push(format!("--forward-mode={}", config.forward_mode));
     arguments.extend([format!("--rxq={queues}"), format!("--txq={queues}")]);
     arguments.extend(config.arguments.iter().cloned());
     arguments
@@ -214,14 +223,17 @@ fn arguments(config: &TestpmdConfig) -> Vec<String> {
 
 fn vdev(index: usize, port: &TestpmdPort) -> String {
     match port {
-        TestpmdPort::VirtioUser(VirtioUser { socket, server, queues, mac, mrg_rxbuf, in_order, packed }) => {
+        TestpmdPort::VirtioUser(device) => {
+            let VirtioUser { socket, server, queues, mac, mrg_rxbuf, in_order, packed, vectorized } = device;
             format!(
-                "net_virtio_user{index},path={},server={},queues={queues},mac={mac},mrg_rxbuf={},in_order={},packed_vq={}",
+                "net_virtio_user{index},path={},server={},queues={queues},mac={mac},mrg_rxbuf={},in_order={},\
+                 packed_vq={},vectorized={}",
                 socket.display(),
                 u8::from(*server),
                 u8::from(*mrg_rxbuf),
                 u8::from(*in_order),
                 u8::from(*packed),
+                u8::from(*vectorized),
             )
         }
         TestpmdPort::Vhost { socket, client, queues } => format!(
@@ -230,6 +242,10 @@ fn vdev(index: usize, port: &TestpmdPort) -> String {
             u8::from(*client),
         ),
     }
+}
+
+fn is_vectorized(port: &TestpmdPort) -> bool {
+    matches!(port, TestpmdPort::VirtioUser(VirtioUser { vectorized: true, .. }))
 }
 
 fn queues(port: &TestpmdPort) -> u32 {
@@ -264,4 +280,6 @@ const PROMPT: &str = "testpmd> ";
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(10);
 const MEMORY_MIB: u32 = 256;
-const MBUFS: u32 = 16_384;
+const BUFFERS_MIN: u32 = 16_384;
+/// Enough for two full rings of 256 entries and what is on its way.
+const BUFFERS_A_QUEUE: u32 = 1024;

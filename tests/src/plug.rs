@@ -13,9 +13,14 @@ use crate::switch::Switch;
 impl Switch {
     /// Adds the vhost-user netdev `name` on `hub`, which listens; the socket to connect to.
     pub fn plug_listening(&mut self, name: &str, hub: u32) -> Result<PathBuf> {
+        self.plug_listening_queues(name, hub, 1)
+    }
+
+    /// As [`Self::plug_listening`], with `queues` queue pairs.
+    pub fn plug_listening_queues(&mut self, name: &str, hub: u32, queues: u32) -> Result<PathBuf> {
         let socket = self.path(&format!("{name}.sock"));
         let backend = json!({"addr": unix(&socket), "server": true, "wait": false});
-        self.plug_vhost_user(name, hub, backend)?;
+        self.plug_vhost_user(name, hub, backend, queues)?;
         Ok(socket)
     }
 
@@ -23,15 +28,30 @@ impl Switch {
     pub fn plug_connecting(&mut self, name: &str, hub: u32) -> Result<PathBuf> {
         let socket = self.path(&format!("{name}.sock"));
         let backend = json!({"addr": unix(&socket), "server": false, "reconnect": 1});
-        self.plug_vhost_user(name, hub, backend)?;
+        self.plug_vhost_user(name, hub, backend, 1)?;
         Ok(socket)
     }
 
     /// Adds the tap netdev `name` on `hub`, and brings its interface up in `netns` under the same name.
     pub fn plug_tap(&mut self, name: &str, hub: u32, netns: &Netns, addresses: &[&str]) -> Result<()> {
+        self.plug_tap_with(name, hub, netns, addresses, &json!({}))
+    }
+
+    /// As [`Switch::plug_tap`], with further members of the netdev, such as `vnet_hdr`.
+    pub fn plug_tap_with(
+        &mut self,
+        name: &str,
+        hub: u32,
+        netns: &Netns,
+        addresses: &[&str],
+        members: &Value,
+    ) -> Result<()> {
         let interface = unique_interface();
-        let netdev =
+        let mut netdev =
             json!({"type": "tap", "id": name, "ifname": interface, "script": "no", "downscript": "no"});
+        for (member, value) in members.as_object().into_iter().flatten() {
+            netdev[member] = value.clone();
+        }
         self.order("netdev_add", netdev)?;
         self.plug_into_hub(name, hub)?;
         netns.adopt(&interface)?;
@@ -65,10 +85,11 @@ impl Switch {
         self.qmp().execute(command, arguments).doing(format!("{command} {text}"))
     }
 
-    fn plug_vhost_user(&mut self, name: &str, hub: u32, backend: Value) -> Result<()> {
+    fn plug_vhost_user(&mut self, name: &str, hub: u32, backend: Value, queues: u32) -> Result<()> {
         let backend = json!({"type": "socket", "data": backend});
         self.order("chardev-add", json!({"id": chardev(name), "backend": backend}))?;
-        self.order("netdev_add", json!({"type": "vhost-user", "id": name, "chardev": chardev(name)}))?;
+        let netdev = json!({"type": "vhost-user", "id": name, "chardev": chardev(name), "queues": queues});
+        self.order("netdev_add", netdev)?;
         self.plug_into_hub(name, hub)
     }
 

@@ -29,6 +29,12 @@ pub fn switch_binary() -> Result<PathBuf> {
     }
 }
 
+/// Whether the processor has a feature, by its name in `/proc/cpuinfo`.
+pub fn processor_has(feature: &str) -> bool {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines().filter(|line| line.starts_with("flags")).any(|line| line.split(' ').any(|it| it == feature))
+}
+
 /// Cargo's target directory, where `tests/install` and the builds put things.
 pub fn target_directory() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ringyard_tests::Result;
 use ringyard_tests::flow::{Flow, FlowConfig};
 use ringyard_tests::guest::{BOOT_TIME_MAX, Guest, GuestConfig, NetAttach};
 use ringyard_tests::netns::Netns;
 use ringyard_tests::packet::PacketSocket;
 use ringyard_tests::slot::Slot;
 use ringyard_tests::switch::Switch;
+use ringyard_tests::{Doing, Result};
 use serde_json::json;
 
 /// A pair of guests on hub 0, each with a nic of its address, booted.
@@ -185,5 +185,45 @@ fn guest_with_several_queue_pairs_uses_them() -> Result<()> {
         queues.iter().all(|queue| running(&queue.ingress_ring) && running(&queue.egress_ring)),
         "{queues:?}"
     );
+    switch.finish()
+}
+
+/// QEMU asks for the rings' positions when it pauses its guest, and gives them back afterwards.
+#[test]
+fn guest_with_packed_rings_talks_to_one_with_split_rings_and_survives_pauses() -> Result<()> {
+    let slot = Slot::take()?;
+    let mut switch = Switch::start(&[])?;
+    let mut guests = Vec::new();
+    for (number, option) in [(1, "packed=on"), (2, "packed=off")] {
+        let attach = NetAttach::connect(switch.plug_listening(&format!("vm{number}"), 0)?);
+        let device_options = vec![option.into()];
+        let config = GuestConfig { device_options, ..GuestConfig::new(number, attach) };
+        guests.push(Guest::start(&slot, config)?);
+    }
+    for (guest, packed) in guests.iter_mut().zip(["1", "0"]) {
+        guest.wait_booted(BOOT_TIME_MAX)?;
+        // One character for each feature bit.
+        let negotiated =
+            guest.expect("cat /sys/bus/virtio/devices/virtio*/features | grep -m1 . | cut -c35")?;
+        assert_eq!(negotiated.trim(), packed, "VIRTIO_F_RING_PACKED");
+    }
+    let [first, second] = &mut guests[..] else { unreachable!("two were started") };
+    let server = second.spawn("iperf3 -s -1")?;
+    second.expect("until netstat -lnt | grep -q :5201; do sleep 0.1; done")?;
+    let client = first.spawn("iperf3 -c 10.0.0.2 -t 4")?;
+    let mut monitor = first.monitor()?;
+    for command in ["stop", "cont", "stop", "cont"] {
+        monitor.execute(command, json!({})).doing(command)?;
+    }
+    let client = first.wait(&client, Duration::from_secs(30))?;
+    assert!(client.status == 0 && client.stdout.contains("receiver"), "{client:?}");
+    assert_eq!(second.wait(&server, Duration::from_secs(10))?.status, 0);
+    let report = first.expect("ping -c 10 -i 0.1 -s 1400 10.0.0.2")?;
+    assert!(report.contains(" 0% packet loss"), "{report}");
+    let books = switch.stats()?;
+    for name in ["vm1", "vm2"] {
+        let queue = &books.port(name).expect("it was added").queues[0];
+        assert_eq!((&*queue.ingress_ring, &*queue.egress_ring), ("running", "running"), "{name}");
+    }
     switch.finish()
 }

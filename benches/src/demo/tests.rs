@@ -37,7 +37,12 @@ impl Egress for Faulty {
             Fault::None => (),
             // The ways must open first.
             Fault::Hold if self.count.load(Ordering::Relaxed) > 100 => return picks.len(),
-            Fault::Lose if now => drop(picks.pop()),
+            Fault::Lose if now => {
+                picks.pop();
+                let settled = self.inner.send(scratch, burst, &picks);
+                // The lost one is settled too, or it would be held.
+                return settled + usize::from(settled == picks.len());
+            }
             Fault::Swap if now => picks.reverse(),
             Fault::Corrupt if now => return self.send_corrupted(scratch, burst, &picks),
             _ => (),

@@ -53,6 +53,9 @@ pub(super) struct RunArgs {
     /// Make the nic of the guest behind a netdev
     #[arg(long, value_name = "nic,netdev=ID[,macaddr=MAC]")]
     net: Vec<String>,
+    /// Say how a hub learns addresses: not at all with learning=off, as QEMU's hub; 300 s long without ageing
+    #[arg(long, value_name = "HUBID[,learning=on|off][,ageing=S]", allow_hyphen_values = true)]
+    hub: Vec<String>,
     /// Forward with so many threads, one without this option
     #[arg(long, value_name = "N", value_parser = parse_workers, conflicts_with = "cores")]
     workers: Option<Placement>,
@@ -95,12 +98,13 @@ impl RunArgs {
         draft.socket_group = self.socket_group.or(draft.socket_group);
         draft.socket_mode = self.socket_mode.or(draft.socket_mode);
         draft.log_level = self.log_level.or(draft.log_level);
-        let sources: [(&str, &[String], AddOption); 5] = [
+        let sources: [(&str, &[String], AddOption); 6] = [
             ("-qmp", &self.qmp, Draft::add_qmp),
             ("-chardev", &self.chardev, Draft::add_chardev_option),
             ("-netdev", &self.netdev, Draft::add_netdev_option),
             ("-nic", &self.nic, Draft::add_nic_option),
             ("-net", &self.net, Draft::add_net_option),
+            ("-hub", &self.hub, Draft::add_hub_option),
         ];
         for (option, texts, add) in sources {
             for text in texts {

@@ -6,7 +6,7 @@ use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 
 use crate::qapi::QapiEnum;
-use crate::wire::{ChardevSpec, NetdevSpec};
+use crate::wire::{ChardevSpec, NetdevSpec, XSetHub};
 
 /// Workers that one switch can have.
 pub const WORKERS_MAX: usize = 64;
@@ -20,6 +20,8 @@ pub struct RunConfig {
     pub chardevs: Vec<ChardevSpec>,
     /// To be made in this order, which satisfies references: backends, nics, hubports; ids are distinct.
     pub netdevs: Vec<NetdevSpec>,
+    /// What is said of hubs, in this order: the later holds.
+    pub hubs: Vec<XSetHub>,
     /// Workers and their cores.
     pub placement: Placement,
     /// Whether workers sleep.

@@ -11,7 +11,9 @@ use super::config::{LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess}
 use super::{CliError, file};
 use crate::json;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
-use crate::wire::{ChardevAdd, ChardevSpec, Netdev, NetdevAdd, NetdevKind, NetdevSpec, Nic, unix_path};
+use crate::wire::{
+    ChardevAdd, ChardevSpec, Netdev, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub, unix_path,
+};
 
 /// What was read so far. Objects are resolved as they come, so that an error names the option it stands in.
 #[derive(Debug, Default)]
@@ -19,6 +21,7 @@ pub(super) struct Draft {
     monitors: Vec<MonitorConfig>,
     chardevs: Vec<ChardevSpec>,
     netdevs: Vec<NetdevSpec>,
+    hubs: Vec<XSetHub>,
     ids: BTreeSet<String>,
     pub(super) placement: Option<Placement>,
     pub(super) mode: Option<Mode>,
@@ -57,18 +60,18 @@ impl Draft {
     }
 
     pub(super) fn add_chardev_option(&mut self, text: &str) -> Added {
-        let (members, form) = option_members(text, Flags::Accepted)?;
+        let (members, form) = option_members(text, "type", Flags::Accepted)?;
         self.add_chardev(members, form)
     }
 
     pub(super) fn add_netdev_option(&mut self, text: &str) -> Added {
-        let (members, form) = option_members(text, Flags::Refused)?;
+        let (members, form) = option_members(text, "type", Flags::Refused)?;
         self.add_netdev(members, form)
     }
 
     /// Adds a netdev and the nic on it, which is named after it; `none` adds nothing.
     pub(super) fn add_nic_option(&mut self, text: &str) -> Added {
-        let (mut members, form) = option_members(text, Flags::Refused)?;
+        let (mut members, form) = option_members(text, "type", Flags::Refused)?;
         match members.get("type").and_then(Value::as_str) {
             Some("none") => return Visitor::new(without_type(members), form).finish(),
             Some("nic" | "hubport") => {
@@ -99,12 +102,24 @@ impl Draft {
 
     /// Adds `nic,netdev=ID,macaddr=MAC`, with an `id` or without.
     pub(super) fn add_net_option(&mut self, text: &str) -> Added {
-        let (members, form) = option_members(text, Flags::Refused)?;
+        let (members, form) = option_members(text, "type", Flags::Refused)?;
         match members.get("type").and_then(Value::as_str) {
             Some("nic") => self.add_nic(without_type(members), form),
             Some("none") => Ok(()),
             _ => Err(QapiError::generic("-net makes nics only; make the other side with -netdev")),
         }
+    }
+
+    /// Adds `ID,learning=off,ageing=S`.
+    pub(super) fn add_hub_option(&mut self, text: &str) -> Added {
+        let (members, form) = option_members(text, "id", Flags::Refused)?;
+        self.hubs.push(XSetHub::visit_option(Visitor::new(members, form))?);
+        Ok(())
+    }
+
+    pub(super) fn add_hub(&mut self, members: Map<String, Value>, form: Form) -> Added {
+        self.hubs.push(XSetHub::visit_table(Visitor::new(members, form))?);
+        Ok(())
     }
 
     pub(super) fn add_chardev(&mut self, members: Map<String, Value>, form: Form) -> Added {
@@ -159,6 +174,7 @@ impl Draft {
             monitors: self.monitors,
             chardevs: self.chardevs,
             netdevs: self.netdevs,
+            hubs: self.hubs,
             placement: self.placement.unwrap_or(Placement::Workers(1)),
             mode: self.mode.unwrap_or_default(),
             full_receiver: self.full_receiver.unwrap_or_default(),
@@ -169,9 +185,13 @@ impl Draft {
 }
 
 /// The members of an option's value, which is JSON when it starts with a brace.
-fn option_members(text: &str, flags: Flags) -> Result<(Map<String, Value>, Form), QapiError> {
+fn option_members(
+    text: &str,
+    implied_key: &str,
+    flags: Flags,
+) -> Result<(Map<String, Value>, Form), QapiError> {
     if !text.trim_start().starts_with('{') {
-        return Ok((parse_keyval(text, "type", flags)?, Form::Keyval));
+        return Ok((parse_keyval(text, implied_key, flags)?, Form::Keyval));
     }
     match json::parse(text).map_err(QapiError::generic)? {
         Value::Object(members) => Ok((members, Form::Json)),

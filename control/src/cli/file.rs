@@ -23,6 +23,7 @@ pub(super) fn read(draft: &mut Draft, path: &Path) -> Result<(), String> {
     add_objects(draft, &mut visitor, "chardev", Draft::add_chardev)?;
     add_objects(draft, &mut visitor, "netdev", Draft::add_netdev)?;
     add_objects(draft, &mut visitor, "nic", Draft::add_nic)?;
+    add_objects(draft, &mut visitor, "hub", Draft::add_hub)?;
     read_settings(draft, &mut visitor)?;
     visitor.finish().map_err(text_of)
 }

@@ -1,7 +1,7 @@
 //! Command lines and files as people write them, right and wrong.
 
 use super::*;
-use crate::wire::NetdevKind;
+use crate::wire::{NetdevKind, XSetHub};
 use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::SocketRole;
@@ -102,8 +102,23 @@ fn nic_makes_a_netdev_and_a_nic_on_it() {
 }
 
 #[test]
+fn hubs_are_told_how_to_learn() {
+    let config = run("-qmp unix:/q,server -hub 0,learning=off --hub -5,ageing=60 -hub id=7");
+    let hub = |hubid, learning, ageing| XSetHub { hubid, learning, ageing };
+    let expected = [hub(0, Some(false), None), hub(-5, None, Some(60)), hub(7, None, None)];
+    assert_eq!(config.hubs, expected);
+    let file =
+        TemporaryFile::new("hub", "qmp = ['unix:/q,server']\n[[hub]]\nid=0\nlearning=false\nageing_s=60");
+    let config = run(&format!("-c {} -hub 0,learning=on", file.0.display()));
+    assert_eq!(config.hubs, [hub(0, Some(false), Some(60)), hub(0, Some(true), None)]);
+}
+
+#[test]
 fn an_error_names_the_option_and_what_is_wrong() {
     for (line, expected) in [
+        ("-hub learning=off", "-hub learning=off: Parameter 'id' is missing"),
+        ("-hub 0,ageing=0", "-hub 0,ageing=0: Parameter 'ageing' expects a number from 1 to 1000000"),
+        ("-hub 0,learning=maybe", "Parameter 'learning' expects 'on' or 'off'"),
         ("-netdev tap", "-netdev tap: Parameter 'id' is missing"),
         ("-netdev user,id=u", "-netdev user,id=u: network backend 'user' is not compiled into this binary"),
         ("-netdev tap,id=t -netdev tap,id=t", "-netdev tap,id=t: Duplicate ID 't'"),
@@ -182,6 +197,7 @@ fn a_files_error_names_file_and_key() {
             "[[netdev]]\ntype='tap'\nid='t'\nx=1",
             ": [[netdev]] number 1 ('t'): Parameter 'x' is unexpected",
         ),
+        ("hub", "[[hub]]\nid=0\nageing=5", ": [[hub]] number 1: Parameter 'ageing' is unexpected"),
         ("mode", "[switch]\nmode='fast'", ": Parameter 'mode' does not accept value 'fast'"),
         ("monitor", "qmp = ['x']", ": qmp 'x': a monitor listens on a unix socket"),
         ("syntax", "[switch\n", "line 1"),

@@ -58,7 +58,8 @@ impl Model {
     }
 }
 
-fn line(text: &mut String, line: &str) {
+/// Adds a line and its end.
+pub(super) fn line(text: &mut String, line: &str) {
     // Writing into a string cannot fail.
     let _ = write!(text, "{line}\r\n");
 }

@@ -5,6 +5,7 @@
 //! command that needs it yields a [`Job`](crate::open::Job), and [`Model::finish`] takes what came of that.
 
 mod chardev;
+mod fdb;
 mod filter;
 mod info;
 mod link;

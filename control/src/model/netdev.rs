@@ -216,15 +216,15 @@ impl Model {
     }
 
     /// Hubs stay when their ports go; so that they cannot pile up, the oldest empty one is forgotten when there are too
-    /// many. Since a hub that is not empty has a port, there is an empty one then.
-    fn note_hub(&mut self, hub: i32) {
+    /// many.
+    pub(super) fn note_hub(&mut self, hub: i32) {
         if self.hubs.contains(&hub) {
             return;
         }
         if self.hubs.len() >= OBJECTS_MAX {
             let used: HashSet<i32> = self.netdevs.values().filter_map(Netdev::hub).collect();
             if let Some(empty) = self.hubs.iter().position(|hub| !used.contains(hub)) {
-                self.hubs.remove(empty);
+                self.switch.forget_hub(self.hubs.remove(empty));
             }
         }
         self.hubs.push(hub);

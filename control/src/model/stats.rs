@@ -1,4 +1,5 @@
-//! `x-query-stats`: the books of every port, of the ports that are gone, and how the workers are doing.
+//! `x-query-stats`: the books of every port, of the ports that are gone, what hubs have learned, and how the workers are
+//! doing.
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ impl Model {
         Ok(json!({
             "ports": ports,
             "retired": {"ingress": ingress_stats(&retired.ingress), "egress": egress_stats(&retired.egress)},
+            "hubs": self.hub_stats(),
             "workers": workers,
         }))
     }

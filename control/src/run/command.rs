@@ -61,6 +61,15 @@ impl Control {
             Command::ChardevRemove { id } => self.model.chardev_remove(&id).map(|()| json!({})),
             Command::SetLink(set) => self.model.set_link(&set).map(|()| json!({})),
             Command::XSetRxFilter(change) => self.model.set_rx_filter(*change).map(|()| json!({})),
+            Command::XSetHub(set) => self.model.set_hub(&set).map(|()| json!({})),
+            Command::XFdbAdd(add) => self.model.fdb_add(&add).map(|()| json!({})),
+            Command::XFdbDel(del) => self.model.fdb_del(&del).map(|()| json!({})),
+            Command::XFdbFlush(flush) => self.model.fdb_flush(&flush).map(|()| json!({})),
+            Command::XQueryFdb(query) => {
+                // What ports that were deleted in this turn are heard from no more.
+                self.publish();
+                self.model.query_fdb(&query)
+            }
             Command::XSetWorker(set) => self.model.set_worker(&set).map(|()| json!({})),
             Command::QueryChardev => Ok(self.model.query_chardev()),
             Command::QueryNetdev => Ok(self.model.query_netdev()),
@@ -92,6 +101,7 @@ impl Control {
             Err(text) => json!(text),
             Ok(HmpCommand::Nothing) => json!(""),
             Ok(HmpCommand::InfoNetwork) => json!(self.model.info_network()),
+            Ok(HmpCommand::InfoFdb) => json!(self.model.info_fdb()),
             Ok(HmpCommand::InfoVersion) => json!(format!("{VERSION}\r\n")),
             Ok(HmpCommand::Help) => json!(hmp::help_text()),
             Ok(HmpCommand::SetLink(set)) => {

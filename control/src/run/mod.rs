@@ -48,6 +48,8 @@ pub struct Control {
     jobs: Vec<(Ticket, Job)>,
     /// Until then no client is accepted, since there were no descriptors to be had.
     deaf_until: Option<Instant>,
+    /// When hubs next forget what is too old.
+    sweep_at: Instant,
     /// Why the run ends, in the words of the SHUTDOWN event.
     ending: Option<&'static str>,
 }
@@ -76,14 +78,19 @@ impl Control {
 
     fn wait(&mut self) -> io::Result<Vec<(u64, EventFlags)>> {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
-        let limit = self.deaf_until.map(|until| timespec(until.saturating_duration_since(Instant::now())));
-        let count = match epoll::wait(&self.epoll, &mut events, limit.as_ref()) {
+        let until = self.deaf_until.map_or(self.sweep_at, |until| until.min(self.sweep_at));
+        let limit = timespec(until.saturating_duration_since(Instant::now()));
+        let count = match epoll::wait(&self.epoll, &mut events, Some(&limit)) {
             Err(Errno::INTR) => 0,
             count => count?,
         };
         if self.deaf_until.is_some_and(|until| until <= Instant::now()) {
             self.deaf_until = None;
             self.listen(EventFlags::IN);
+        }
+        if self.sweep_at <= Instant::now() {
+            self.model.sweep();
+            self.sweep_at = Instant::now() + SWEEP_PAUSE;
         }
         Ok(events[..count].iter().map(|event| (event.data.u64(), event.flags)).collect())
     }
@@ -255,6 +262,8 @@ fn timespec(duration: Duration) -> Timespec {
 const EVENTS: usize = 64;
 /// Pause after a client could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two turns of forgetting addresses; a wake-up costs microseconds.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of a run waits for downscripts.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ringyard_dataplane::switch::SwitchConfig;
 use ringyard_drivers::chardev::SocketAccess;
@@ -44,6 +45,7 @@ impl Control {
             next_ticket: 0,
             jobs: Vec::new(),
             deaf_until: None,
+            sweep_at: Instant::now(),
             ending: None,
         };
         match control.furnish(config, &access) {
@@ -63,6 +65,9 @@ impl Control {
             let job = self.model.add_chardev(spec.clone());
             let added = job.and_then(|job| self.finish_now(Some(job)));
             added.map_err(|error| format!("-chardev {}: {error}", spec.id))?;
+        }
+        for set in &config.hubs {
+            self.model.set_hub(set).map_err(|error| format!("-hub {}: {error}", set.hubid))?;
         }
         for spec in &config.netdevs {
             let job = self.model.add_netdev(spec.clone(), &mut own_fd);

@@ -20,6 +20,8 @@ use super::*;
 use crate::cli::{LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess};
 use crate::wire::ChardevSpec;
 
+mod fdb;
+
 /// A run on a thread of its own. Dropping it ends it and looks for what it left behind.
 struct Running {
     directory: TempDir,
@@ -168,6 +170,7 @@ fn config(directory: &Path) -> RunConfig {
         monitors: vec![MonitorConfig { path: directory.join("qmp") }],
         chardevs: Vec::new(),
         netdevs: Vec::new(),
+        hubs: Vec::new(),
         placement: Placement::Workers(1),
         mode: Mode::Adaptive,
         sockets: SocketAccess { group: None, mode: 0o600 },

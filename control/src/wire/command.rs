@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ChardevAdd, NetdevAdd, XSetRxFilter};
+use super::{ChardevAdd, NetdevAdd, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub, XSetRxFilter};
 use crate::qapi::{Form, QapiError, Visitor};
 
 /// A command whose arguments have the right names and types.
@@ -35,6 +35,16 @@ pub enum Command {
     },
     /// `x-set-rx-filter`, our own
     XSetRxFilter(Box<XSetRxFilter>),
+    /// `x-set-hub`, our own
+    XSetHub(XSetHub),
+    /// `x-query-fdb`, our own
+    XQueryFdb(XQueryFdb),
+    /// `x-fdb-add`, our own
+    XFdbAdd(XFdbAdd),
+    /// `x-fdb-del`, our own
+    XFdbDel(XFdbDel),
+    /// `x-fdb-flush`, our own
+    XFdbFlush(XFdbFlush),
     /// `x-query-stats`, our own
     XQueryStats {
         /// One port only.
@@ -108,7 +118,7 @@ impl Command {
 
 type Visit = fn(Visitor) -> Result<Command, QapiError>;
 
-const COMMANDS: [(&str, Visit); 19] = [
+const COMMANDS: [(&str, Visit); 24] = [
     ("qmp_capabilities", |_| Err(QapiError::command_not_found(NEGOTIATED))),
     ("chardev-add", |visitor| ChardevAdd::visit(visitor).map(Command::ChardevAdd)),
     ("chardev-remove", |visitor| Ok(Command::ChardevRemove { id: only(visitor, "id")? })),
@@ -119,6 +129,11 @@ const COMMANDS: [(&str, Visit); 19] = [
     ("query-netdev", |visitor| none(visitor, Command::QueryNetdev)),
     ("query-rx-filter", |visitor| Ok(Command::QueryRxFilter { name: maybe(visitor, "name")? })),
     ("x-set-rx-filter", |visitor| Ok(Command::XSetRxFilter(Box::new(XSetRxFilter::visit(visitor)?)))),
+    ("x-set-hub", |visitor| XSetHub::visit(visitor).map(Command::XSetHub)),
+    ("x-query-fdb", |visitor| XQueryFdb::visit(visitor).map(Command::XQueryFdb)),
+    ("x-fdb-add", |visitor| XFdbAdd::visit(visitor).map(Command::XFdbAdd)),
+    ("x-fdb-del", |visitor| XFdbDel::visit(visitor).map(Command::XFdbDel)),
+    ("x-fdb-flush", |visitor| XFdbFlush::visit(visitor).map(Command::XFdbFlush)),
     ("x-query-stats", |visitor| Ok(Command::XQueryStats { name: maybe(visitor, "name")? })),
     ("x-set-worker", set_worker),
     ("query-version", |visitor| none(visitor, Command::QueryVersion)),
@@ -199,7 +214,7 @@ mod tests {
     #[test]
     fn every_command_is_listed() {
         let Value::Array(list) = Command::list() else { panic!("it is a list") };
-        assert_eq!(list.len(), 19);
+        assert_eq!(list.len(), 24);
         assert!(list.contains(&json!({"name": "qmp_capabilities"})));
         assert!(Command::exists("x-query-stats") && !Command::exists("query-events"));
     }

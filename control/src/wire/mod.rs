@@ -6,6 +6,7 @@
 mod chardev;
 mod command;
 mod fd;
+mod fdb;
 mod hubport;
 mod mac;
 mod netdev;
@@ -17,6 +18,7 @@ mod vhost_user;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
 pub use fd::{FdRef, check_fd_name};
+pub use fdb::{FDB_LIMIT_MAX, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
 pub use hubport::Hubport;
 pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Netdev, NetdevAdd, NetdevKind, NetdevSpec};

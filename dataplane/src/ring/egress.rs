@@ -17,7 +17,7 @@ use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, FRAME_LEN_MAX, Frame};
 use crate::offload::{Offload, SEGMENTS_MAX, Segments};
-use crate::port::{Egress, EgressScratch};
+use crate::port::{Egress, EgressScratch, Tally};
 
 /// Chains that one frame may be merged over. A guest whose buffers are so small that more are needed does not get the
 /// frame.
@@ -57,9 +57,9 @@ impl<F: Format> Egress for RingEgress<F> {
         for &pick in picks {
             let frame = burst.frame(usize::from(pick));
             match filling.deliver(spread, &frame, picks.len() - settled) {
-                Ok(Delivery::Sent { segments }) => {
-                    tally.frames += 1;
-                    tally.bytes += frame.len() as u64;
+                Ok(Delivery::Sent) => count(tally, &frame),
+                Ok(Delivery::Cut(segments)) => {
+                    count(tally, &frame);
                     tally.segments += segments as u64;
                 }
                 Ok(Delivery::NeverFits) => tally.drop(DropReason::TooLong),
@@ -81,16 +81,19 @@ impl<F: Format> Egress for RingEgress<F> {
     }
 }
 
+#[inline]
+fn count(tally: &mut Tally, frame: &Frame<'_>) {
+    tally.frames += 1;
+    tally.bytes += frame.len() as u64;
+}
+
 enum Delivery {
-    /// `segments`: what the frame was cut into; 0 when it was not.
-    Sent {
-        segments: usize,
-    },
+    Sent,
+    /// Sent in so many segments.
+    Cut(usize),
     NoRoom,
     NeverFits,
 }
-
-const WHOLE: Delivery = Delivery::Sent { segments: 0 };
 
 /// Whether there are chains for a frame.
 enum Room {
@@ -155,23 +158,25 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
     /// `wanted` frames are to be delivered, this one included.
     #[inline]
     fn deliver(&mut self, spread: &mut Spread, frame: &Frame<'_>, wanted: usize) -> Result<Delivery, Fault> {
+        if self.found_next == self.found_count {
+            self.look_ahead(wanted);
+        }
         match frame.offload() {
-            None => self.deliver_whole(spread, frame, None, wanted),
-            Some(offload) => self.deliver_asking(spread, frame, offload, wanted),
+            None => self.deliver_whole(spread, frame, None),
+            Some(offload) => self.deliver_asking(spread, frame, offload),
         }
     }
 
-    /// Not inlined: the plain frame's way stays short.
-    #[inline(never)]
+    /// Cold, which it need not be, so that the plain frame's way stays as short as it is without.
+    #[cold]
     fn deliver_asking(
         &mut self,
         spread: &mut Spread,
         frame: &Frame<'_>,
         offload: &Offload,
-        wanted: usize,
     ) -> Result<Delivery, Fault> {
         if self.view.options().receive.has(offload.needs()) {
-            self.deliver_whole(spread, frame, Some(offload), wanted)
+            self.deliver_whole(spread, frame, Some(offload))
         } else {
             self.deliver_segments(spread, frame)
         }
@@ -184,11 +189,7 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
         spread: &mut Spread,
         frame: &Frame<'_>,
         offload: Option<&Offload>,
-        wanted: usize,
     ) -> Result<Delivery, Fault> {
-        if self.found_next == self.found_count {
-            self.look_ahead(wanted);
-        }
         let need = self.view.header_len() + frame.len();
         if self.found_next < self.found_count {
             let Found { chain, .. } = self.found[self.found_next];
@@ -200,7 +201,7 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
                 // SAFETY: the walker found buffer.len bytes mapped, enough for both headers and the body.
                 unsafe { write_whole(buffer.start, frame, net, self.view.header_len()) };
                 self.give_back(&chain, need);
-                return Ok(WHOLE);
+                return Ok(Delivery::Sent);
             }
         }
         self.deliver_spread(spread, frame, offload, need)
@@ -237,7 +238,7 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
         // SAFETY: the buffers are mapped, and hold `need` bytes together, which is what is written.
         unsafe { writer.write_frame(frame, &net[..self.view.header_len()]) };
         self.give_back_all(spread);
-        Ok(WHOLE)
+        Ok(Delivery::Sent)
     }
 
     /// What stands for the frame at a guest that does not take it as it is: a frame with its checksum complete, or
@@ -266,7 +267,7 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
             (buffers, chains) = (place.buffers, place.chains);
         }
         self.give_back_all(spread);
-        Ok(Delivery::Sent { segments: if count > 1 { count } else { 0 } })
+        Ok(if count > 1 { Delivery::Cut(count) } else { Delivery::Sent })
     }
 
     /// Adds the chains that a frame of `need` bytes takes, from `position` on.

@@ -11,21 +11,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::format::{Chain, Format};
+use super::gathering::{Gathering, Outcome};
 use super::signal::empty;
 use super::walk::{Buffer, CACHE_LINE, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
-use crate::frame::{
-    BURST_FRAMES, Burst, BurstBuilder, FRAME_LEN_MAX, HEADER_LEN, OFFLOAD_HEADER_LEN, Taken, check_len,
-};
-use crate::offload::{NET_HEADER_LEN, Offload, Offloads, is_plain};
+use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, HEADER_LEN, OFFLOAD_HEADER_LEN, Taken, check_len};
+use crate::offload::{NET_HEADER_LEN, Offload, is_plain};
 use crate::port::{Arming, Doorbell, Ingress, IngressScratch};
 
 /// Descriptors of longer chains after which a burst ends, so that a guest whose chains are long and empty does not keep
 /// its worker.
 const DESCRIPTORS_MAX: usize = 1024;
-/// Room for a virtio-net header of any size served here.
-const NET_HEADER_MAX: usize = 12;
 
 /// The device's end of a transmit virtqueue, of either form.
 pub(crate) struct RingIngress<F> {
@@ -119,14 +116,6 @@ struct Round<'v, 's, F> {
     done_before: u64,
     /// The first rule that was broken. What came before is served.
     fault: Option<Fault>,
-}
-
-/// What a chain turned out to be.
-enum Outcome {
-    Lent,
-    Dropped(DropReason),
-    /// There is no room for it in this burst.
-    Later,
 }
 
 impl<'v, 's, F: Format> Round<'v, 's, F> {
@@ -252,9 +241,9 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         Outcome::Lent
     }
 
-    /// As [`Self::lend_single`], of a frame whose net header begins with `net` and asks for something. Not inlined: the
-    /// plain frame's way stays short.
-    #[inline(never)]
+    /// As [`Self::lend_single`], of a frame whose net header begins with `net` and asks for something. Cold, which it need
+    /// not be, so that the plain frame's way stays as short as it is without.
+    #[cold]
     fn lend_asking(
         &self,
         builder: &mut BurstBuilder<'_, 'v>,
@@ -320,128 +309,5 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         state.settled_ahead = self.done.checked_shr(leading as u32).unwrap_or(0);
         state.publish::<F>(self.view, run);
         newly_done
-    }
-}
-
-/// Gathers a frame from several buffers: the net header and the frame's header are copied, across buffers where they
-/// must be, and the rest is lent.
-struct Gathering<'b, 's, 'v> {
-    builder: &'b mut BurstBuilder<'s, 'v>,
-    net_header: [u8; NET_HEADER_MAX],
-    net_len: usize,
-    net_have: usize,
-    /// What the sender may ask for.
-    sender: Offloads,
-    header_have: usize,
-    frame_len: usize,
-    pieces: usize,
-    verdict: Option<Outcome>,
-}
-
-impl<'b, 's, 'v> Gathering<'b, 's, 'v> {
-    fn new(builder: &'b mut BurstBuilder<'s, 'v>, net_len: usize, sender: Offloads) -> Self {
-        let net_header = [0; NET_HEADER_MAX];
-        Gathering {
-            builder,
-            net_header,
-            net_len,
-            net_have: 0,
-            sender,
-            header_have: 0,
-            frame_len: 0,
-            pieces: 0,
-            verdict: None,
-        }
-    }
-
-    /// Whether the walk is to go on.
-    fn take(&mut self, buffer: Buffer, writable: bool) -> bool {
-        if writable {
-            return self.give_up(Outcome::Dropped(DropReason::Malformed));
-        }
-        let Buffer { mut start, len } = buffer;
-        let mut left = len as usize;
-        let net = left.min(self.net_len - self.net_have);
-        // SAFETY: `net` bytes of the buffer are mapped; net_have + net stays within the header.
-        unsafe { copy_in(start, self.net_header[self.net_have..].as_mut_ptr(), net) };
-        self.net_have += net;
-        // SAFETY: within the buffer.
-        start = unsafe { start.add(net) };
-        left -= net;
-        if self.frame_len + left > FRAME_LEN_MAX {
-            return self.give_up(Outcome::Dropped(DropReason::TooLong));
-        }
-        self.frame_len += left;
-        let slot = self.header_slot();
-        let header = left.min(slot.len());
-        // SAFETY: `header` bytes of the buffer are mapped, and the slot has as many left.
-        unsafe { copy_in(start, slot.as_mut_ptr(), header) };
-        self.header_have += header;
-        left -= header;
-        if left == 0 {
-            return true;
-        }
-        if self.builder.is_full(1) {
-            let alone = self.builder.is_empty();
-            return self.give_up(if alone {
-                Outcome::Dropped(DropReason::Malformed)
-            } else {
-                Outcome::Later
-            });
-        }
-        // SAFETY: within the buffer.
-        let body = unsafe { start.add(header) };
-        // SAFETY: `left` bytes from there end the buffer, mapped as long as the view that `'v` borrows.
-        unsafe { self.builder.push_piece(body, left as u32) };
-        self.pieces += 1;
-        true
-    }
-
-    /// What is left of the place for the header copy: a longer one if the net header, which comes first, asks for
-    /// something.
-    fn header_slot(&mut self) -> &mut [u8] {
-        let slot = if self.asks() {
-            &mut self.builder.long_header_slot()[..]
-        } else {
-            &mut self.builder.header_slot()[..]
-        };
-        &mut slot[self.header_have..]
-    }
-
-    fn asks(&self) -> bool {
-        !is_plain(std::array::from_fn(|at| self.net_header[at]))
-    }
-
-    fn give_up(&mut self, outcome: Outcome) -> bool {
-        self.verdict = Some(outcome);
-        false
-    }
-
-    fn finish(mut self) -> Outcome {
-        let outcome = match self.verdict.take() {
-            Some(outcome) => outcome,
-            None => match self.commit() {
-                Ok(()) => return Outcome::Lent,
-                Err(reason) => Outcome::Dropped(reason),
-            },
-        };
-        self.builder.abandon(self.pieces);
-        outcome
-    }
-
-    fn commit(&mut self) -> Result<(), DropReason> {
-        if self.net_have < self.net_len {
-            return Err(DropReason::Malformed);
-        }
-        check_len(self.frame_len)?;
-        if !self.asks() {
-            self.builder.commit(self.frame_len, self.pieces);
-            return Ok(());
-        }
-        let net = std::array::from_fn(|at| self.net_header[at]);
-        let header = &self.builder.long_header_slot()[..self.header_have];
-        let offload = Offload::parse(&net, header, self.frame_len, self.sender)?;
-        self.builder.commit_asking(self.frame_len, self.pieces, offload.ok_or(DropReason::Malformed)?);
-        Ok(())
     }
 }

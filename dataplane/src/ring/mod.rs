@@ -12,6 +12,7 @@ mod driver;
 mod driver_memory;
 mod egress;
 mod format;
+mod gathering;
 mod guard;
 mod ingress;
 mod memory;

@@ -42,6 +42,11 @@ impl TapQueue {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
     fn arena(&self) -> MutexGuard<'_, Arena> {
         self.arena.lock().unwrap_or_else(PoisonError::into_inner)
     }

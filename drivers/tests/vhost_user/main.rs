@@ -5,5 +5,6 @@ mod hold;
 mod hostile;
 mod life;
 mod messages;
+mod packed;
 mod raw;
 mod yard;

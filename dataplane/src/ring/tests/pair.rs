@@ -21,6 +21,7 @@ const PARTS_MAX: usize = 6;
 struct Pair {
     memory: Arc<DriverMemory>,
     driver: DriverRing,
+    view: Arc<RingView>,
     ring: Arc<Ring>,
     end: RingEnd,
     egress: Arc<dyn Egress>,
@@ -55,7 +56,16 @@ impl Pair {
         let view = Arc::new(RingView::new(table, driver.layout(), options, RingSignals::default()).unwrap());
         let ring = Arc::new(Ring::start(&view, None).unwrap());
         let end = crate::ring::ingress(view.clone(), ring.clone(), 0, None);
-        Pair { memory, driver, end, egress: crate::ring::egress(view, ring.clone()), ring }
+        let egress = crate::ring::egress(view.clone(), ring.clone());
+        Pair { memory, driver, view, ring, end, egress }
+    }
+
+    /// Stops the ring and starts it where it stopped. Returns how many frames that cost.
+    fn restart(&mut self) -> u64 {
+        let held = self.ring.settle(&self.view);
+        self.ring = Arc::new(Ring::start(&self.view, Some(self.ring.base())).unwrap());
+        self.end = crate::ring::ingress(self.view.clone(), self.ring.clone(), 0, None);
+        held
     }
 
     /// Adds a buffer of `lens` bytes in parts; its head and its parts, if there was room.
@@ -132,6 +142,7 @@ enum Step {
     Publish,
     Poll(u64),
     Collect,
+    Restart,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -140,6 +151,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Publish),
         2 => prop_oneof![Just(u64::MAX), any::<u64>(), Just(0)].prop_map(Step::Poll),
         2 => Just(Step::Collect),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -175,6 +187,12 @@ fn step(
             while out.front().is_some_and(|sent| sent.settled) {
                 back.extend(out.pop_front().map(|sent| sent.head));
             }
+        }
+        Step::Restart => {
+            let gone = out.iter().rposition(|sent| sent.settled).map_or(0, |last| last + 1);
+            let held = out.range(..gone).filter(|sent| !sent.settled).count();
+            assert_eq!(pair.restart(), held as u64, "what was held before settled frames is lost, and told");
+            back.extend(out.drain(..gone).map(|sent| sent.head));
         }
         Step::Collect => {
             while let Some(Used { head, written }) = pair.driver.collect().unwrap() {
