@@ -41,12 +41,15 @@ fn own_switch_is_measured_by_every_method() -> Result<()> {
     assert!(self_test.ceiling >= self_test.rate && self_test.rate > 0.0);
     let broadcast = report.broadcast.value().expect("a switch of our own has three ports");
     assert!(broadcast.receivers == 2 && broadcast.receive_rate > 0.0, "{broadcast:?}");
+    let learning = report.learning.value().expect("a switch of our own floods what it does not know");
+    assert!(learning.learns && learning.capacity.is_some_and(|addresses| addresses > 0), "{learning:?}");
     // Without a PDR, which a busy machine may deny, neither has a load to run beside.
     if report.sizes[0].pdr.value().is_some() {
         let rows = report.latency.value().expect("there is a PDR");
         assert_eq!(rows.iter().map(|row| row.percent).collect::<Vec<_>>(), [0, 10, 50, 90]);
         assert!(rows[0].samples > 0 && rows[0].percentiles[0].ns > 0, "{rows:#?}");
         let verbs = report.blocked.value().expect("there is a PDR");
+        assert!(!report.notes.iter().any(|note| note.contains("not known here")), "{:#?}", report.notes);
         for verb in ["netdev_add hubport", "netdev_del hubport", "set_link", "x-query-stats"] {
             assert!(verbs.iter().any(|row| row.verb == verb), "{verb}: {verbs:#?}");
         }

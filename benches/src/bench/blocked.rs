@@ -33,6 +33,9 @@ pub fn measure(rig: &mut Rig<'_>, size: Size, pdr: Option<f64>) -> Result<Figure
     let mut qmp = Qmp::connect(&monitor)?;
     rig.plug(2, size)?;
     let names = names(&qmp.execute(&json!({"execute": "query-commands"}))?);
+    for verb in not_measured(&names) {
+        rig.notes.push(format!("blocked time: how to ask {verb} is not known here"));
+    }
     let commands = rig.config.effort.commands;
     let mut plan = plan(&names, &sockets.display().to_string(), commands);
     plan.insert(0, Verb { name: "(no command)".into(), commands: Vec::new() });
@@ -84,6 +87,11 @@ fn plan(names: &[String], sockets: &str, count: usize) -> Vec<Verb> {
             "x-set-rx-filter",
             &|number| json!({"name": "g2", "promiscuous": !is_odd(number)}),
         ),
+        verb("x-set-hub", "x-set-hub", &|_| json!({"hubid": 0, "ageing": 300})),
+        verb("x-set-worker", "x-set-worker", &|_| json!({"netdev": "n0", "worker": 0})),
+        verb("x-fdb-add", "x-fdb-add", &|number| json!({"hubid": 0, "mac": station(number), "netdev": "n2"})),
+        verb("x-fdb-del", "x-fdb-del", &|number| json!({"hubid": 0, "mac": station(number)})),
+        verb("x-fdb-flush", "x-fdb-flush", &|_| json!({"hubid": 0, "netdev": "n2"})),
         verb(
             "announce-self",
             "announce-self",
@@ -107,8 +115,14 @@ fn plan(names: &[String], sockets: &str, count: usize) -> Vec<Verb> {
     all
 }
 
+/// The address of a station that nobody has.
+fn station(number: usize) -> String {
+    let [high, low] = (number as u16).to_be_bytes();
+    format!("02:59:ff:00:{high:02x}:{low:02x}")
+}
+
 /// The verbs of `names` that no plan holds.
-pub fn not_measured(names: &[String]) -> Vec<String> {
+fn not_measured(names: &[String]) -> Vec<String> {
     let plan = plan(names, "", 1);
     let measured = |name: &str| plan.iter().any(|verb| verb.commands[0]["execute"] == *name);
     names.iter().filter(|name| !NOT_MEASURED.contains(&name.as_str()) && !measured(name)).cloned().collect()

@@ -75,6 +75,7 @@ pub fn run<'a>(config: &'a BenchConfig, host: Host<'a>) -> Result<Report> {
     let broadcast = broadcast::measure(&mut rig)?;
     let others = std::mem::take(&mut rig.checks);
     let learning = learning::measure(&mut rig)?;
+    notes.append(&mut rig.notes);
     sizes.iter().for_each(|size| note_checks(&size.label(), &size.checks, &mut notes));
     note_checks("latency, blocked time and broadcast", &others, &mut notes);
     Ok(Report {

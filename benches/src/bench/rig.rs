@@ -36,6 +36,8 @@ pub struct Rig<'a> {
     pub own: Option<OwnSwitch>,
     /// What was verified since this was last taken.
     pub checks: Checks,
+    /// What must be known to read the figures.
+    pub notes: Vec<String>,
     listeners: Vec<Option<UnixListener>>,
     plugged: Option<(usize, Size)>,
     host: Host<'a>,
@@ -67,6 +69,7 @@ impl<'a> Rig<'a> {
             generator,
             own,
             checks: Checks::default(),
+            notes: Vec::new(),
             listeners,
             plugged: None,
             host,
