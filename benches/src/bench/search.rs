@@ -124,6 +124,11 @@ impl Search {
         classify(goal, self.at(load))
     }
 
+    /// The lowest load that was tried, in frames a second.
+    pub fn lowest(&self) -> f64 {
+        self.trials.iter().map(|trial| trial.load).fold(f64::INFINITY, f64::min)
+    }
+
     fn at(&self, load: f64) -> impl Iterator<Item = &Measured> {
         self.trials.iter().filter(move |trial| trial.load == load)
     }

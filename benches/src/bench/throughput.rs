@@ -121,7 +121,10 @@ fn search_goal(
     let found = search.find(&goal, from, limits, &mut |load, time| measured(rig, streams, load, time))?;
     Ok(match found {
         Some(found) => Figure::Value(found),
-        None => Figure::Absent(format!("no load down to {:.4} Mpps was decided good", limits.min / 1e6)),
+        None => Figure::Absent(format!(
+            "of the loads that were tried, down to {:.4} Mpps, none was decided good",
+            search.lowest() / 1e6
+        )),
     })
 }
 
