@@ -14,7 +14,7 @@ use super::report::{Figure, Learning};
 use super::rig::Rig;
 use super::target::{OwnConfig, OwnSwitch, Target, plug};
 use super::trial::Generator;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::traffic::guest_mac;
 
 /// Addresses of one attempt at a rate.
@@ -182,7 +182,14 @@ impl Test<'_> {
             let due = pacer.due(Instant::now(), TURN).min(TURN);
             for _ in 0..due {
                 let address = address(first.wrapping_add(pacer.issued() as u32));
-                self.generator.ports[TELLER].send_frame(frame.with(Addresses::Source(address), 0))?;
+                let bytes = frame.with(Addresses::Source(address), 0);
+                // What finds no room is shown later, and the rate is less.
+                while !self.generator.ports[TELLER].send_frame(bytes)? {
+                    self.take(&mut |_, _| ())?;
+                    if start.elapsed() > SHOW_TIME_MAX {
+                        return Err(Error::new("the switch takes no more frames to learn from"));
+                    }
+                }
                 pacer.issue(1);
             }
             self.take(&mut |_, _| ())?;
@@ -302,6 +309,8 @@ fn address(number: u32) -> Mac {
 }
 
 const TURN: usize = 64;
+/// How long addresses are shown, at most.
+const SHOW_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a frame is sent that comes nowhere.
 const PASSES: usize = 5;
 /// How long the first flooded frame may take.
