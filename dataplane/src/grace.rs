@@ -88,7 +88,7 @@ impl<T> Reader<T> {
         self.shared.generation.load(Ordering::Acquire) != self.generation
     }
 
-    /// The value that this reader has caught up with, or found when it woke.
+    /// The value that this reader has caught up with; after a sleep perhaps a newer one, but then it is stale.
     #[inline]
     pub fn current(&self) -> &T {
         // SAFETY: the value is of the generation that this reader's word names, or newer. It is not freed before the
@@ -108,7 +108,8 @@ impl<T> Reader<T> {
     }
 
     /// Sleeps by calling `sleep`, unless a newer value waits: then it returns at once with `None`. Meanwhile the
-    /// publisher does not wait for this reader. Afterwards [`Self::current`] may be newer than what was caught up with.
+    /// publisher does not wait for this reader. Afterwards [`Self::current`] is what was caught up with, unless
+    /// [`Self::is_stale`].
     pub fn sleep<R>(&mut self, sleep: impl FnOnce() -> R) -> Option<R> {
         self.seen().store((self.generation * 2) | ASLEEP, Ordering::Release);
         // Pairs with the fence in `swap`: either the publisher sees us asleep and wakes us where it must, or we see its
@@ -116,9 +117,13 @@ impl<T> Reader<T> {
         fence(Ordering::SeqCst);
         let result = if self.is_stale() { None } else { Some(sleep()) };
         self.seen().store(self.generation * 2, Ordering::Relaxed);
-        // Pairs with the fence in `swap`: either the publisher sees us awake and waits, or we see its value here.
+        // Pairs with the fence in `swap`: either the publisher sees us awake and waits, or we see its generation here.
         fence(Ordering::SeqCst);
-        self.value = self.shared.current.load(Ordering::Acquire);
+        // Without a newer generation the value stays: a publisher that has put the next one in place, and was put aside
+        // before it said so, will wait for us, and what we were not shown by `catch_up` we must not use.
+        if self.is_stale() {
+            self.value = self.shared.current.load(Ordering::Acquire);
+        }
         result
     }
 
@@ -220,6 +225,24 @@ mod tests {
         assert_eq!(reader.sleep(|| ()), None);
         assert_eq!(*reader.current(), 2);
         reader.catch_up(|_| ());
+        assert_eq!(*publisher.wait(retired, || panic!("waited for a reader that has caught up")), 1);
+    }
+
+    #[test]
+    fn sleeper_that_wakes_in_the_middle_of_a_swap_does_not_use_what_it_was_not_shown() {
+        let (mut publisher, mut readers) = channel(1, 1);
+        let mut reader = readers.pop().unwrap();
+        // The first half of a swap.
+        let old =
+            reader.sleep(|| publisher.shared.current.swap(Box::into_raw(Box::new(2)), Ordering::AcqRel));
+        assert!(!reader.is_stale(), "it was not said yet");
+        assert_eq!(*reader.current(), 1);
+        // The second half.
+        publisher.shared.generation.store(1, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let retired = Retired { value: old.unwrap(), generation: 1 };
+        assert!(reader.is_stale() && !publisher.is_asleep(0), "it is waited for");
+        reader.catch_up(|value| assert_eq!(*value, 2));
         assert_eq!(*publisher.wait(retired, || panic!("waited for a reader that has caught up")), 1);
     }
 
@@ -328,6 +351,16 @@ mod model {
             look(reader);
             reader.sleep(|| ());
             look(reader);
+        });
+    }
+
+    #[test]
+    fn reader_that_wakes_has_what_it_was_shown_or_is_stale() {
+        publish_while(2, |reader| {
+            let shown = Arc::as_ptr(reader.current());
+            reader.sleep(|| ());
+            let now = Arc::as_ptr(reader.current());
+            assert!(now == shown || reader.is_stale());
         });
     }
 }
