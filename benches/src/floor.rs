@@ -103,7 +103,7 @@ impl Lane {
             // SAFETY: the guest laid the ring out inside its memory.
             unsafe { start.add((addr - region.user_addr) as usize) }
         };
-        Lane {
+        let lane = Lane {
             bias: region.guest_addr.wrapping_sub(start.expose_provenance() as u64),
             desc: place(layout.desc).cast_const().cast(),
             avail: place(layout.avail).cast(),
@@ -111,7 +111,19 @@ impl Lane {
             mask: layout.size - 1,
             position: 0,
             _memory: memory,
-        }
+        };
+        // VRING_USED_F_NO_NOTIFY: it looks by itself.
+        lane.used(0).store(1, Ordering::Relaxed);
+        lane
+    }
+
+    /// Word `index` of the used ring: its flags, or its index.
+    #[inline(always)]
+    fn used(&self, index: usize) -> &AtomicU16 {
+        // SAFETY: the used ring begins with these words.
+        let word = unsafe { self.used.add(index) };
+        // SAFETY: aligned, mapped as long as `_memory`, and only ever accessed atomically.
+        unsafe { AtomicU16::from_ptr(word) }
     }
 
     /// Word `index` of the available ring.
@@ -154,11 +166,7 @@ impl Lane {
     #[inline(always)]
     fn publish(&mut self, count: u16) {
         self.position = self.position.wrapping_add(count);
-        // SAFETY: the index is the second word of the used ring.
-        let place = unsafe { self.used.add(1) };
-        // SAFETY: aligned, mapped as long as `_memory`, and only ever accessed atomically.
-        let index = unsafe { AtomicU16::from_ptr(place) };
-        index.store(self.position, Ordering::Release);
+        self.used(1).store(self.position, Ordering::Release);
     }
 }
 

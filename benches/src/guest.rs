@@ -15,10 +15,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::error::{Doing, Error, Result};
 
-/// Bytes of a buffer: virtio-net header and frame. A longer frame is merged over several.
+/// Bytes of a buffer where nothing else is asked for.
 pub const BUFFER_LEN: usize = 2048;
-/// From one buffer to the next: an odd number of cache lines, so that their first lines spread over all sets of a cache.
-const BUFFER_STRIDE: usize = BUFFER_LEN + 64;
+const CACHE_LINE: usize = 64;
 /// Buffers that one received frame may be merged over.
 const MERGED_MAX: usize = 64;
 /// Where `num_buffers` stands in the virtio-net header (virtio 1.2, 5.1.6).
@@ -31,13 +30,15 @@ pub struct GuestConfig {
     pub pairs: u16,
     /// Entries of each ring: a power of two, or any number if rings are packed.
     pub ring_size: u16,
+    /// Bytes of each buffer: virtio-net header and frame. A longer received frame is merged over several.
+    pub buffer_len: usize,
     /// Features to accept when they are offered.
     pub features: Features,
 }
 
 impl Default for GuestConfig {
     fn default() -> GuestConfig {
-        GuestConfig { pairs: 1, ring_size: 256, features: Features::ALL }
+        GuestConfig { pairs: 1, ring_size: 256, buffer_len: BUFFER_LEN, features: Features::ALL }
     }
 }
 
@@ -98,11 +99,11 @@ pub struct QueuePair {
 impl Guest {
     /// Lays out memory and rings and posts all receive buffers. `features` are those that were negotiated.
     pub fn new(config: &GuestConfig, features: Features) -> Result<Guest> {
-        let footprint =
-            DriverRing::footprint(config.ring_size) + usize::from(config.ring_size) * BUFFER_STRIDE;
+        let footprint = DriverRing::footprint(config.ring_size)
+            + usize::from(config.ring_size) * stride(config.buffer_len);
         let len = (2 * usize::from(config.pairs) * footprint).next_multiple_of(PAGE_LEN);
         let memory = Arc::new(DriverMemory::new("ringyard-guest", len).doing("making a guest's memory")?);
-        let queue = |number: usize| Queue::new(&memory, number * footprint, config.ring_size, features);
+        let queue = |number: usize| Queue::new(&memory, number * footprint, config, features);
         let mut pairs = Vec::new();
         for pair in 0..usize::from(config.pairs) {
             let mut receive = ReceiveQueue {
@@ -149,13 +150,20 @@ pub struct Queue {
     ring: DriverRing,
     memory: Arc<DriverMemory>,
     buffers: usize,
+    buffer_len: usize,
     header_len: usize,
     kick: Arc<OwnedFd>,
     call: Arc<OwnedFd>,
 }
 
 impl Queue {
-    fn new(memory: &Arc<DriverMemory>, offset: usize, size: u16, features: Features) -> Result<Queue> {
+    fn new(
+        memory: &Arc<DriverMemory>,
+        offset: usize,
+        config: &GuestConfig,
+        features: Features,
+    ) -> Result<Queue> {
+        let size = config.ring_size;
         let options = DriverOptions {
             packed: features.packed,
             event_idx: features.event_idx,
@@ -168,6 +176,7 @@ impl Queue {
             ring,
             memory: memory.clone(),
             buffers: offset + DriverRing::footprint(size),
+            buffer_len: config.buffer_len,
             header_len: features.ring_options().header_len(),
             kick: Arc::new(event()?),
             call: Arc::new(event()?),
@@ -197,7 +206,7 @@ impl Queue {
 
     #[inline]
     fn buffer(&self, head: u16) -> usize {
-        buffer(self.buffers, head)
+        buffer(self.buffers, self.buffer_len, head)
     }
 
     #[inline]
@@ -208,10 +217,10 @@ impl Queue {
     }
 }
 
-/// Where the buffer of a descriptor begins, of those that begin at `buffers`.
+/// Where the buffer of a descriptor begins, of those of that length that begin at `buffers`.
 #[inline]
-fn buffer(buffers: usize, head: u16) -> usize {
-    buffers + usize::from(head) * BUFFER_STRIDE
+fn buffer(buffers: usize, len: usize, head: u16) -> usize {
+    buffers + usize::from(head) * stride(len)
 }
 
 /// A transmit queue.
@@ -238,7 +247,7 @@ impl SendQueue {
     #[inline]
     pub fn send(&mut self, frame: &[u8]) -> bool {
         let Some(head) = self.queue.ring.next_head() else { return false };
-        assert!(frame.len() <= BUFFER_LEN - self.queue.header_len, "frames that fit a buffer");
+        assert!(frame.len() <= self.queue.buffer_len - self.queue.header_len, "frames that fit a buffer");
         let offset = self.queue.buffer(head) + self.queue.header_len;
         self.queue.memory.write(offset, frame);
         self.add(head, frame.len())
@@ -249,7 +258,7 @@ impl SendQueue {
     /// # Panics
     /// If the frame is longer than a buffer has room for.
     pub fn prepare(&mut self, frame: &[u8]) {
-        assert!(frame.len() <= BUFFER_LEN - self.queue.header_len, "frames that fit a buffer");
+        assert!(frame.len() <= self.queue.buffer_len - self.queue.header_len, "frames that fit a buffer");
         for head in 0..self.queue.ring.size() {
             self.queue.memory.write(self.queue.buffer(head) + self.queue.header_len, frame);
         }
@@ -308,8 +317,8 @@ impl ReceiveQueue {
 
     /// Shows up to `frames_max` received frames to `take`, then posts their buffers again. Returns how many.
     pub fn receive(&mut self, frames_max: usize, mut take: impl FnMut(&Received<'_>)) -> Result<usize> {
-        let Queue { ring, memory, buffers, .. } = &mut self.queue;
-        ring.peek_used(frames_max, |head| memory.prefetch(buffer(*buffers, head)));
+        let Queue { ring, memory, buffers, buffer_len, .. } = &mut self.queue;
+        ring.peek_used(frames_max, |head| memory.prefetch(buffer(*buffers, *buffer_len, head)));
         let mut frames = 0;
         while frames < frames_max && self.receive_one(&mut take)? {
             frames += 1;
@@ -338,7 +347,7 @@ impl ReceiveQueue {
     fn receive_one(&mut self, take: &mut impl FnMut(&Received<'_>)) -> Result<bool> {
         let Some(used) = self.queue.ring.collect().doing("receiving")? else { return Ok(false) };
         let first = self.queue.buffer(used.head);
-        let first_len = written(used.written)?;
+        let first_len = self.written(used.written)?;
         let head = self.queue.header_len;
         self.pieces[0] = (first + head, first_len.checked_sub(head).ok_or_else(cut)?);
         let merged = if self.mergeable { self.num_buffers(first) } else { 1 };
@@ -348,7 +357,7 @@ impl ReceiveQueue {
         let mut len = self.pieces[0].1;
         for place in 1..merged {
             let used = self.queue.ring.collect().doing("receiving")?.ok_or_else(cut)?;
-            self.pieces[place] = (self.queue.buffer(used.head), written(used.written)?);
+            self.pieces[place] = (self.queue.buffer(used.head), self.written(used.written)?);
             len += self.pieces[place].1;
         }
         take(&Received { memory: &self.queue.memory, pieces: &self.pieces[..merged], len });
@@ -365,18 +374,25 @@ impl ReceiveQueue {
     fn post_all(&mut self) {
         while let Some(head) = self.queue.ring.next_head() {
             let offset = self.queue.buffer(head);
-            self.queue.ring.add(Part { offset, len: BUFFER_LEN as u32, writable: true });
+            self.queue.ring.add(Part { offset, len: self.queue.buffer_len as u32, writable: true });
+        }
+    }
+
+    /// What the device says that it wrote into a buffer; never more than there is.
+    #[inline]
+    fn written(&self, written: Option<u32>) -> Result<usize> {
+        let max = self.queue.buffer_len;
+        match written.map_or(max, |len| len as usize) {
+            len if len <= max => Ok(len),
+            len => Err(Error::new(format!("the device says that it wrote {len} bytes into {max}"))),
         }
     }
 }
 
-/// What the device says that it wrote into a buffer; never more than there is.
+/// From one buffer to the next: an odd number of cache lines, so that their first lines spread over all sets of a cache.
 #[inline]
-fn written(written: Option<u32>) -> Result<usize> {
-    match written.map_or(BUFFER_LEN, |len| len as usize) {
-        len if len <= BUFFER_LEN => Ok(len),
-        len => Err(Error::new(format!("the device says that it wrote {len} bytes into {BUFFER_LEN}"))),
-    }
+fn stride(buffer_len: usize) -> usize {
+    (buffer_len.div_ceil(CACHE_LINE) | 1) * CACHE_LINE
 }
 
 #[cold]

@@ -3,9 +3,12 @@
 //!
 //! A [`guest::Guest`] is a guest's memory and rings. [`front_end`] plugs it into any vhost-user back end, [`bare`] into a
 //! switch of this process. [`traffic`] makes frames and proves that they arrived, [`exchange`] moves them in a
-//! closed loop. [`demo`] is the newcomer's first run, [`load`] the measurement, [`floor`] what no switch gets below.
+//! closed loop. [`demo`] is the newcomer's first run, [`load`] and [`stream`] the measurements,
+//! [`floor`] what no switch gets below, [`comparison`] the report of several switches, [`bench`] the harness for any.
 
 pub mod bare;
+pub mod bench;
+pub mod comparison;
 pub mod demo;
 pub mod error;
 pub mod exchange;
@@ -13,4 +16,5 @@ pub mod floor;
 pub mod front_end;
 pub mod guest;
 pub mod load;
+pub mod stream;
 pub mod traffic;

@@ -1,4 +1,4 @@
-//! Load in one direction, and the rate that comes out: how switches are compared.
+//! Load in one direction or in both, and the rate that comes out: how switches are compared.
 //!
 //! A closed loop with as many frames under way as the receiver has buffers, so a switch that keeps its hands on every
 //! frame loses none, and the rate is its rate at no loss. The driver polls, does as little as it can a frame (8 bytes
@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::{Doing, Error, Result};
-use crate::guest::Guest;
+use crate::guest::{Guest, ReceiveQueue, SendQueue};
 use crate::traffic::{Faults, SEQUENCE, Template, Verifier};
 
 /// Frames sent or received in one turn.
@@ -46,46 +46,105 @@ impl Round {
 
 /// Sends frames of `frame_len` bytes from guest 0 (`from`) to guest 1 (`to`) for `time`, then until all have arrived.
 pub fn measure(from: &mut Guest, to: &mut Guest, frame_len: usize, time: Duration) -> Result<Round> {
-    let mut template = Template::new(0, 1, frame_len)?;
-    let mut verifier = Verifier::new(&template);
+    let mut lane = Lane::new((0, from), (1, to), frame_len)?;
     let (sender, receiver) = (&mut from.pair().send, &mut to.pair().receive);
-    let window = usize::from(sender.queue().layout().size.min(receiver.queue().layout().size));
-    settle(|| sender.reclaim().doing("taking back sent buffers").map(|_| sender.room() >= window))?;
-    sender.prepare(template.stamp(0));
+    drive(std::slice::from_mut(&mut lane), time, |lanes, sending| lanes[0].turn(sender, receiver, sending))
+}
+
+/// As [`measure`], in both directions at once; what comes out is the sum of both.
+pub fn measure_both(a: &mut Guest, b: &mut Guest, frame_len: usize, time: Duration) -> Result<Round> {
+    let mut lanes = [Lane::new((0, a), (1, b), frame_len)?, Lane::new((1, b), (0, a), frame_len)?];
+    let (a, b) = (a.pair(), b.pair());
+    drive(&mut lanes, time, |lanes, sending| {
+        let there = lanes[0].turn(&mut a.send, &mut b.receive, sending)?;
+        let back = lanes[1].turn(&mut b.send, &mut a.receive, sending)?;
+        Ok(Moved { sent: there.sent | back.sent, received: there.received | back.received })
+    })
+}
+
+/// Takes turns on all lanes at once for `time`, then until all frames have arrived.
+#[inline(always)]
+fn drive(
+    lanes: &mut [Lane],
+    time: Duration,
+    mut turn: impl FnMut(&mut [Lane], bool) -> Result<Moved>,
+) -> Result<Round> {
     let start = Instant::now();
-    let (mut now, mut progress, mut sent, mut turns) = (start, start, 0u64, 0u32);
-    let (mut foreign, mut idle) = (0, Idle::default());
+    let (mut now, mut progress, mut turns, mut idle) = (start, start, 0u32, Idle::default());
     loop {
         turns = turns.wrapping_add(1);
         if turns.is_multiple_of(TURNS_PER_CLOCK) {
             now = Instant::now();
         }
         let sending = now - start < time;
-        sender.reclaim().doing("taking back sent buffers")?;
-        let under_way = sent.saturating_sub(verifier.next()) as usize;
-        let allowed = if sending { (window - under_way.min(window)).min(TURN) } else { 0 };
-        let before = sent;
-        sender.look_ahead(allowed, SEQUENCE);
-        for _ in 0..allowed {
-            sent += u64::from(sender.send_stamped(frame_len, SEQUENCE, sent));
-        }
-        sender.flush();
-        let received = receiver.receive(TURN, |frame| match frame.stamp(SEQUENCE) {
-            Some(sequence) if frame.len() == frame_len => verifier.count(sequence),
-            _ => foreign += 1,
-        })?;
-        idle.turn(sent == before && received == 0);
-        if received > 0 {
+        let moved = turn(lanes, sending)?;
+        idle.turn(!moved.sent && !moved.received);
+        if moved.received {
             progress = now;
-        } else if !sending && (sent == verifier.next() || now - progress > LAST_TIME) {
+        } else if !sending && (lanes.iter().all(Lane::is_empty) || now - progress > LAST_TIME) {
             break;
         } else if now - progress > STALL_TIME {
             return Err(Error::new(format!("nothing arrived for {} s", STALL_TIME.as_secs())));
         }
     }
-    let faults = Faults { foreign, ..verifier.faults(sent) };
     let Idle { waited, busy_turns, .. } = idle;
-    Ok(Round { frames: verifier.frames(), elapsed: progress - start, waited, busy_turns, faults })
+    let (mut frames, mut faults) = (0, Faults::default());
+    for lane in lanes {
+        frames += lane.verifier.frames();
+        faults.add(Faults { foreign: lane.foreign, ..lane.verifier.faults(lane.sent) });
+    }
+    Ok(Round { frames, elapsed: progress - start, waited, busy_turns, faults })
+}
+
+/// Whether a turn sent or received anything.
+struct Moved {
+    sent: bool,
+    received: bool,
+}
+
+/// One direction.
+struct Lane {
+    frame_len: usize,
+    window: usize,
+    verifier: Verifier,
+    sent: u64,
+    foreign: u64,
+}
+
+impl Lane {
+    /// Waits until all buffers of `from` are free, and fills them with frames to `to`.
+    fn new(from: (usize, &mut Guest), to: (usize, &mut Guest), frame_len: usize) -> Result<Lane> {
+        let mut template = Template::new(from.0, to.0, frame_len)?;
+        let (sender, receiver) = (&mut from.1.pair().send, &to.1.pair().receive);
+        let window = usize::from(sender.queue().layout().size.min(receiver.queue().layout().size));
+        settle(|| sender.reclaim().doing("taking back sent buffers").map(|_| sender.room() >= window))?;
+        sender.prepare(template.stamp(0));
+        Ok(Lane { frame_len, window, verifier: Verifier::new(&template), sent: 0, foreign: 0 })
+    }
+
+    #[inline(always)]
+    fn turn(&mut self, sender: &mut SendQueue, receiver: &mut ReceiveQueue, sending: bool) -> Result<Moved> {
+        let Lane { frame_len, window, verifier, sent, foreign } = self;
+        sender.reclaim().doing("taking back sent buffers")?;
+        let under_way = sent.saturating_sub(verifier.next()) as usize;
+        let allowed = if sending { (*window - under_way.min(*window)).min(TURN) } else { 0 };
+        let before = *sent;
+        sender.look_ahead(allowed, SEQUENCE);
+        for _ in 0..allowed {
+            *sent += u64::from(sender.send_stamped(*frame_len, SEQUENCE, *sent));
+        }
+        sender.flush();
+        let received = receiver.receive(TURN, |frame| match frame.stamp(SEQUENCE) {
+            Some(sequence) if frame.len() == *frame_len => verifier.count(sequence),
+            _ => *foreign += 1,
+        })?;
+        Ok(Moved { sent: *sent != before, received: received > 0 })
+    }
+
+    /// Whether nothing is under way.
+    fn is_empty(&self) -> bool {
+        self.sent == self.verifier.next()
+    }
 }
 
 /// The time of turns that moved nothing. The clock is read when idleness begins and when it ends, never while busy.
@@ -111,9 +170,15 @@ impl Idle {
     }
 }
 
-/// Sends frames until one arrives: a switch may still be busy plugging in.
+/// Sends frames from guest 0 (`from`) to guest 1 (`to`) until one arrives: a switch may still be busy plugging in.
 pub fn open_way(from: &mut Guest, to: &mut Guest) -> Result<()> {
-    let mut probe = Template::probe(0, 1)?;
+    open_way_between((0, from), (1, to))
+}
+
+/// As [`open_way`], between guests of any number.
+pub fn open_way_between(from: (usize, &mut Guest), to: (usize, &mut Guest)) -> Result<()> {
+    let mut probe = Template::probe(from.0, to.0)?;
+    let (from, to) = (from.1, to.1);
     let mut last: Option<Instant> = None;
     settle(|| {
         from.pair().send.reclaim().doing("taking back sent buffers")?;
@@ -186,7 +251,32 @@ mod tests {
                 assert_eq!(round.faults, Faults::default());
                 frames += round.frames;
             }
+            let both = measure_both(&mut from, &mut to, frame_len, Duration::from_millis(100)).unwrap();
+            assert_eq!(both.faults, Faults::default());
+            assert!(both.frames > 0);
         }
+    }
+
+    #[test]
+    fn frames_lost_in_either_direction_are_counted() {
+        let features = Features { in_order: false, event_idx: false, ..Features::SPLIT };
+        let guest = || Guest::new(&GuestConfig::default(), features).unwrap();
+        let (mut a, mut b) = (guest(), guest());
+        let mut lanes = [Lane::new((0, &mut a), (1, &mut b), 64), Lane::new((1, &mut b), (0, &mut a), 64)]
+            .map(|lane| lane.unwrap());
+        let mut turns = 0;
+        // The first lane delivers all of its three frames, the second lane delivers the last one only.
+        let round = drive(&mut lanes, Duration::ZERO, |lanes, _| {
+            turns += 1;
+            if turns == 1 {
+                lanes.iter_mut().for_each(|lane| lane.sent = 3);
+                (0..3).for_each(|sequence| lanes[0].verifier.count(sequence));
+                lanes[1].verifier.count(2);
+            }
+            Ok(Moved { sent: turns == 1, received: turns == 1 })
+        })
+        .unwrap();
+        assert_eq!((round.frames, round.faults.lost), (4, 2));
     }
 
     #[test]

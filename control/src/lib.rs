@@ -5,6 +5,7 @@
 //! to. [`monitor`] and [`hmp`] speak with clients, [`cli`] with whoever starts the program. None of them does any input or
 //! output, the configuration file excepted.
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod hmp;

@@ -4,14 +4,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
-use ringyard_control::demo;
 use ringyard_control::log::Log;
 use ringyard_control::run::{Control, Stopper};
+use ringyard_control::{bench, demo};
 
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(config)) => logged(config.log_level, || run(&config)),
         Ok(Invocation::Demo(config)) => logged(LogLevel::Warn, || demo::run(&config)),
+        Ok(Invocation::Bench(invocation)) => logged(LogLevel::Warn, || bench::run(&invocation)),
         Err(error) => {
             error.print();
             return ExitCode::from(error.exit_code());

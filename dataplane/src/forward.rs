@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use std::ops::Range;
+
 use crate::counters::Journal;
 use crate::drops::DropReason;
 use crate::frame::{BURST_FRAMES, Burst, Frame, Taken};
@@ -76,6 +78,18 @@ impl Outbox {
         let list = self.list(port);
         list.picks[usize::from(list.count) & (BURST_FRAMES - 1)] = frame;
         list.count += 1;
+    }
+
+    /// As [`Self::take`], of frames in a row, after one of which it was called.
+    #[inline]
+    fn take_more(&mut self, port: PortIndex, frames: Range<usize>) {
+        let list = &mut self.lists[port.at()];
+        let mut count = usize::from(list.count);
+        for frame in frames {
+            list.picks[count & (BURST_FRAMES - 1)] = frame as u8;
+            count += 1;
+        }
+        list.count = count as u8;
     }
 
     fn refuse(&mut self, port: PortIndex, reason: DropReason) {
@@ -208,18 +222,31 @@ fn classify(
     let mut classifier = snapshot.hubs[hub as usize].classifier(sender, now_s);
     // In locals: what a closure reaches by reference is written to memory for every frame.
     let (mut forwarded, mut all_takers, mut shared) = (0, 0, 0);
-    for (index, frame) in burst.frames().enumerate() {
-        let mut takers = 0;
-        classifier.for_each_taker(&frame, |verdict| {
+    let mut index = 0;
+    while index < burst.len() {
+        let (mut takers, mut taker) = (0, None);
+        classifier.for_each_taker(&burst.frame(index), |verdict| {
             takers += 1;
             match verdict {
-                Verdict::Take(port) => outbox.take(port, index as u8),
+                Verdict::Take(port) => {
+                    taker = Some(port);
+                    outbox.take(port, index as u8);
+                }
                 Verdict::Refuse(port, reason) => outbox.refuse(port, reason),
             }
         });
-        forwarded += u64::from(takers > 0);
-        all_takers += takers;
+        let mut frames = 1;
+        // What begins alike goes the same way. Frames for several, and those that are refused, are decided one by one.
+        if let (1, Some(port)) = (takers, taker) {
+            frames += burst.alike_after(index);
+            outbox.take_more(port, index + 1..index + frames);
+        }
+        if takers > 0 {
+            forwarded += frames as u64;
+            all_takers += takers * frames as u64;
+        }
         shared |= u64::from(takers > 1) << index;
+        index += frames;
     }
     outbox.shared = shared;
     outcome.forwarded += forwarded;

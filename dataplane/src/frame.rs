@@ -271,6 +271,26 @@ impl<'m> BurstBuilder<'_, 'm> {
         self.scratch.extents[frame].pieces |= ASKS;
     }
 
+    /// The same builder, in a variable of its own that nobody else knows: its counts stay in registers as long as frames are
+    /// added in a row. [`Self::resume`] takes them over.
+    #[inline]
+    pub(crate) fn row(&mut self) -> BurstBuilder<'_, 'm> {
+        let BurstBuilder { frames, bytes, queue, memory, .. } = *self;
+        BurstBuilder { scratch: self.scratch, frames, bytes, queue, memory }
+    }
+
+    /// Goes on behind a [row](Self::row) that ended at `frames` frames and `bytes` bytes.
+    #[inline]
+    pub(crate) fn resume(&mut self, frames: usize, bytes: usize) {
+        (self.frames, self.bytes) = (frames, bytes);
+    }
+
+    /// Frames and their bytes so far.
+    #[inline]
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.frames, self.bytes)
+    }
+
     /// The burst, to be lent.
     #[inline]
     pub fn burst(&self) -> Burst<'_> {
@@ -345,6 +365,22 @@ impl<'a> Burst<'a> {
             piece_count: extent.pieces,
             pieces: self.pieces,
         }
+    }
+
+    /// How many frames in a row, after frame `index`, begin with the same 16 bytes as it: addresses, type, and all of a VLAN
+    /// tag. A hub decides by nothing else.
+    #[inline]
+    pub fn alike_after(&self, index: usize) -> usize {
+        let front = |index: usize| {
+            let header = &self.headers[index & (BURST_FRAMES - 1)];
+            u128::from_ne_bytes(std::array::from_fn(|at| header[at]))
+        };
+        let whole = |index: usize| self.extents[index].len >= 16;
+        if !whole(index) {
+            return 0;
+        }
+        let first = front(index);
+        (index + 1..self.len()).take_while(|&next| front(next) == first && whole(next)).count()
     }
 
     /// All frames in order.

@@ -28,6 +28,9 @@ pub(super) enum Subcommand {
     Run(Box<RunArgs>),
     /// Show the switch at work between built-in guests: no root, no other packages.
     Demo(DemoArgs),
+    /// Measure a switch: this one, any vhost-user back end, or what is between some interfaces.
+    #[command(after_help = super::bench::EXAMPLES, override_usage = super::bench::USAGE)]
+    Bench(Box<super::bench::BenchArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,11 +142,12 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard demo [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:
   ringyard demo          see it move frames, in a few seconds
+  ringyard bench --quick see how fast it is, within a minute
   ringyard run --help    examples for virtual machines, taps and hubs";
 
 const EXAMPLES: &str = "\

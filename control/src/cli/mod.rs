@@ -5,6 +5,7 @@
 //! others.
 
 mod args;
+mod bench;
 mod config;
 mod draft;
 mod file;
@@ -15,6 +16,7 @@ use std::io::Write;
 
 use clap::Parser;
 
+pub use bench::{BenchInvocation, JsonOutput};
 pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess, WORKERS_MAX};
 
 /// What the user wants done.
@@ -24,6 +26,8 @@ pub enum Invocation {
     Run(Box<RunConfig>),
     /// Show what the switch can do.
     Demo(DemoConfig),
+    /// Measure a switch.
+    Bench(Box<BenchInvocation>),
 }
 
 /// Why there is nothing to do: a mistake, or a wish for help.
@@ -42,6 +46,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     match parsed.command {
         args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),
         args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
+        args::Subcommand::Bench(bench) => Ok(Invocation::Bench(Box::new(bench.into_invocation()?))),
     }
 }
 

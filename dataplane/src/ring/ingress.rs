@@ -16,7 +16,10 @@ use super::signal::empty;
 use super::walk::{Buffer, CACHE_LINE, Lookahead, Walker, copy_header_in, copy_in, prefetch, read_word};
 use super::{Fault, Ring, RingState, RingView};
 use crate::drops::DropReason;
-use crate::frame::{BURST_FRAMES, Burst, BurstBuilder, HEADER_LEN, OFFLOAD_HEADER_LEN, Taken, check_len};
+use crate::frame::{
+    BURST_FRAMES, Burst, BurstBuilder, ETHERNET_LEN, FRAME_LEN_MAX, HEADER_LEN, OFFLOAD_HEADER_LEN, Taken,
+    check_len,
+};
 use crate::offload::{NET_HEADER_LEN, Offload, is_plain};
 use crate::port::{Arming, Doorbell, Ingress, IngressScratch};
 
@@ -169,23 +172,59 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
 
     /// Fills the burst.
     fn collect(&mut self, builder: &mut BurstBuilder<'_, 'v>, count_drop: &mut dyn FnMut(DropReason)) {
-        for place in 0..self.chains {
-            if self.done >> place & 1 == 1 {
-                continue;
+        let mut place = 0;
+        while place < self.chains {
+            place += self.lend_plain(builder, place);
+            if place == self.chains {
+                return;
             }
-            match self.lend(builder, place) {
-                Ok(Outcome::Lent) => self.places[builder.len() - 1] = place as u8,
-                Ok(Outcome::Dropped(reason)) => {
-                    count_drop(reason);
-                    self.done |= 1 << place;
+            if self.done >> place & 1 == 0 {
+                match self.lend(builder, place) {
+                    Ok(Outcome::Lent) => self.places[builder.len() - 1] = place as u8,
+                    Ok(Outcome::Dropped(reason)) => {
+                        count_drop(reason);
+                        self.done |= 1 << place;
+                    }
+                    Ok(Outcome::Later) => {
+                        (self.chains, self.fault) = (place, None);
+                        return;
+                    }
+                    Err(fault) => return self.stop(place, fault),
                 }
-                Ok(Outcome::Later) => {
-                    (self.chains, self.fault) = (place, None);
-                    return;
-                }
-                Err(fault) => return self.stop(place, fault),
             }
+            place += 1;
         }
+    }
+
+    /// Lends the chains from `first` on as long as each is one buffer with a plain frame that the burst has room for, and
+    /// says how many. What moves is in locals, which is half the work a frame; all else is for [`Self::lend`].
+    #[inline]
+    fn lend_plain(&mut self, builder: &mut BurstBuilder<'_, 'v>, first: usize) -> usize {
+        let net_len = self.view.header_len();
+        let mut row = builder.row();
+        let mut count = 0;
+        for (place, found) in self.found[..self.chains].iter().enumerate().skip(first) {
+            let Some(buffer) = found.single() else { break };
+            let frame_len = (buffer.len as usize).wrapping_sub(net_len);
+            if self.done >> place & 1 == 1
+                || row.is_full(1)
+                || found.is_writable()
+                || !(ETHERNET_LEN..=FRAME_LEN_MAX).contains(&frame_len)
+            {
+                break;
+            }
+            // SAFETY: the walker found the buffer mapped, and it has more bytes than the shortest net header.
+            if !is_plain(unsafe { read_word(buffer.start) }) {
+                break;
+            }
+            // SAFETY: the buffer has the net header and frame_len bytes behind it, as just checked.
+            unsafe { lend_frame(&mut row, buffer.start.wrapping_add(net_len), frame_len) };
+            self.places[row.len() - 1] = place as u8;
+            count += 1;
+        }
+        let (frames, bytes) = row.counts();
+        builder.resume(frames, bytes);
+        count
     }
 
     #[inline]
@@ -219,25 +258,13 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         if let Err(reason) = check_len(frame_len) {
             return Outcome::Dropped(reason);
         }
-        // SAFETY: within the buffer, of which the walker found buffer.len bytes mapped.
-        let frame = unsafe { buffer.start.add(net_len) };
-        // SAFETY: as above, and the shortest net header has 10 bytes.
+        // SAFETY: the walker found buffer.len bytes mapped, and the shortest net header has 10.
         let net = unsafe { read_word(buffer.start) };
         if !is_plain(net) {
             return self.lend_asking(builder, net, buffer, frame_len);
         }
-        let header_len = frame_len.min(HEADER_LEN);
-        let slot = builder.header_slot().as_mut_ptr();
-        // SAFETY: the frame has header_len bytes, the slot as many or more.
-        unsafe { copy_header_in(frame, slot, header_len) };
-        let rest = frame_len - header_len;
-        if rest > 0 {
-            // SAFETY: within the buffer, as above.
-            let body = unsafe { frame.add(header_len) };
-            // SAFETY: `rest` bytes from there end the buffer, mapped as long as the view that `'v` borrows.
-            unsafe { builder.push_piece(body, rest as u32) };
-        }
-        builder.commit(frame_len, usize::from(rest > 0));
+        // SAFETY: the buffer has the net header and frame_len bytes behind it.
+        unsafe { lend_frame(builder, buffer.start.wrapping_add(net_len), frame_len) };
         Outcome::Lent
     }
 
@@ -310,4 +337,22 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         state.publish::<F>(self.view, run);
         newly_done
     }
+}
+
+/// Adds a frame that needs nothing, of `len` bytes in one piece.
+///
+/// # Safety
+/// `frame` is mapped for `len` bytes during `'v`, and `len` is that of a frame.
+#[inline(always)]
+unsafe fn lend_frame<'v>(builder: &mut BurstBuilder<'_, 'v>, frame: *mut u8, len: usize) {
+    let header_len = len.min(HEADER_LEN);
+    let slot = builder.header_slot().as_mut_ptr();
+    // SAFETY: the frame has header_len bytes, the slot as many or more.
+    unsafe { copy_header_in(frame, slot, header_len) };
+    let rest = len - header_len;
+    if rest > 0 {
+        // SAFETY: `rest` bytes from there end the frame.
+        unsafe { builder.push_piece(frame.wrapping_add(header_len), rest as u32) };
+    }
+    builder.commit(len, usize::from(rest > 0));
 }

@@ -4,6 +4,7 @@
 //! The driver keeps its own copy of all that it wrote, so the device is believed in one place only, what it says that it
 //! used, and checked there.
 
+mod free;
 mod packed;
 mod split;
 

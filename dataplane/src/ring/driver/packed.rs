@@ -3,7 +3,6 @@
 //! The device sees descriptors in the order of the ring, so it is enough to hold back the first of a burst: its second
 //! word, which says that it is available, is written when all are, and makes them all available at once.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -11,6 +10,7 @@ use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRI
 
 use super::super::packed::{Event, Place, Rest};
 use super::super::{DriverMemory, RingLayout};
+use super::free::FreeList;
 use super::{ALIGNMENT, DeviceFault, DriverOptions, Part, Used, user_addr};
 
 /// The driver's end of a packed virtqueue; what is not said here, [`super::DriverRing`] says. A head is a buffer id.
@@ -27,7 +27,7 @@ pub(super) struct PackedDriver {
     /// By place in the ring: the id of the chain that begins there.
     posted: Box<[u16]>,
     /// Free ids, the longest free first: with a device that keeps order, each place keeps its id.
-    free: VecDeque<u16>,
+    free: FreeList,
     /// Free descriptors: never more than free ids.
     room: u32,
     next_avail: Place,
@@ -66,7 +66,7 @@ impl PackedDriver {
             options,
             in_flight: vec![0; count].into(),
             posted: vec![0; count].into(),
-            free: (0..size).collect(),
+            free: FreeList::new(size),
             room: size.into(),
             next_avail: Place::START,
             next_used: Place::START,
@@ -93,7 +93,7 @@ impl PackedDriver {
 
     #[inline]
     pub(super) fn next_head(&self) -> Option<u16> {
-        if self.room == 0 { None } else { self.free.front().copied() }
+        if self.room == 0 { None } else { self.free.front() }
     }
 
     #[inline]
@@ -159,7 +159,7 @@ impl PackedDriver {
         let head =
             if self.options.in_order { self.posted[usize::from(self.next_used.index())] } else { last };
         let count = std::mem::take(&mut self.in_flight[usize::from(head)]);
-        self.free.push_back(head);
+        self.free.push(head);
         self.room += u32::from(count);
         self.next_used.advance(count, self.size);
         let ends = head == last;
@@ -184,7 +184,7 @@ impl PackedDriver {
 
     #[inline]
     pub(super) fn peek_free(&self, count: usize, see: impl FnMut(u16)) {
-        self.free.iter().take(count).copied().for_each(see);
+        self.free.peek(count).for_each(see);
     }
 
     pub(super) fn ask_for_calls(&self) -> bool {
@@ -207,7 +207,7 @@ impl PackedDriver {
     #[inline]
     fn begin(&mut self, count: u16) -> Option<u16> {
         self.room = self.room.checked_sub(count.into())?;
-        let id = self.free.pop_front()?;
+        let id = self.free.pop()?;
         self.in_flight[usize::from(id)] = count;
         self.posted[usize::from(self.next_avail.index())] = id;
         Some(id)

@@ -224,7 +224,7 @@ fn device_is_kicked_as_it_wishes() {
             let id = driver.add(part(BUFFERS, LEN)).unwrap();
             // The device itself is not asked here: whatever is added is back at once.
             driver.in_flight[usize::from(id)] = 0;
-            driver.free.push_back(id);
+            driver.free.push(id);
             driver.room += 1;
         }
         driver.publish()

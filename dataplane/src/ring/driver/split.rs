@@ -2,7 +2,6 @@
 //!
 //! A word that already says what it should is not written again: the other core then keeps its cache line.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -12,6 +11,7 @@ use virtio_bindings::virtio_ring::{
 };
 
 use super::super::{DriverMemory, Position, RingLayout};
+use super::free::FreeList;
 use super::{ALIGNMENT, DeviceFault, DriverOptions, Part, Used, user_addr};
 
 /// What stands in the descriptor table.
@@ -38,7 +38,7 @@ pub(super) struct SplitDriver {
     /// By place in the available ring: the head that stands there.
     posted: Box<[u16]>,
     /// Free descriptors, the longest free first: with a device that keeps order, each place keeps its descriptor.
-    free: VecDeque<u16>,
+    free: FreeList,
     next_avail: Position,
     published: Position,
     next_used: Position,
@@ -79,7 +79,7 @@ impl SplitDriver {
             table: vec![Entry::default(); count].into(),
             in_flight: vec![0; count].into(),
             posted: vec![0; count].into(),
-            free: (0..size).collect(),
+            free: FreeList::new(size),
             next_avail: Position::default(),
             published: Position::default(),
             next_used: Position::default(),
@@ -104,12 +104,12 @@ impl SplitDriver {
 
     #[inline]
     pub(super) fn next_head(&self) -> Option<u16> {
-        self.free.front().copied()
+        self.free.front()
     }
 
     #[inline]
     pub(super) fn add(&mut self, part: Part) -> Option<u16> {
-        let head = self.free.pop_front()?;
+        let head = self.free.pop()?;
         let entry = self.entry(part);
         self.describe(head, entry);
         self.post(head, 1);
@@ -120,7 +120,7 @@ impl SplitDriver {
         if parts.is_empty() || parts.len() > self.free.len() {
             return None;
         }
-        let chain: Vec<u16> = self.free.drain(..parts.len()).collect();
+        let chain: Vec<u16> = (0..parts.len()).filter_map(|_| self.free.pop()).collect();
         for (place, part) in parts.iter().enumerate() {
             let mut entry = self.entry(*part);
             if let Some(next) = chain.get(place + 1) {
@@ -136,7 +136,7 @@ impl SplitDriver {
         if parts.is_empty() {
             return None;
         }
-        let head = self.free.pop_front()?;
+        let head = self.free.pop()?;
         for (place, part) in parts.iter().enumerate() {
             let mut entry = self.entry(*part);
             if place + 1 < parts.len() {
@@ -186,11 +186,27 @@ impl SplitDriver {
         {
             return Err(DeviceFault::IndexJump);
         }
-        let used = if self.options.in_order { self.used_in_order()? } else { self.used_entry() };
+        let used = self.used_entry();
+        // The usual answer: the oldest chain, of one descriptor.
+        let slot = usize::from(self.next_used.get() & (self.size - 1));
+        if self.run.is_none() && used.head == self.posted[slot] {
+            let chain = &mut self.in_flight[usize::from(used.head)];
+            if *chain == 1 {
+                *chain = 0;
+                self.free.push(used.head);
+                self.next_used.advance();
+                return Ok(Some(used));
+            }
+        }
+        self.collect_other(used)
+    }
+
+    #[cold]
+    fn collect_other(&mut self, used: Used) -> Result<Option<Used>, DeviceFault> {
+        let used = if self.options.in_order { self.used_in_order()? } else { used };
         let chain = self.in_flight.get_mut(usize::from(used.head)).ok_or(DeviceFault::NotInFlight)?;
         match std::mem::take(chain) {
             0 => return Err(DeviceFault::NotInFlight),
-            1 => self.free.push_back(used.head),
             length => self.release(used.head, length),
         }
         self.next_used.advance();
@@ -213,7 +229,7 @@ impl SplitDriver {
 
     #[inline]
     pub(super) fn peek_free(&self, count: usize, see: impl FnMut(u16)) {
-        self.free.iter().take(count).copied().for_each(see);
+        self.free.peek(count).for_each(see);
     }
 
     pub(super) fn ask_for_calls(&self) -> bool {
@@ -315,7 +331,7 @@ impl SplitDriver {
     fn release(&mut self, head: u16, length: u16) {
         let mut index = head;
         for _ in 0..length {
-            self.free.push_back(index);
+            self.free.push(index);
             index = self.table[usize::from(index)].next;
         }
     }

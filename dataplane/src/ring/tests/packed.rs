@@ -273,7 +273,7 @@ fn guest_that_rewrites_everything_all_the_time_is_survived() {
                 words[place].store(if place.is_multiple_of(2) { BUFFERS } else { rest }, Ordering::Relaxed);
             }
         });
-        for _ in 0..20_000 {
+        for _ in 0..5_000 {
             let fresh = Ring::start(&world.view, None).unwrap();
             *world.ring.lock() = fresh.state.into_inner().unwrap();
             let polled = world.poll();
