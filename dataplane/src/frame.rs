@@ -128,6 +128,8 @@ pub struct BurstScratch {
     extensions: Box<[Extension; BURST_FRAMES]>,
     extents: Box<[Extent; BURST_FRAMES]>,
     pieces: Vec<Piece>,
+    /// What the frames with an offload may have to be cut into. Not the builder's, whose counts are to stay in registers.
+    segments: usize,
 }
 
 impl Default for BurstScratch {
@@ -137,6 +139,7 @@ impl Default for BurstScratch {
             extensions: Box::new([Extension::EMPTY; BURST_FRAMES]),
             extents: Box::new([Extent::default(); BURST_FRAMES]),
             pieces: Vec::with_capacity(BURST_PIECES),
+            segments: 0,
         }
     }
 }
@@ -146,7 +149,8 @@ impl BurstScratch {
     #[inline]
     pub fn begin<'s, 'm>(&'s mut self, queue: u16) -> BurstBuilder<'s, 'm> {
         self.pieces.clear();
-        BurstBuilder { scratch: self, frames: 0, bytes: 0, segments: 0, queue, memory: PhantomData }
+        self.segments = 0;
+        BurstBuilder { scratch: self, frames: 0, bytes: 0, queue, memory: PhantomData }
     }
 }
 
@@ -155,8 +159,6 @@ pub struct BurstBuilder<'s, 'm> {
     scratch: &'s mut BurstScratch,
     frames: usize,
     bytes: usize,
-    /// What the frames with an offload may have to be cut into.
-    segments: usize,
     queue: u16,
     memory: PhantomData<&'m [u8]>,
 }
@@ -175,7 +177,7 @@ impl<'m> BurstBuilder<'_, 'm> {
     /// [`Self::is_full`], so that plain frames do not pay for it.
     #[inline]
     pub fn is_full_of_segments(&self) -> bool {
-        self.segments >= BURST_SEGMENTS
+        self.scratch.segments >= BURST_SEGMENTS
     }
 
     /// Frames so far.
@@ -275,7 +277,7 @@ impl<'m> BurstBuilder<'_, 'm> {
     /// As [`Self::commit`], of a frame whose header stands in [`Self::long_header_slot`] and asks for `offload`.
     pub(crate) fn commit_asking(&mut self, len: usize, pieces: usize, offload: Offload) {
         let frame = self.frames;
-        self.segments += offload.segments(len);
+        self.scratch.segments += offload.segments(len);
         let extension = &mut self.scratch.extensions[frame];
         extension.offload = Some(offload);
         // Whoever only classifies does not ask which of the two copies is the right one.
@@ -288,8 +290,8 @@ impl<'m> BurstBuilder<'_, 'm> {
     /// added in a row. [`Self::resume`] takes them over.
     #[inline]
     pub(crate) fn row(&mut self) -> BurstBuilder<'_, 'm> {
-        let BurstBuilder { frames, bytes, segments, queue, memory, .. } = *self;
-        BurstBuilder { scratch: self.scratch, frames, bytes, segments, queue, memory }
+        let BurstBuilder { frames, bytes, queue, memory, .. } = *self;
+        BurstBuilder { scratch: self.scratch, frames, bytes, queue, memory }
     }
 
     /// Goes on behind a [row](Self::row) that ended at `frames` frames and `bytes` bytes.
