@@ -223,6 +223,14 @@ fn buffer(buffers: usize, len: usize, head: u16) -> usize {
     buffers + usize::from(head) * stride(len)
 }
 
+/// What the virtio-net header at `buffer` says of merged buffers.
+#[inline]
+fn num_buffers(memory: &DriverMemory, buffer: usize) -> usize {
+    let mut bytes = [0; 2];
+    memory.read(buffer + NUM_BUFFERS, &mut bytes);
+    usize::from(u16::from_le_bytes(bytes))
+}
+
 /// A transmit queue.
 pub struct SendQueue {
     queue: Queue,
@@ -280,6 +288,23 @@ impl SendQueue {
         self.add(head, len)
     }
 
+    /// Sends up to `count` frames of `len` bytes in a row: what the next free buffers hold, with 8 bytes at `at` replaced by
+    /// numbers from `first` on. Returns how many there was room for.
+    #[inline]
+    pub fn send_row(&mut self, count: usize, len: usize, at: usize, first: u64) -> usize {
+        let Queue { ring, memory, buffers, buffer_len, header_len, .. } = &mut self.queue;
+        let place = |head: u16| buffer(*buffers, *buffer_len, head);
+        ring.peek_free(count, |head| memory.prefetch_for_write(place(head) + *header_len + at));
+        let len = (*header_len + len) as u32;
+        let mut stamp = first;
+        ring.add_row(count, |head| {
+            let offset = place(head);
+            memory.write_u64(offset + *header_len + at, stamp);
+            stamp += 1;
+            Part { offset, len, writable: false }
+        })
+    }
+
     /// Hands over what was added since the last call, and kicks when the other side wants it.
     #[inline]
     pub fn flush(&mut self) {
@@ -288,7 +313,7 @@ impl SendQueue {
 
     /// Takes back the buffers of frames that were read, and says how many.
     pub fn reclaim(&mut self) -> std::result::Result<usize, DeviceFault> {
-        let mut count = 0;
+        let mut count = self.queue.ring.collect_row(usize::MAX, |_| true)?;
         while self.queue.ring.collect()?.is_some() {
             count += 1;
         }
@@ -319,7 +344,7 @@ impl ReceiveQueue {
     pub fn receive(&mut self, frames_max: usize, mut take: impl FnMut(&Received<'_>)) -> Result<usize> {
         let Queue { ring, memory, buffers, buffer_len, .. } = &mut self.queue;
         ring.peek_used(frames_max, |head| memory.prefetch(buffer(*buffers, *buffer_len, head)));
-        let mut frames = 0;
+        let mut frames = self.receive_row(frames_max, &mut take)?;
         while frames < frames_max && self.receive_one(&mut take)? {
             frames += 1;
         }
@@ -344,13 +369,30 @@ impl ReceiveQueue {
         Ok(waiting)
     }
 
+    /// The frames in a row that lie in one buffer each; others are for [`Self::receive_one`].
+    #[inline]
+    fn receive_row(&mut self, frames_max: usize, take: &mut impl FnMut(&Received<'_>)) -> Result<usize> {
+        let Queue { ring, memory, buffers, buffer_len, header_len, .. } = &mut self.queue;
+        let row = ring.collect_row(frames_max, |used| {
+            let first = buffer(*buffers, *buffer_len, used.head);
+            let len = used.written.map_or(usize::MAX, |len| len as usize);
+            let frame_len = len.wrapping_sub(*header_len);
+            if len > *buffer_len || frame_len > len || self.mergeable && num_buffers(memory, first) != 1 {
+                return false;
+            }
+            take(&Received { memory, pieces: &[(first + *header_len, frame_len)], len: frame_len });
+            true
+        });
+        row.doing("receiving")
+    }
+
     fn receive_one(&mut self, take: &mut impl FnMut(&Received<'_>)) -> Result<bool> {
         let Some(used) = self.queue.ring.collect().doing("receiving")? else { return Ok(false) };
         let first = self.queue.buffer(used.head);
         let first_len = self.written(used.written)?;
         let head = self.queue.header_len;
         self.pieces[0] = (first + head, first_len.checked_sub(head).ok_or_else(cut)?);
-        let merged = if self.mergeable { self.num_buffers(first) } else { 1 };
+        let merged = if self.mergeable { num_buffers(&self.queue.memory, first) } else { 1 };
         if merged == 0 || merged > MERGED_MAX {
             return Err(Error::new(format!("a received frame says that it has {merged} buffers")));
         }
@@ -364,18 +406,14 @@ impl ReceiveQueue {
         Ok(true)
     }
 
-    #[inline]
-    fn num_buffers(&self, buffer: usize) -> usize {
-        let mut bytes = [0; 2];
-        self.queue.memory.read(buffer + NUM_BUFFERS, &mut bytes);
-        usize::from(u16::from_le_bytes(bytes))
-    }
-
     fn post_all(&mut self) {
-        while let Some(head) = self.queue.ring.next_head() {
-            let offset = self.queue.buffer(head);
-            self.queue.ring.add(Part { offset, len: self.queue.buffer_len as u32, writable: true });
-        }
+        let Queue { ring, buffers, buffer_len, .. } = &mut self.queue;
+        let part = |head: u16| Part {
+            offset: buffer(*buffers, *buffer_len, head),
+            len: *buffer_len as u32,
+            writable: true,
+        };
+        ring.add_row(usize::MAX, part);
     }
 
     /// What the device says that it wrote into a buffer; never more than there is.

@@ -16,6 +16,9 @@ use crate::offload::{NET_HEADER_LEN, Offload, Offloads, Payload};
 pub const BURST_FRAMES: usize = 64;
 /// Bytes in a burst: the frame that reaches this ends it, so that ports share a worker by bytes and not by frames.
 pub const BURST_BYTES: usize = 128 * 1024;
+/// Segments that the frames of a burst may have to be cut into: the frame that reaches this is the last of its kind in
+/// it, so that a sender whose segments are small does not keep its worker.
+pub const BURST_SEGMENTS: usize = 1024;
 /// Pieces in a burst, at most.
 pub const BURST_PIECES: usize = 1024;
 /// Bytes of a frame that are copied out of the sender's memory before anything is decided.
@@ -143,7 +146,7 @@ impl BurstScratch {
     #[inline]
     pub fn begin<'s, 'm>(&'s mut self, queue: u16) -> BurstBuilder<'s, 'm> {
         self.pieces.clear();
-        BurstBuilder { scratch: self, frames: 0, bytes: 0, queue, memory: PhantomData }
+        BurstBuilder { scratch: self, frames: 0, bytes: 0, segments: 0, queue, memory: PhantomData }
     }
 }
 
@@ -152,6 +155,8 @@ pub struct BurstBuilder<'s, 'm> {
     scratch: &'s mut BurstScratch,
     frames: usize,
     bytes: usize,
+    /// What the frames with an offload may have to be cut into.
+    segments: usize,
     queue: u16,
     memory: PhantomData<&'m [u8]>,
 }
@@ -164,6 +169,13 @@ impl<'m> BurstBuilder<'_, 'm> {
         self.frames == BURST_FRAMES
             || self.bytes >= BURST_BYTES
             || self.scratch.pieces.len() + pieces_wanted > BURST_PIECES
+    }
+
+    /// Whether the burst has reached [`BURST_SEGMENTS`]: then no frame that may have an offload is to be added. Apart from
+    /// [`Self::is_full`], so that plain frames do not pay for it.
+    #[inline]
+    pub fn is_full_of_segments(&self) -> bool {
+        self.segments >= BURST_SEGMENTS
     }
 
     /// Frames so far.
@@ -263,6 +275,7 @@ impl<'m> BurstBuilder<'_, 'm> {
     /// As [`Self::commit`], of a frame whose header stands in [`Self::long_header_slot`] and asks for `offload`.
     pub(crate) fn commit_asking(&mut self, len: usize, pieces: usize, offload: Offload) {
         let frame = self.frames;
+        self.segments += offload.segments(len);
         let extension = &mut self.scratch.extensions[frame];
         extension.offload = Some(offload);
         // Whoever only classifies does not ask which of the two copies is the right one.
@@ -275,8 +288,8 @@ impl<'m> BurstBuilder<'_, 'm> {
     /// added in a row. [`Self::resume`] takes them over.
     #[inline]
     pub(crate) fn row(&mut self) -> BurstBuilder<'_, 'm> {
-        let BurstBuilder { frames, bytes, queue, memory, .. } = *self;
-        BurstBuilder { scratch: self.scratch, frames, bytes, queue, memory }
+        let BurstBuilder { frames, bytes, segments, queue, memory, .. } = *self;
+        BurstBuilder { scratch: self.scratch, frames, bytes, segments, queue, memory }
     }
 
     /// Goes on behind a [row](Self::row) that ended at `frames` frames and `bytes` bytes.

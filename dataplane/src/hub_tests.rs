@@ -267,3 +267,41 @@ fn a_thousand_ports_find_theirs() {
     assert_eq!(ask(&table, 0, &frame_bytes(Mac::BROADCAST, None)).0.len(), 1023);
     assert_eq!(ask(&table, 0, &frame_bytes(own(2000), None)).0, [] as [u16; 0]);
 }
+
+proptest! {
+    /// What forwarding relies on when it decides a run of frames by its first.
+    #[test]
+    fn frames_that_begin_alike_are_taken_alike(
+        rows in proptest::collection::vec((0..5usize, 0..5usize, 0..4usize, 14..20usize, 1..6usize), 1..12),
+    ) {
+        let addresses = [X, Y, mac(3), mac(5), Mac([0; 6])];
+        let tags: [[u8; 4]; 4] = [[8, 0, 1, 2], [0x81, 0, 0, 4], [0x81, 0, 0x20, 4], [0x81, 0, 0, 5]];
+        let bytes = rows.iter().flat_map(|&(source, destination, tag, len, count)| {
+            let parts = [&addresses[destination].0[..], &addresses[source].0, &tags[tag], &[0; 4]];
+            vec![parts.concat()[..len].to_vec(); count]
+        });
+        let bytes: Vec<Vec<u8>> = bytes.collect();
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(0);
+        bytes.iter().for_each(|frame| builder.push_slice(frame).unwrap());
+        let burst = builder.burst();
+        let decide = |classifier: &mut Classifier<'_>, index: usize| {
+            let mut verdicts = Vec::new();
+            classifier.for_each_taker(&burst.frame(index), |verdict| verdicts.push(verdict));
+            verdicts
+        };
+        let ((each_table, each_fdb), (run_table, run_fdb)) = (learning_hub(), learning_hub());
+        [each_fdb, run_fdb].iter().for_each(|fdb| fdb.add_static(Y, PortIndex(4), 0).unwrap());
+        let mut each = each_table.classifier(PortIndex(1), 0);
+        let mut runs = run_table.classifier(PortIndex(1), 0);
+        let mut index = 0;
+        while index < burst.len() {
+            let verdicts = decide(&mut runs, index);
+            let run = 1 + burst.alike_after(index);
+            for at in index..index + run {
+                prop_assert_eq!(&decide(&mut each, at), &verdicts, "frame {} of a run from {}", at, index);
+            }
+            index += run;
+        }
+    }
+}

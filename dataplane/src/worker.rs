@@ -30,8 +30,10 @@ pub enum Mode {
 
 /// How often doorbells are looked at while there is other work, in microseconds.
 const LOOK_US: u64 = 20;
-/// Rounds between two looks at the clock, which costs as much as a frame.
-const ROUNDS_PER_CLOCK: u32 = 4;
+/// Empty rounds between two looks at the clock, which costs as much as a frame, and more than an empty round.
+const ROUNDS_PER_CLOCK: u32 = 32;
+/// What a round counts in which frames moved: it may take microseconds.
+const BUSY_ROUND: u32 = 8;
 
 /// What a worker thread is made of.
 pub(crate) struct Setup {
@@ -54,16 +56,17 @@ pub(crate) fn run(setup: Setup) {
     let (duties, watched) = (Arc::from([]), Vec::new());
     let mut worker = Worker { index, forwarder, bells, duties, watched, epoch, now_us: 0, panics };
     reader.catch_up(|snapshot| worker.adopt(snapshot));
-    let mut rounds = 0u32;
+    let mut rounds = 0;
     let mut looked_us = 0;
     // Relaxed: the flag is all there is to see, and whoever sets it rings and joins.
     while !stop.load(Ordering::Relaxed) {
-        let busy = worker.round(&mut reader);
-        rounds = rounds.wrapping_add(1);
+        let Round { busy, moved } = worker.round(&mut reader);
+        rounds += if moved { BUSY_ROUND } else { 1 };
         if !busy && mode == Mode::Adaptive {
             reader.sleep(|| worker.bells.wait(Patience::Forever));
             worker.unpark();
-        } else if rounds.is_multiple_of(ROUNDS_PER_CLOCK) {
+        } else if rounds >= ROUNDS_PER_CLOCK {
+            rounds = 0;
             worker.read_clock();
             if worker.now_us - looked_us >= LOOK_US {
                 looked_us = worker.now_us;
@@ -72,6 +75,14 @@ pub(crate) fn run(setup: Setup) {
             }
         }
     }
+}
+
+/// What a round was like.
+struct Round {
+    /// There is a duty that is not parked.
+    busy: bool,
+    /// Frames left their sender.
+    moved: bool,
 }
 
 struct Worker<'j> {
@@ -101,12 +112,12 @@ struct Watched {
 }
 
 impl Worker<'_> {
-    /// Serves every duty that is not parked once. Whether there is one.
-    fn round(&mut self, reader: &mut Reader<Snapshot>) -> bool {
+    /// Serves every duty that is not parked once.
+    fn round(&mut self, reader: &mut Reader<Snapshot>) -> Round {
         if reader.is_stale() {
             reader.catch_up(|snapshot| self.adopt(snapshot));
         }
-        let mut busy = false;
+        let (mut busy, mut moved) = (false, false);
         for place in 0..self.watched.len() {
             let watched = &mut self.watched[place];
             if watched.parked || watched.dead {
@@ -117,9 +128,10 @@ impl Worker<'_> {
                 continue;
             }
             if reader.is_stale() {
-                return true;
+                return Round { busy: true, moved };
             }
             let settled = self.serve(reader.current(), place);
+            moved |= settled > 0;
             let watched = &mut self.watched[place];
             if settled > 0 || watched.holding.is_on() {
                 watched.busy_us = self.now_us;
@@ -129,7 +141,7 @@ impl Worker<'_> {
             let watched = &self.watched[place];
             busy |= !(watched.parked || watched.dead);
         }
-        busy
+        Round { busy, moved }
     }
 
     /// Serves a duty once. A panic, which is our own mistake, costs that duty and no other.

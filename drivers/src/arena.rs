@@ -53,8 +53,8 @@ impl Arena {
         }
     }
 
-    /// Lends all frames in order; `push` adds each to the burst, or says why it is none. What `forward` leaves unsettled
-    /// stays. Returns how many frames are gone.
+    /// Lends the frames in order, all that one burst may have; `push` adds each to it, or says why it is none. What
+    /// `forward` leaves unsettled stays. Returns how many frames are gone.
     pub(crate) fn lend(
         &mut self,
         queue: u16,
@@ -64,17 +64,20 @@ impl Arena {
     ) -> usize {
         let before = self.count;
         let mut builder = scratch.burst.begin(queue);
-        for index in 0..before {
+        let mut index = 0;
+        while index < before && !builder.is_full_of_segments() {
             let Extent { start, len } = self.extents[index];
             match push(&mut builder, &self.memory[start..start + len]) {
                 Ok(()) => self.extents[builder.len() - 1] = self.extents[index],
                 Err(reason) => scratch.tally.drop(reason),
             }
+            index += 1;
         }
         let lent = builder.len();
         let taken = if lent > 0 { forward(&builder.burst()) } else { Taken::ALL };
         self.count = 0;
-        for index in (0..lent).filter(|&index| !taken.settled(index)) {
+        // What the burst had no place for comes behind what is held.
+        for index in (0..lent).filter(|&index| !taken.settled(index)).chain(index..before) {
             self.extents[self.count] = self.extents[index];
             self.count += 1;
         }
@@ -85,6 +88,7 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringyard_dataplane::offload::Offloads;
 
     /// One poll; the first bytes of what was lent, and how many frames are gone.
     fn lend(arena: &mut Arena, taken: Taken) -> (Vec<u8>, usize) {
@@ -139,4 +143,34 @@ mod tests {
         let arena = filled(&lens);
         assert_eq!(arena.count, 64);
     }
+
+    #[test]
+    fn frames_that_one_burst_has_no_place_for_stay_behind_what_is_held() {
+        let mut arena = filled(&[652; 4]);
+        let mut polls = Vec::new();
+        for taken in [Taken(0b01), Taken::ALL, Taken::ALL] {
+            let mut scratch = IngressScratch::default();
+            let mut lent = 0;
+            let gone = arena.lend(
+                0,
+                &mut scratch,
+                &mut |burst| {
+                    lent = burst.len();
+                    taken
+                },
+                |builder, _| builder.push_asking(&NET, &DATAGRAMS, Offloads::ALL),
+            );
+            polls.push((lent, gone));
+        }
+        assert_eq!(polls, [(2, 1), (2, 2), (1, 1)]);
+        assert!(arena.is_empty());
+    }
+
+    /// A virtio-net header that asks for segments of one byte, and a frame with 600 of them: UDP over IPv4.
+    const NET: [u8; 10] = [1, 5, 0, 0, 1, 0, 34, 0, 6, 0];
+    const DATAGRAMS: [u8; 642] = {
+        let mut frame = [0; 642];
+        (frame[12], frame[14], frame[23]) = (8, 0x45, 17);
+        frame
+    };
 }

@@ -268,6 +268,47 @@ fn datagrams(socket: &UdpSocket, len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn datagrams_of_a_burst_arrive_each_and_pass_the_stack_once() {
+    const COUNT: usize = 40;
+    for header in [VnetHeader::IfSupported, VnetHeader::Off] {
+        in_namespace(move || {
+            let queue = tap_with_addresses(header);
+            let offloads = queue.device().offloads();
+            for (v6, near) in [(false, "10.0.0.1:9000"), (true, "[fd00::1]:9000")] {
+                let socket = UdpSocket::bind(near).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                let (frame, net) = asking(v6, false);
+                let mut burst = BurstScratch::default();
+                let mut builder = burst.begin(0);
+                (0..COUNT).for_each(|_| builder.push_asking(&net, &frame, Offloads::ALL).unwrap());
+                let picks: Vec<u8> = (0..COUNT as u8).collect();
+                let (mut scratch, before) = (EgressScratch::default(), packets_received());
+                assert_eq!(queue.send(&mut scratch, &builder.burst(), &picks), COUNT);
+                let tally = scratch.tally;
+                let sent = (tally.frames, tally.bytes, tally.segments);
+                assert_eq!(sent, (COUNT as u64, (COUNT * frame.len()) as u64, 0));
+                let whole = offloads.has(if v6 { Offloads::USO6 } else { Offloads::USO4 });
+                assert_eq!(packets_received() - before, if whole { 1 } else { COUNT as u64 }, "v6 {v6}");
+                for _ in 0..COUNT {
+                    let mut datagram = [0; 2 * SIZE];
+                    let len = socket.recv(&mut datagram).unwrap();
+                    assert_eq!(&datagram[..len], &payload()[..SIZE], "v6 {v6}, {header:?}");
+                }
+                socket.set_nonblocking(true).unwrap();
+                assert!(socket.recv(&mut [0; SIZE]).is_err(), "no more than were sent");
+            }
+        });
+    }
+}
+
+/// Of the interface, in this thread's namespace.
+fn packets_received() -> u64 {
+    let report = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = report.lines().find(|line| line.trim_start().starts_with("t0:")).unwrap();
+    line.split_whitespace().nth(2).unwrap().parse().unwrap()
+}
+
+#[test]
 fn kernel_leaves_to_us_what_its_tap_has_and_nothing_else() {
     for header in [VnetHeader::IfSupported, VnetHeader::Off] {
         in_namespace(move || {

@@ -1,6 +1,8 @@
 //! Offloads between ports of every kind: real TCP over taps and guests that have them and that have not, and what it is
 //! worth. What arrives is compared with what was sent, and no kernel finds a wrong checksum.
 
+use std::fs;
+use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use ringyard_tests::slot::Slot;
 use ringyard_tests::stats::{PortStats, Stats};
 use ringyard_tests::switch::Switch;
 use ringyard_tests::{Doing, Result, deadline};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -72,30 +75,35 @@ impl Host {
         Ok(report.split_whitespace().next().unwrap_or_default().into())
     }
 
-    /// Packets that were received with a wrong checksum, by any protocol.
     fn wrong_checksums(&mut self) -> Result<u64> {
-        let report = self.run("cat /proc/net/snmp /proc/net/snmp6")?;
-        let (mut wrong, mut names) = (0, Vec::new());
-        for line in report.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let count = |word: &str| word.parse::<u64>().unwrap_or(0);
-            match words[..] {
-                // Of /proc/net/snmp, two lines a protocol: the names, and then the numbers.
-                [protocol, ..] if protocol.ends_with(':') && words.len() > 2 => {
-                    if words[1].parse::<i64>().is_err() {
-                        names = words.iter().map(|name| name.to_string()).collect();
-                    } else {
-                        let numbers =
-                            names.iter().zip(&words).filter(|(name, _)| name.contains("CsumErrors"));
-                        wrong += numbers.map(|(_, number)| count(number)).sum::<u64>();
-                    }
-                }
-                [name, number] if name.contains("CsumErrors") => wrong += count(number),
-                _ => {}
-            }
-        }
-        Ok(wrong)
+        Ok(wrong_checksums(&self.run(COUNTERS)?))
     }
+}
+
+/// Shows the counters of all protocols.
+const COUNTERS: &str = "cat /proc/net/snmp /proc/net/snmp6";
+
+/// Packets that were received with a wrong checksum, by any protocol.
+fn wrong_checksums(report: &str) -> u64 {
+    let (mut wrong, mut names) = (0, Vec::new());
+    for line in report.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let count = |word: &str| word.parse::<u64>().unwrap_or(0);
+        match words[..] {
+            // Of /proc/net/snmp, two lines a protocol: the names, and then the numbers.
+            [protocol, ..] if protocol.ends_with(':') && words.len() > 2 => {
+                if words[1].parse::<i64>().is_err() {
+                    names = words.iter().map(|name| name.to_string()).collect();
+                } else {
+                    let numbers = names.iter().zip(&words).filter(|(name, _)| name.contains("CsumErrors"));
+                    wrong += numbers.map(|(_, number)| count(number)).sum::<u64>();
+                }
+            }
+            [name, number] if name.contains("CsumErrors") => wrong += count(number),
+            _ => {}
+        }
+    }
+    wrong
 }
 
 /// Each host fetches the file of each other one, over IPv4 and IPv6. Host number `i` of `hosts` has address `i + 1`.
@@ -159,6 +167,88 @@ fn taps_with_and_without_vnet_header_exchange_tcp_in_every_pair() -> Result<()> 
     }
     Ok(())
 }
+
+#[test]
+fn datagrams_between_taps_arrive_each_and_in_order() -> Result<()> {
+    for (left, right) in [(true, true), (true, false), (false, true)] {
+        let mut switch = Switch::start(&[])?;
+        let (from, to) = (Netns::new()?, Netns::new()?);
+        switch.plug_tap_with("t1", 0, &from, &["10.0.0.1/24"], &json!({"vnet_hdr": left}))?;
+        switch.plug_tap_with("t2", 0, &to, &["10.0.0.2/24"], &json!({"vnet_hdr": right}))?;
+        let receiver = to.enter(|| UdpSocket::bind("10.0.0.2:9000").doing("binding a receiver"))?;
+        receiver.set_read_timeout(Some(ARRIVAL_TIME_MAX)).doing("setting a time limit")?;
+        let sender = from.enter(|| UdpSocket::bind("10.0.0.1:9000").doing("binding a sender"))?;
+        sender.connect("10.0.0.2:9000").doing("connecting a sender")?;
+        from.run("ping -c 1 -w 10 10.0.0.2")?;
+        let before = packets_received(&to, "t2")?;
+        for round in 0..DATAGRAM_ROUNDS {
+            // What was sent while it was stopped is one burst.
+            send_signal(switch.process(), Signal::STOP)?;
+            deadline::wait_for("the switch to stop", ARRIVAL_TIME_MAX, || {
+                Ok(is_stopped(switch.process())?.then_some(()))
+            })?;
+            let datagrams: Vec<Vec<u8>> = (0..BURST).map(|number| datagram(round, number)).collect();
+            for datagram in &datagrams {
+                sender.send(datagram).doing("sending")?;
+            }
+            send_signal(switch.process(), Signal::CONT)?;
+            for datagram in &datagrams {
+                let mut received = [0; 2000];
+                let len = receiver.recv(&mut received).doing(format!("receiving, {left} {right}"))?;
+                assert_eq!(&received[..len], datagram, "{left} {right}");
+            }
+        }
+        let packets = packets_received(&to, "t2")? - before;
+        let sent = DATAGRAM_ROUNDS * BURST;
+        // In half of the rounds all have the same length, and in the others no two that follow each other.
+        let coupled = packets < sent * 3 / 4;
+        assert_eq!(coupled, left && right && kernel_has_uso()?, "{left} {right}: {packets} packets");
+        assert_eq!(wrong_checksums(&to.run(COUNTERS)?), 0);
+        switch.finish()?;
+    }
+    Ok(())
+}
+
+/// All of the same length in even rounds, up and down in odd ones.
+fn datagram(round: u64, number: u64) -> Vec<u8> {
+    let len = if round.is_multiple_of(2) { 100 * round + 22 } else { 20 + (number * 7 + round) % 1400 };
+    (0..len).map(|at| (at + number + round) as u8).collect()
+}
+
+fn packets_received(netns: &Netns, interface: &str) -> Result<u64> {
+    let report = netns.run(&format!("cat /sys/class/net/{interface}/statistics/rx_packets"))?;
+    report.trim().parse().doing("reading a number of packets")
+}
+
+fn send_signal(process: &Process, signal: Signal) -> Result<()> {
+    let id = Pid::from_raw(process.id() as i32).expect("a process has an id");
+    kill_process(id, signal).doing("sending a signal to the switch")
+}
+
+/// Whether every thread has stopped.
+fn is_stopped(process: &Process) -> Result<bool> {
+    let tasks = format!("/proc/{}/task", process.id());
+    for task in fs::read_dir(&tasks).doing(format!("listing {tasks}"))? {
+        let path = task.doing(format!("listing {tasks}"))?.path().join("status");
+        let status = fs::read_to_string(&path).doing(format!("reading {}", path.display()))?;
+        if !status.contains("State:\tT") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Since Linux 6.2.
+fn kernel_has_uso() -> Result<bool> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").doing("reading the kernel's release")?;
+    let numbers: Vec<u32> = release.split('.').map_while(|part| part.parse().ok()).collect();
+    Ok(numbers.get(..2).is_some_and(|numbers| numbers >= &[6, 2][..]))
+}
+
+const DATAGRAM_ROUNDS: u64 = 14;
+/// As many as the switch reads at once.
+const BURST: u64 = 64;
+const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[test]
 fn guests_and_taps_of_every_kind_exchange_tcp_in_every_pair() -> Result<()> {

@@ -172,6 +172,13 @@ impl Offload {
         usize::from(self.header_len)
     }
 
+    /// How many frames stand for one of `frame_len` bytes at a receiver that takes no offload: 1 to [`SEGMENTS_MAX`].
+    #[inline]
+    pub(crate) fn segments(&self, frame_len: usize) -> usize {
+        let payload = frame_len - self.header_len();
+        self.segmentation.map_or(1, |cut| payload.div_ceil(usize::from(cut.size)))
+    }
+
     /// What a receiver must have negotiated to get the frame as it is.
     #[inline]
     pub fn needs(&self) -> Offloads {

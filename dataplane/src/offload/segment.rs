@@ -56,11 +56,7 @@ impl<'f> Segments<'f> {
 
     /// How many there are, from 1 to [`super::SEGMENTS_MAX`].
     pub fn count(&self) -> usize {
-        let payload = self.len - self.offload.header_len();
-        match self.offload.segmentation {
-            Some(cut) => payload.div_ceil(usize::from(cut.size)),
-            None => 1,
-        }
+        self.offload.segments(self.len)
     }
 
     /// Bytes of each but the last.

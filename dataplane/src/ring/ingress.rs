@@ -240,7 +240,7 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
 
     #[cold]
     fn lend_chain(&mut self, builder: &mut BurstBuilder<'_, 'v>, chain: &Chain) -> Result<Outcome, Fault> {
-        if builder.is_full(0) || self.walker.walked() >= DESCRIPTORS_MAX {
+        if builder.is_full(0) || builder.is_full_of_segments() || self.walker.walked() >= DESCRIPTORS_MAX {
             return Ok(Outcome::Later);
         }
         let mut gathering = Gathering::new(builder, self.view.header_len(), self.view.options().send);
@@ -278,6 +278,9 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
         buffer: Buffer,
         frame_len: usize,
     ) -> Outcome {
+        if builder.is_full_of_segments() {
+            return Outcome::Later;
+        }
         let mut net_header = [0; NET_HEADER_LEN];
         net_header[..net.len()].copy_from_slice(&net);
         let net_rest = &mut net_header[net.len()..];

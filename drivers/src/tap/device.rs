@@ -6,11 +6,12 @@ use std::ffi::{CStr, c_int, c_uint, c_ulong};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use ringyard_dataplane::frame::Frame;
+use ringyard_dataplane::frame::{Burst, Frame};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offload, Offloads, Payload, Segments};
 use rustix::fs::{Mode, OFlags};
 
 use super::OpenError;
+use super::train::{TRAIN_PIECES_MAX, Train};
 
 const TUN: &str = "/dev/net/tun";
 /// Body pieces that one `writev` takes here; Linux takes 1024 in all.
@@ -172,7 +173,7 @@ impl Device {
         body: &Payload<'_>,
         bounce: &mut [u8],
     ) -> Result<(), Unwritten> {
-        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES_MAX + 2];
+        let mut vectors = [EMPTY; PIECES_MAX + 2];
         vectors[0] = vector(net[..self.net_header_len].as_ptr(), self.net_header_len);
         vectors[1] = vector(header.as_ptr(), header.len());
         let mut count = 2;
@@ -186,8 +187,33 @@ impl Device {
             vectors[count] = vector(piece.start(), piece.len());
             count += 1;
         }
+        self.write_vectors(&vectors[..count])
+    }
+
+    /// Writes `picks`, of which `train` was made, as one frame.
+    pub(super) fn write_train(
+        &self,
+        train: &Train,
+        burst: &Burst<'_>,
+        picks: &[u8],
+    ) -> Result<(), Unwritten> {
+        let mut vectors = [EMPTY; TRAIN_PIECES_MAX + 2];
+        vectors[0] = vector(train.net.as_ptr(), train.net.len());
+        vectors[1] = vector(train.header().as_ptr(), train.header().len());
+        let mut count = 2;
+        for &pick in picks {
+            for piece in train.payload(&burst.frame(usize::from(pick))).pieces() {
+                vectors[count] = vector(piece.start(), piece.len());
+                count += 1;
+            }
+        }
+        self.write_vectors(&vectors[..count])
+    }
+
+    /// What the vectors describe is readable while it is written: they are made of frames that are lent.
+    fn write_vectors(&self, vectors: &[libc::iovec]) -> Result<(), Unwritten> {
         // SAFETY: every vector is readable while the frame is lent, whatever its owner writes there; none is written to.
-        let written = unsafe { libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), count as c_int) };
+        let written = unsafe { libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as c_int) };
         if written >= 0 {
             return Ok(());
         }
@@ -213,6 +239,8 @@ impl AsFd for Device {
         self.fd.as_fd()
     }
 }
+
+const EMPTY: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 
 fn vector(start: *const u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len }

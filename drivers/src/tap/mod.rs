@@ -4,9 +4,18 @@
 //! control. Each queue is a descriptor of its own with an ingress and an egress (`queue`). Frames carry a virtio-net
 //! header of 10 bytes where the kernel has it, and with it go the offloads: the kernel leaves checksums and segmentation
 //! to us, as a guest does, and takes frames whose sender did. Without the header, all of that is done before the write.
+//!
+//! A frame is a `read` or a `writev`. io_uring was measured against that (`cargo bench -p ringyard-benches --bench
+//! tap_io`; Linux 6.18, registered descriptor, 8, 32 or 64 frames an enter; times as fast as a call a frame, the worst
+//! and the best median of two runs): reads 0.79 to 0.94 for 64 B, 0.79 to 0.90 for 1500 B, 0.86 to 0.91 for 64 KiB;
+//! writes 0.83 to 1.02, 0.88 to 1.01, 0.98 to 1.01. A call's way into the kernel is a small part of what tun does for a
+//! frame, and a submission costs as much. With SQPOLL, which takes a core besides, reads are at 0.41 to 1.01, and writes
+//! at 0.73 to 1.36. What does help is fewer frames: `train`. Looking again for 10 to 100 us before the doorbell is armed,
+//! and IFF_NAPI, made no difference to TCP or UDP that stood out of the spread.
 
 mod device;
 mod queue;
+mod train;
 
 use std::fmt;
 use std::io;

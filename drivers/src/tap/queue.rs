@@ -10,6 +10,7 @@ use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress,
 use rustix::io::Errno;
 
 use super::device::{Device, Unwritten};
+use super::train::Train;
 use crate::arena::Arena;
 
 /// One queue of a tap, both ways.
@@ -66,6 +67,25 @@ impl TapQueue {
             }
         }
     }
+
+    /// Writes the first of `picks`, and those that can be coupled to it. How many these are, the bytes of their frames, and
+    /// what came of it, as [`Device::write`] says.
+    fn write_first(
+        &self,
+        burst: &Burst<'_>,
+        picks: &[u8],
+        bounce: &mut [u8],
+    ) -> (usize, usize, Result<usize, Unwritten>) {
+        if let Some(train) = Train::of(burst, picks, self.device.offloads()) {
+            match self.device.write_train(&train, burst, &picks[..train.count]) {
+                // A kernel that does not like it may like what it was made of.
+                Err(Unwritten::Failed) => {}
+                result => return (train.count, train.bytes, result.map(|()| 0)),
+            }
+        }
+        let frame = burst.frame(usize::from(picks[0]));
+        (1, frame.len(), self.device.write(&frame, bounce))
+    }
 }
 
 impl Ingress for TapQueue {
@@ -112,18 +132,20 @@ impl Doorbell for TapQueue {
 impl Egress for TapQueue {
     fn send(&self, scratch: &mut EgressScratch, burst: &Burst<'_>, picks: &[u8]) -> usize {
         let mut bounce = self.bounce.lock().unwrap_or_else(PoisonError::into_inner);
-        for (settled, &pick) in picks.iter().enumerate() {
-            let frame = burst.frame(usize::from(pick));
-            match self.device.write(&frame, &mut bounce) {
+        let mut settled = 0;
+        while settled < picks.len() {
+            let (count, bytes, result) = self.write_first(burst, &picks[settled..], &mut bounce);
+            match result {
                 Ok(segments) => {
-                    scratch.tally.frames += 1;
-                    scratch.tally.bytes += frame.len() as u64;
+                    scratch.tally.frames += count as u64;
+                    scratch.tally.bytes += bytes as u64;
                     scratch.tally.segments += segments as u64;
                 }
                 Err(Unwritten::Full) => return settled,
                 Err(Unwritten::Cut) => scratch.tally.drop(DropReason::NoRoom),
                 Err(Unwritten::Failed) => scratch.tally.drop(DropReason::IoError),
             }
+            settled += count;
         }
         picks.len()
     }

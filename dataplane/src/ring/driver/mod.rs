@@ -152,6 +152,13 @@ impl DriverRing {
         either!(&mut self.form, ring => ring.add(part))
     }
 
+    /// As [`Self::add`], for up to `count` buffers in a row: `part` says where each is, given its head. Returns how many there
+    /// was room for.
+    #[inline]
+    pub fn add_row(&mut self, count: usize, part: impl FnMut(u16) -> Part) -> usize {
+        either!(&mut self.form, ring => ring.add_row(count, part))
+    }
+
     /// Adds a buffer of several descriptors. `None`: no room, or no parts.
     pub fn add_chain(&mut self, parts: &[Part]) -> Option<u16> {
         either!(&mut self.form, ring => ring.add_chain(parts))
@@ -174,6 +181,14 @@ impl DriverRing {
     #[inline]
     pub fn collect(&mut self) -> Result<Option<Used>, DeviceFault> {
         either!(&mut self.form, ring => ring.collect())
+    }
+
+    /// As [`Self::collect`], for up to `count` chains in a row that came back as most do: one descriptor each, in order, with
+    /// an entry each. `see` says whether it takes the chain; one that it does not take stays. Returns how many it took. What
+    /// is left, if anything, is for [`Self::collect`].
+    #[inline]
+    pub fn collect_row(&mut self, count: usize, see: impl FnMut(Used) -> bool) -> Result<usize, DeviceFault> {
+        either!(&mut self.form, ring => ring.collect_row(count, see))
     }
 
     /// Shows the heads of up to `count` chains that are back and not collected, as far as the device is believed: for

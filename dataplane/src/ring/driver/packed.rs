@@ -103,6 +103,15 @@ impl PackedDriver {
         Some(id)
     }
 
+    #[inline]
+    pub(super) fn add_row(&mut self, count: usize, mut part: impl FnMut(u16) -> Part) -> usize {
+        for added in 0..count {
+            let Some(head) = self.next_head() else { return added };
+            self.add(part(head));
+        }
+        count
+    }
+
     pub(super) fn add_chain(&mut self, parts: &[Part]) -> Option<u16> {
         let count = u16::try_from(parts.len()).ok().filter(|&count| count > 0)?;
         let id = self.begin(count)?;
@@ -165,6 +174,16 @@ impl PackedDriver {
         let ends = head == last;
         (self.run_end, self.run_written) = if ends { (NO_RUN, 0) } else { (last.into(), written) };
         Ok(Some(Used { head, written: ends.then_some(written) }))
+    }
+
+    /// One by one is what a packed ring is good at.
+    #[inline]
+    pub(super) fn collect_row(
+        &mut self,
+        _: usize,
+        _: impl FnMut(Used) -> bool,
+    ) -> Result<usize, DeviceFault> {
+        Ok(0)
     }
 
     /// Takes each chain for one descriptor; it is a hint.

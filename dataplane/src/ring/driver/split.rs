@@ -116,6 +116,23 @@ impl SplitDriver {
         Some(head)
     }
 
+    /// What moves is in locals.
+    #[inline]
+    pub(super) fn add_row(&mut self, count: usize, mut part: impl FnMut(u16) -> Part) -> usize {
+        let (mut position, mask) = (self.next_avail, self.size - 1);
+        let mut added = 0;
+        while added < count {
+            let Some(head) = self.free.pop() else { break };
+            let entry = self.entry(part(head));
+            self.describe(head, entry);
+            self.post_at(usize::from(position.get() & mask), head, 1);
+            position.advance();
+            added += 1;
+        }
+        self.next_avail = position;
+        added
+    }
+
     pub(super) fn add_chain(&mut self, parts: &[Part]) -> Option<u16> {
         if parts.is_empty() || parts.len() > self.free.len() {
             return None;
@@ -175,34 +192,10 @@ impl SplitDriver {
     /// The used index is read only when all that it last showed is collected.
     #[inline]
     pub(super) fn collect(&mut self) -> Result<Option<Used>, DeviceFault> {
-        if self.next_used.get() == self.used_seen.get() {
-            self.used_seen = Position::at(self.used_index());
-            if self.next_used.get() == self.used_seen.get() {
-                return Ok(None);
-            }
-        }
-        if self.used_seen.get().wrapping_sub(self.next_used.get())
-            > self.published.get().wrapping_sub(self.next_used.get())
-        {
-            return Err(DeviceFault::IndexJump);
+        if self.shown()? == 0 {
+            return Ok(None);
         }
         let used = self.used_entry();
-        // The usual answer: the oldest chain, of one descriptor.
-        let slot = usize::from(self.next_used.get() & (self.size - 1));
-        if self.run.is_none() && used.head == self.posted[slot] {
-            let chain = &mut self.in_flight[usize::from(used.head)];
-            if *chain == 1 {
-                *chain = 0;
-                self.free.push(used.head);
-                self.next_used.advance();
-                return Ok(Some(used));
-            }
-        }
-        self.collect_other(used)
-    }
-
-    #[cold]
-    fn collect_other(&mut self, used: Used) -> Result<Option<Used>, DeviceFault> {
         let used = if self.options.in_order { self.used_in_order()? } else { used };
         let chain = self.in_flight.get_mut(usize::from(used.head)).ok_or(DeviceFault::NotInFlight)?;
         match std::mem::take(chain) {
@@ -211,6 +204,48 @@ impl SplitDriver {
         }
         self.next_used.advance();
         Ok(Some(used))
+    }
+
+    #[inline]
+    pub(super) fn collect_row(
+        &mut self,
+        count: usize,
+        mut see: impl FnMut(Used) -> bool,
+    ) -> Result<usize, DeviceFault> {
+        let shown = self.shown()?;
+        if self.run.is_some() {
+            return Ok(0);
+        }
+        let (mut position, mask) = (self.next_used, self.size - 1);
+        let mut collected = 0;
+        while collected < count.min(usize::from(shown)) {
+            let slot = usize::from(position.get() & mask);
+            let (used, head) = (self.used_at(slot), self.posted[slot]);
+            let chain = usize::from(head);
+            if used.head != head || self.in_flight[chain] != 1 || !see(used) {
+                break;
+            }
+            self.in_flight[chain] = 0;
+            self.free.push(head);
+            position.advance();
+            collected += 1;
+        }
+        self.next_used = position;
+        Ok(collected)
+    }
+
+    /// Chains that are back, as of the last look at the used index; looks again when all of those are collected.
+    #[inline]
+    fn shown(&mut self) -> Result<u16, DeviceFault> {
+        if self.next_used.get() == self.used_seen.get() {
+            self.used_seen = Position::at(self.used_index());
+        }
+        let next = self.next_used.get();
+        let shown = self.used_seen.get().wrapping_sub(next);
+        if shown > self.published.get().wrapping_sub(next) {
+            return Err(DeviceFault::IndexJump);
+        }
+        Ok(shown)
     }
 
     #[inline]
@@ -278,13 +313,17 @@ impl SplitDriver {
 
     #[inline]
     fn post(&mut self, head: u16, chain: u16) {
-        let slot = usize::from(self.next_avail.get() & (self.size - 1));
+        self.post_at(usize::from(self.next_avail.get() & (self.size - 1)), head, chain);
+        self.next_avail.advance();
+    }
+
+    #[inline]
+    fn post_at(&mut self, slot: usize, head: u16, chain: u16) {
         self.in_flight[usize::from(head)] = chain;
         if self.posted[slot] != head {
             self.posted[slot] = head;
             self.memory.word(self.avail + 4 + 2 * slot).store(head.to_le(), Ordering::Relaxed);
         }
-        self.next_avail.advance();
     }
 
     /// Acquire: pairs with the device's release, so that entries and buffers behind the index are seen.
@@ -300,7 +339,11 @@ impl SplitDriver {
 
     #[inline]
     fn used_entry(&self) -> Used {
-        let slot = usize::from(self.next_used.get() & (self.size - 1));
+        self.used_at(usize::from(self.next_used.get() & (self.size - 1)))
+    }
+
+    #[inline]
+    fn used_at(&self, slot: usize) -> Used {
         let entry = self.memory.read_u64(self.used + 4 + 8 * slot);
         // A head beyond 16 bits is nobody's; the lookup by head refuses it.
         let head = u16::try_from(entry as u32).unwrap_or(u16::MAX);

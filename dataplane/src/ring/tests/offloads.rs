@@ -297,3 +297,38 @@ fn h02_sender_that_rewrites_its_headers_after_the_check_gains_nothing() {
         }
     }
 }
+
+/// 64 frames of 1,024 segments each would be 65,536 sends in one poll.
+#[test]
+fn frames_of_many_small_segments_end_a_burst_and_plain_ones_do_not() {
+    let sample = Sample::new(Shape::of(SegmentKind::Udp4, 600));
+    let tiny = Case {
+        net: wide(sample.net_segments(1, false)),
+        needs: Offloads::USO4.with(Offloads::CHECKSUM),
+        segments: 600,
+        sample,
+    };
+    for chained in [false, true] {
+        let mut from = sender(Offloads::ALL);
+        for index in 0..3 {
+            let addr = BUFFERS + u64::from(index) * 0x1000;
+            from.post_frame_behind(index, addr, &tiny.net, &tiny.sample.bytes);
+        }
+        from.post_frame(3, BUFFERS + 0x3000, &frame(1, 60));
+        if chained {
+            // The third one's net header is a buffer of its own.
+            from.describe(2, BUFFERS + 0x2000, 12, NEXT, 4);
+            from.describe(4, BUFFERS + 0x200c, tiny.sample.bytes.len() as u32, 0, 0);
+        }
+        assert_eq!(from.poll().frames.len(), 2, "1,200 segments");
+        assert_eq!(from.poll().frames.len(), 2, "the rest, in order");
+        assert_eq!(from.used().len(), 4);
+    }
+    let mut from = sender(Offloads::ALL);
+    for index in 0..2 {
+        let addr = BUFFERS + u64::from(index) * 0x1000;
+        from.post_frame_behind(index, addr, &tiny.net, &tiny.sample.bytes);
+    }
+    (2..6).for_each(|index| from.post_frame(index, BUFFERS + u64::from(index) * 0x1000, &frame(1, 60)));
+    assert_eq!(from.poll().frames.len(), 6);
+}
