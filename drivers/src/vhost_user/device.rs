@@ -208,6 +208,10 @@ impl<'a> Device<'a> {
         if unknown != 0 {
             return Err(Refusal::Bad(format!("features {unknown:#x} were not offered")));
         }
+        // A started ring has the positions of its form.
+        if (features ^ self.features) & features::PACKED != 0 && self.vrings.iter().any(Vring::is_started) {
+            return Err(Refusal::Bad("started rings do not change between split and packed".into()));
+        }
         let mut vrings = self.vrings.clone();
         if features & features::PROTOCOL_FEATURES == 0 {
             vrings.iter_mut().for_each(|vring| vring.enabled = true);

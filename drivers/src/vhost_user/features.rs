@@ -74,11 +74,13 @@ const RECEIVE: [(u32, Offloads); 6] = [
     (VIRTIO_NET_F_GUEST_USO6, Offloads::USO6),
 ];
 
+/// VIRTIO_F_RING_PACKED.
+pub(super) const PACKED: u64 = 1 << VIRTIO_F_RING_PACKED;
 /// VHOST_USER_F_PROTOCOL_FEATURES.
 pub(super) const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// Virtio features for a port of one queue pair.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
-    | 1 << VIRTIO_F_RING_PACKED
+    | PACKED
     | 1 << VIRTIO_F_IN_ORDER
     | 1 << VIRTIO_NET_F_MRG_RXBUF
     | 1 << VIRTIO_RING_F_INDIRECT_DESC

@@ -224,6 +224,18 @@ fn packed_rings_may_have_any_size_and_split_ones_may_not() {
 }
 
 #[test]
+fn p22_started_rings_do_not_change_their_form() {
+    let yard = Yard::new(2, 1);
+    let mut a = PackedGuest::start(&yard, 0, 8, false);
+    let mut b = Guest::start(&yard.path(1));
+    let mut raw = a.raw();
+    assert_eq!(raw.ask(SET_FEATURES, &FEATURES.to_ne_bytes(), &[]), 1, "split");
+    assert_eq!(raw.ask(SET_FEATURES, &(FEATURES | RING_PACKED).to_ne_bytes(), &[]), 0, "as they are");
+    a.send(&frame(1, 1, 60));
+    b.expect(&frame(1, 1, 60));
+}
+
+#[test]
 fn broken_packed_ring_stops_alone_until_it_is_started_again() {
     let yard = Yard::new(2, 1);
     let mut a = PackedGuest::start(&yard, 0, 8, false);
