@@ -53,8 +53,8 @@ pub(crate) struct Setup {
 pub(crate) fn run(setup: Setup) {
     let Setup { index, mode, epoch, mut reader, journal, bells, stop, panics } = setup;
     let forwarder = Forwarder::new(&journal, index);
-    let (duties, watched) = (Arc::from([]), Vec::new());
-    let mut worker = Worker { index, forwarder, bells, duties, watched, epoch, now_us: 0, panics };
+    let (duties, watched, polled) = (Arc::from([]), Vec::new(), Vec::new());
+    let mut worker = Worker { index, forwarder, bells, duties, watched, polled, epoch, now_us: 0, panics };
     reader.catch_up(|snapshot| worker.adopt(snapshot));
     let mut rounds = 0;
     let mut looked_us = 0;
@@ -93,6 +93,8 @@ struct Worker<'j> {
     duties: Arc<[Duty]>,
     /// By bell.
     watched: Vec<Watched>,
+    /// Where those that are polled stand in `watched`, each once: a round costs nothing for the others, however many.
+    polled: Vec<usize>,
     epoch: Instant,
     now_us: u64,
     panics: Arc<AtomicU64>,
@@ -111,20 +113,22 @@ struct Watched {
     busy_us: u64,
 }
 
+impl Watched {
+    fn is_polled(&self) -> bool {
+        !(self.parked || self.dead)
+    }
+}
+
 impl Worker<'_> {
     /// Serves every duty that is not parked once.
     fn round(&mut self, reader: &mut Reader<Snapshot>) -> Round {
         if reader.is_stale() {
             reader.catch_up(|snapshot| self.adopt(snapshot));
         }
-        let (mut busy, mut moved) = (false, false);
-        for place in 0..self.watched.len() {
-            let watched = &mut self.watched[place];
-            if watched.parked || watched.dead {
-                continue;
-            }
-            if watched.holding.sits_out() {
-                busy = true;
+        let (mut moved, mut turn) = (false, 0);
+        while let Some(&place) = self.polled.get(turn) {
+            turn += 1;
+            if self.watched[place].holding.sits_out() {
                 continue;
             }
             if reader.is_stale() {
@@ -138,10 +142,13 @@ impl Worker<'_> {
             } else if self.now_us - watched.busy_us >= u64::from(watched.duty.end.linger_us) {
                 self.park(place);
             }
-            let watched = &self.watched[place];
-            busy |= !(watched.parked || watched.dead);
+            if !self.watched[place].is_polled() {
+                // The last takes its turn.
+                turn -= 1;
+                self.polled.swap_remove(turn);
+            }
         }
-        Round { busy, moved }
+        Round { busy: !self.polled.is_empty(), moved }
     }
 
     /// Serves a duty once. A panic, which is our own mistake, costs that duty and no other.
@@ -193,7 +200,10 @@ impl Worker<'_> {
                 continue;
             }
             watched.duty.end.doorbell.disarm();
-            (watched.parked, watched.busy_us) = (false, self.now_us);
+            watched.busy_us = self.now_us;
+            if std::mem::take(&mut watched.parked) {
+                self.polled.push(place);
+            }
         }
     }
 
@@ -228,6 +238,9 @@ impl Worker<'_> {
             self.watched.push(watched);
         }
         self.watched.sort_by_key(|watched| watched.bell);
+        self.polled.clear();
+        self.polled.reserve(self.watched.len());
+        self.polled.extend((0..self.watched.len()).filter(|&place| self.watched[place].is_polled()));
     }
 
     fn begin(&mut self, duty: &Duty) -> Watched {

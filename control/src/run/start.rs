@@ -9,7 +9,7 @@ use ringyard_dataplane::switch::SwitchConfig;
 use ringyard_drivers::chardev::SocketAccess;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::command::Asker;
 use super::hands::Hands;
@@ -29,6 +29,7 @@ impl Control {
         let access = socket_access(&config.sockets).map_err(|why| format!("--socket-group: {why}"))?;
         let access = Arc::new(access);
         let switch = SwitchConfig { cores: cores(&config.placement)?, mode: config.mode };
+        keep_off(&switch.cores);
         let doing = |what: &'static str| move |error| format!("{what}: {error}");
         let mut model = Model::new(&switch, access.clone()).map_err(doing("starting the workers"))?;
         model.set_full_receiver(config.full_receiver);
@@ -142,6 +143,17 @@ fn cores(placement: &Placement) -> Result<Vec<Option<usize>>, String> {
             Err(format!("--cores: core {core} is not ours to use; these are: {}", list.join(",")))
         }
         None => Ok(cores.iter().copied().map(Some).collect()),
+    }
+}
+
+/// Leaves the workers' cores to them, if there are others: this thread and all that it starts from now on run elsewhere. A
+/// worker that shares its core is put aside for milliseconds whenever somebody makes a port. Workers pin themselves.
+fn keep_off(cores: &[Option<usize>]) {
+    let Ok(mut ours) = sched_getaffinity(None) else { return };
+    cores.iter().flatten().for_each(|&core| ours.unset(core));
+    if ours.count() > 0 {
+        // Where that is not allowed everything works, only less evenly.
+        let _ = sched_setaffinity(None, &ours);
     }
 }
 
