@@ -36,3 +36,32 @@ fn eight_idle_guests_cost_next_to_nothing_and_a_frame_still_passes() -> Result<(
     drop(guests);
     switch.finish()
 }
+
+#[test]
+fn control_keeps_off_the_core_of_a_pinned_worker() -> Result<()> {
+    let cores = std::thread::available_parallelism().doing("counting cores")?.get();
+    assert!(cores > 1, "this needs two cores");
+    let switch = Switch::start(&["--cores", "0"])?;
+    let process = switch.process().id();
+    let allowed = |thread: &str| -> Result<String> {
+        let status = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status"))
+            .doing("reading a thread's status")?;
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        Ok(list.unwrap_or_default().trim().to_owned())
+    };
+    let is_on_core_0 = |list: &str| list == "0" || list.starts_with("0-") || list.starts_with("0,");
+    let mut workers = 0;
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).doing("listing threads")? {
+        let thread = task.doing("listing threads")?.file_name().into_string().unwrap_or_default();
+        let name = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/comm"));
+        let list = allowed(&thread)?;
+        if name.doing("reading a thread's name")?.trim() == "worker 0" {
+            assert_eq!(list, "0");
+            workers += 1;
+        } else if thread == process.to_string() {
+            assert!(!is_on_core_0(&list), "control may run on {list}");
+        }
+    }
+    assert_eq!(workers, 1);
+    switch.finish()
+}
