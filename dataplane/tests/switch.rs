@@ -1,5 +1,7 @@
 //! The switch with ports made of plain memory: who gets what, what is counted, and what a change costs.
 
+mod rig;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,6 +20,8 @@ use ringyard_dataplane::port::{
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_dataplane::switch::{HubOptions, PortPlan, Switch, SwitchConfig};
 use ringyard_dataplane::worker::Mode;
+
+use rig::assert_balanced;
 
 /// Sends frames numbered from 0 to one address, while it may, never ahead of `limit`.
 struct Source {
@@ -118,18 +122,6 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::yield_now();
     }
-}
-
-fn assert_balanced(counters: &[PortCounters]) {
-    let (mut takers, mut offered) = (0, 0);
-    for port in counters {
-        let (ingress, egress) = (port.ingress, port.egress);
-        assert_eq!(ingress.frames, ingress.forwarded + ingress.drops.iter().sum::<u64>());
-        assert_eq!(egress.offered, egress.frames + egress.drops.iter().sum::<u64>());
-        takers += ingress.takers;
-        offered += egress.offered;
-    }
-    assert_eq!(takers, offered);
 }
 
 /// Adds a port with this plan.
