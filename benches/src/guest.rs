@@ -261,7 +261,7 @@ impl SendQueue {
         self.add(head, frame.len())
     }
 
-    /// Copies `frame` into all buffers, for [`Self::send_stamped`]. Only while all of them are free.
+    /// Copies `frame` into all buffers, for [`Self::send_row`]. Only while all of them are free.
     ///
     /// # Panics
     /// If the frame is longer than a buffer has room for.
@@ -272,35 +272,25 @@ impl SendQueue {
         }
     }
 
-    /// Brings the bytes at `at` of the next `count` frames near, for [`Self::send_stamped`].
-    #[inline]
-    pub fn look_ahead(&self, count: usize, at: usize) {
-        let Queue { ring, memory, header_len, .. } = &self.queue;
-        ring.peek_free(count, |head| memory.prefetch_for_write(self.queue.buffer(head) + header_len + at));
-    }
-
-    /// Sends `len` bytes of what the next free buffer holds, with 8 bytes at `at` replaced. Whether there was room.
-    #[inline]
-    pub fn send_stamped(&mut self, len: usize, at: usize, stamp: u64) -> bool {
-        let Some(head) = self.queue.ring.next_head() else { return false };
-        let offset = self.queue.buffer(head) + self.queue.header_len + at;
-        self.queue.memory.write_u64(offset, stamp);
-        self.add(head, len)
-    }
-
     /// Sends up to `count` frames of `len` bytes in a row: what the next free buffers hold, with 8 bytes at `at` replaced by
-    /// numbers from `first` on. Returns how many there was room for.
+    /// what `stamp` says of the frame's place in the row. Returns how many there was room for.
     #[inline]
-    pub fn send_row(&mut self, count: usize, len: usize, at: usize, first: u64) -> usize {
+    pub fn send_row(
+        &mut self,
+        count: usize,
+        len: usize,
+        at: usize,
+        mut stamp: impl FnMut(usize) -> u64,
+    ) -> usize {
         let Queue { ring, memory, buffers, buffer_len, header_len, .. } = &mut self.queue;
         let place = |head: u16| buffer(*buffers, *buffer_len, head);
         ring.peek_free(count, |head| memory.prefetch_for_write(place(head) + *header_len + at));
         let len = (*header_len + len) as u32;
-        let mut stamp = first;
+        let mut row = 0;
         ring.add_row(count, |head| {
             let offset = place(head);
-            memory.write_u64(offset + *header_len + at, stamp);
-            stamp += 1;
+            memory.write_u64(offset + *header_len + at, stamp(row));
+            row += 1;
             Part { offset, len, writable: false }
         })
     }

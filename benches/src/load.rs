@@ -129,7 +129,7 @@ impl Lane {
         let under_way = sent.saturating_sub(verifier.next()) as usize;
         let allowed = if sending { (*window - under_way.min(*window)).min(TURN) } else { 0 };
         let before = *sent;
-        *sent += sender.send_row(allowed, *frame_len, SEQUENCE, *sent) as u64;
+        *sent += sender.send_row(allowed, *frame_len, SEQUENCE, |place| before + place as u64) as u64;
         sender.flush();
         let received = receiver.receive(TURN, |frame| match frame.stamp(SEQUENCE) {
             Some(sequence) if frame.len() == *frame_len => verifier.count(sequence),

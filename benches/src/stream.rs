@@ -137,15 +137,12 @@ impl Sender {
                 due.min(TURN)
             }
         };
-        queue.look_ahead(due as usize, SEQUENCE);
-        let mut sent = 0;
-        for _ in 0..due {
-            if queue.send_stamped(self.frame_len, SEQUENCE, self.sent) {
-                self.sent += 1;
-                sent += 1;
-            } else if matches!(self.pace, Pace::Open(_)) {
-                self.refused += 1;
-            }
+        let first = self.sent;
+        let sent =
+            queue.send_row(due as usize, self.frame_len, SEQUENCE, |place| first + place as u64) as u64;
+        self.sent += sent;
+        if matches!(self.pace, Pace::Open(_)) {
+            self.refused += due - sent;
         }
         queue.flush();
         Ok(sent)

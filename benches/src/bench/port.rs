@@ -116,20 +116,10 @@ impl Port {
             Port::Packet(socket) => return socket.send(shape, first, count),
         };
         let sender = &mut guest.pairs_mut()[queue].send;
-        let mut sent = 0;
-        match shape.only().map(|frame| frame.len()) {
-            Some(len) => {
-                sender.look_ahead(count, SEQUENCE);
-                while sent < count && sender.send_stamped(len, SEQUENCE, numbered(first, sent)) {
-                    sent += 1;
-                }
-            }
-            None => {
-                while sent < count && send_one_of(sender, shape, first, sent) {
-                    sent += 1;
-                }
-            }
-        }
+        let sent = match shape.only().map(|frame| frame.len()) {
+            Some(len) => sender.send_row(count, len, SEQUENCE, |place| numbered(first, place)),
+            None => (0..count).take_while(|&place| send_one_of(sender, shape, first, place)).count(),
+        };
         if sent > 0 {
             sender.flush();
         }
