@@ -5,6 +5,7 @@
 //! switch of this process. [`traffic`] makes frames and proves that they arrived, [`exchange`] moves them in a
 //! closed loop. [`demo`] is the newcomer's first run, [`load`] and [`stream`] the measurements,
 //! [`floor`] what no switch gets below, [`comparison`] the report of several switches, [`bench`] the harness for any.
+//! [`link_address`] is what packet sockets are bound to.
 
 pub mod bare;
 pub mod bench;
@@ -15,6 +16,7 @@ pub mod exchange;
 pub mod floor;
 pub mod front_end;
 pub mod guest;
+pub mod link_address;
 pub mod load;
 pub mod stream;
 pub mod traffic;

@@ -6,8 +6,8 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use ringyard_benches::link_address::LinkAddress;
 use rustix::io::Errno;
-use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netdevice::name_to_index, recv, send,
@@ -74,43 +74,6 @@ fn open_bound(interface: &str) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// `struct sockaddr_ll` of packet(7), which rustix does not have.
-#[repr(C)]
-struct LinkAddress {
-    family: u16,
-    protocol: u16,
-    index: u32,
-    hardware_type: u16,
-    packet_type: u8,
-    address_length: u8,
-    address: [u8; 8],
-}
-
-impl LinkAddress {
-    fn every_frame_on(index: u32) -> LinkAddress {
-        LinkAddress {
-            family: AddressFamily::PACKET.as_raw(),
-            protocol: ETH_P_ALL.to_be(),
-            index,
-            hardware_type: 0,
-            packet_type: 0,
-            address_length: 0,
-            address: [0; 8],
-        }
-    }
-}
-
-// Unsafe, because no crate of ours offers this address safely.
-// SAFETY: `f` gets a pointer to the whole of `self`, laid out as the kernel's `struct sockaddr_ll`, with its size.
-#[allow(unsafe_code)]
-unsafe impl SocketAddrArg for LinkAddress {
-    unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
-        f(std::ptr::from_ref(self).cast(), size_of::<LinkAddress>() as SocketAddrLen)
-    }
-}
-
-/// Every protocol (`if_ether.h`).
-const ETH_P_ALL: u16 = 3;
 /// 802.1Q.
 const ETHERTYPE_VLAN: u16 = 0x8100;
 /// The longest that a tap or veth hands over: 64 KiB of a segmentation offload, and headers.

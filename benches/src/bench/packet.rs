@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 
-use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::frame::{SIZE_MAX, Shape, Stamp};
 use crate::error::{Doing, Error, Result};
+use crate::link_address::LinkAddress;
 
 /// Frames of one system call.
 pub const BATCH: usize = 64;
@@ -182,39 +182,6 @@ fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
         libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, (&raw const on).cast(), len)
     };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// `struct sockaddr_ll` of packet(7), which rustix does not have.
-#[repr(C)]
-struct LinkAddress {
-    family: u16,
-    protocol: u16,
-    index: u32,
-    hardware_type: u16,
-    packet_type: u8,
-    address_len: u8,
-    address: [u8; 8],
-}
-
-impl LinkAddress {
-    fn every_frame_on(index: u32) -> LinkAddress {
-        LinkAddress {
-            family: AddressFamily::PACKET.as_raw(),
-            protocol: (libc::ETH_P_ALL as u16).to_be(),
-            index,
-            hardware_type: 0,
-            packet_type: 0,
-            address_len: 0,
-            address: [0; 8],
-        }
-    }
-}
-
-// SAFETY: `f` gets a pointer to the whole of `self`, laid out as the kernel's `struct sockaddr_ll`, with its size.
-unsafe impl SocketAddrArg for LinkAddress {
-    unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
-        f(std::ptr::from_ref(self).cast(), size_of::<LinkAddress>() as SocketAddrLen)
-    }
 }
 
 const RECEIVE_BUFFER_LEN: usize = 16 << 20;
