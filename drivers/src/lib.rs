@@ -3,8 +3,10 @@
 //! Opening a port may block, so it happens on threads beside control; a port whose peer comes and goes says so over its
 //! [`line::Line`] and never touches the switch itself.
 
+pub mod af_xdp;
 mod arena;
 pub mod chardev;
 pub mod line;
+mod spread;
 pub mod tap;
 pub mod vhost_user;
