@@ -3,6 +3,7 @@
 //! `visit` checks types and unknown members, in QEMU's order; `resolve` checks what the object itself can tell and
 //! yields a spec that cannot hold nonsense. What needs the model (is the id taken, does the chardev exist) comes between.
 
+mod address;
 mod chardev;
 mod command;
 mod fd;
@@ -15,6 +16,7 @@ mod rx_filter;
 mod tap;
 mod vhost_user;
 
+pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
 pub use fd::{FdRef, check_fd_name};
