@@ -7,6 +7,8 @@ pub mod af_xdp;
 mod arena;
 pub mod chardev;
 pub mod line;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod minder;
 mod spread;
 pub mod tap;
 pub mod vhost_user;

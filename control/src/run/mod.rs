@@ -233,15 +233,15 @@ impl Control {
             for (ticket, outcome) in self.hands.drain() {
                 self.asked.remove(&ticket);
                 // What was still being opened is closed like the rest.
-                if let Outcome::Tap { opened: Ok(tap), .. } = outcome {
-                    self.defer(Asker::nobody(), Job::CloseTap(tap));
+                if let Outcome::Port { id, opened: Ok(port) } = outcome {
+                    self.defer(Asker::nobody(), Job::ClosePort { id, port });
                 }
             }
             self.publish();
         }
         if !self.asked.is_empty() {
             tracing::warn!(
-                "{} taps are not closed in time; their scripts are left running",
+                "{} ports are not closed in time; their scripts are left running",
                 self.asked.len()
             );
         }
