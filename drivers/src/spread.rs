@@ -4,7 +4,7 @@
 #![allow(unsafe_code)] // copies lent memory to memory that a kernel shares
 
 use ringyard_dataplane::frame::Frame;
-use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads, Payload, Pieces, Segments};
+use ringyard_dataplane::offload::{Offloads, Payload, Pieces, Segments};
 
 /// What a receiver takes, and in what form.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Needs {
     pub(crate) buffers: usize,
     /// Buffers for the longest of them.
     pub(crate) longest: usize,
+    /// Bytes of the longest of them, without a net header.
+    pub(crate) len: usize,
 }
 
 impl Form {
@@ -33,13 +35,15 @@ impl Form {
     pub(crate) fn needs(&self, frame: &Frame<'_>) -> Needs {
         match self.segments(frame) {
             None => {
-                let buffers = self.buffers(frame.len());
-                Needs { frames: 1, buffers, longest: buffers }
+                let (len, buffers) = (frame.len(), self.buffers(frame.len()));
+                Needs { frames: 1, buffers, longest: buffers, len }
             }
             Some(segments) => {
-                let (frames, longest) = (segments.count(), self.buffers(segments.segment_len()));
-                let last = self.buffers(segments.last_len());
-                Needs { frames, buffers: (frames - 1) * longest + last, longest: longest.max(last) }
+                let (frames, last) = (segments.count(), self.buffers(segments.last_len()));
+                // That of a frame that is one segment is said to be longer than it is.
+                let len = if frames > 1 { segments.segment_len() } else { segments.last_len() };
+                let longest = self.buffers(len);
+                Needs { frames, buffers: (frames - 1) * longest + last, longest, len }
             }
         }
     }
@@ -204,7 +208,7 @@ mod tests {
         check(&frames, needs, 64);
         let lens: Vec<usize> = frames.iter().map(|buffers| buffers.concat().len()).collect();
         assert_eq!(lens, [142, 142, 92]);
-        assert_eq!(needs, Needs { frames: 3, buffers: 3 + 3 + 2, longest: 3 });
+        assert_eq!(needs, Needs { frames: 3, buffers: 3 + 3 + 2, longest: 3, len: 142 });
     }
 
     #[test]
@@ -226,7 +230,7 @@ mod tests {
         net[1] = 0;
         let form = Form { offloads: Offloads::NONE, net_header_len: 0, buffer_len: 4096 };
         let (frames, needs) = sent(form, net, &frame, 70_000);
-        assert_eq!(needs, Needs { frames: 1, buffers: 1, longest: 1 });
+        assert_eq!(needs, Needs { frames: 1, buffers: 1, longest: 1, len: frame.len() });
         assert_ne!(frames[0][0][40..42], frame[40..42], "the checksum is complete");
         assert_eq!(frames[0][0][42..], frame[42..]);
     }

@@ -27,7 +27,8 @@ pub struct SocketMap(OwnedFd);
 impl SocketMap {
     /// An empty one for the queues below `queues`.
     pub fn new(queues: u32) -> io::Result<SocketMap> {
-        let attributes = MapCreate { map_type: MAP_TYPE_XSKMAP, key_size: 4, value_size: 4, max_entries: queues };
+        let attributes =
+            MapCreate { map_type: MAP_TYPE_XSKMAP, key_size: 4, value_size: 4, max_entries: queues };
         bpf_fd(MAP_CREATE, attributes).map(SocketMap)
     }
 
