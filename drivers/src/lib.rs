@@ -7,6 +7,10 @@ mod arena;
 pub mod chardev;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod links;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod minder;
 pub mod tap;
+#[cfg(test)]
+mod testing;
 pub mod vhost_user;
