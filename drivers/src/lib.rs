@@ -5,6 +5,7 @@
 
 mod arena;
 pub mod chardev;
+mod errno;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod minder;
