@@ -5,6 +5,9 @@
 
 mod arena;
 pub mod chardev;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod datagram;
+mod errno;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
