@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
+use super::{AfXdp, Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -150,6 +150,7 @@ impl QapiEnum for Type {
     const NAMES: &'static [(&'static str, Self)] = &[
         here("vhost-user", |visitor| VhostUser::visit(visitor).map(Netdev::from)),
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
+        here("af-xdp", |visitor| AfXdp::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         elsewhere("none"),

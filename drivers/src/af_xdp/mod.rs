@@ -36,6 +36,7 @@ use queue::XdpQueue;
 use socket::{Binding, Failed, Socket};
 use umem::{UMEM_LEN, Umem};
 
+use crate::errno;
 use crate::line::Line;
 use crate::minder::Minder;
 
@@ -139,8 +140,9 @@ struct OpenError {
 }
 
 impl OpenError {
-    fn new(text: String, error: &io::Error) -> OpenError {
-        OpenError { text, busy: error.raw_os_error() == Some(libc::EBUSY) }
+    fn new(doing: String, error: io::Error) -> OpenError {
+        let busy = error.raw_os_error() == Some(libc::EBUSY);
+        OpenError { text: format!("{doing}: {}", errno::text(error)), busy }
     }
 }
 
@@ -157,24 +159,23 @@ impl Sockets {
     /// Opens them as the options say, with `given` where that are descriptors.
     fn open(options: &AfXdpOptions, given: Vec<OwnedFd>) -> Result<Sockets, OpenError> {
         let name = &options.ifname;
-        let interface = interface_number(name).map_err(|error| {
-            OpenError::new(format!("failed to get ifindex for '{name}': {}", errno_text(&error)), &error)
-        })?;
+        let interface = interface_number(name)
+            .map_err(|error| OpenError::new(format!("failed to get ifindex for '{name}'"), error))?;
         if !matches!(options.source, Source::Own) {
             return Sockets::bind(options, interface, options.force_copy, given, None);
         }
         let open = |mode| Sockets::open_own(options, interface, mode);
         match options.mode {
             Some(mode) => open(mode),
-            None => open(Attach::Native).or_else(|_| open(Attach::Skb)),
+            None => open(Attach::Native)
+                .or_else(|native| open(Attach::Skb).map_err(|skb| if native.busy { native } else { skb })),
         }
     }
 
     fn open_own(options: &AfXdpOptions, interface: u32, mode: Attach) -> Result<Sockets, OpenError> {
         let failed = |error| {
-            let (name, reason) = (&options.ifname, errno_text(&error));
-            let text = format!("failed to load an XDP program on '{name}', ifindex: {interface}: {reason}");
-            OpenError::new(text, &error)
+            let name = &options.ifname;
+            OpenError::new(format!("failed to load an XDP program on '{name}', ifindex: {interface}"), error)
         };
         let map = SocketMap::new(options.start_queue + options.queues).map_err(failed)?;
         let redirect = Redirect::attach(&map, interface, mode).map_err(failed)?;
@@ -190,19 +191,18 @@ impl Sockets {
         given: Vec<OwnedFd>,
         own: Option<(SocketMap, Redirect)>,
     ) -> Result<Sockets, OpenError> {
-        let health =
-            Health::new().map_err(|error| OpenError::new(format!("making an eventfd: {error}"), &error))?;
+        let health = Health::new().map_err(|error| OpenError::new("making an eventfd".into(), error))?;
         let health = Arc::new(health);
         let (mut queues, mut given) = (Vec::new(), given.into_iter());
         for index in 0..options.queues {
             let queue = options.start_queue + index;
             let fd = given.next().map_or_else(Socket::create, Ok);
-            let fd = fd.map_err(|error| options.failed(queue, &Failed("making", error)))?;
-            let umem = Umem::new()
-                .map_err(|error| options.failed(queue, &Failed("mapping the memory of", error)))?;
+            let fd = fd.map_err(|error| options.failed(queue, Failed("making", error)))?;
+            let umem =
+                Umem::new().map_err(|error| options.failed(queue, Failed("mapping the memory of", error)))?;
             let binding = Binding { interface, queue, copy };
             let bound = Socket::bind(fd, &umem, binding);
-            let (socket, rings) = bound.map_err(|failed| options.failed(queue, &failed))?;
+            let (socket, rings) = bound.map_err(|failed| options.failed(queue, failed))?;
             options.insert(own.as_ref().map(|(map, _)| map), index, &socket)?;
             queues.push(Arc::new(XdpQueue::new(index as u16, socket, rings, umem, health.clone())));
         }
@@ -232,36 +232,31 @@ impl Sockets {
 impl AfXdpOptions {
     /// Puts the socket of queue `index` of the port where the program looks for it.
     fn insert(&self, own: Option<&SocketMap>, index: u32, socket: &Socket) -> Result<(), OpenError> {
-        match (&self.source, own) {
-            (Source::Map { path, start_index }, _) => insert_pinned(path, start_index + index, socket)
-                .map_err(|error| {
-                    let (path, reason) = (path.display(), errno_text(&error));
-                    OpenError::new(
-                        format!("failed to insert AF_XDP socket into map {path}: {reason}"),
-                        &error,
-                    )
-                }),
-            (_, Some(map)) => map.insert(self.start_queue + index, socket.as_fd()).map_err(|error| {
-                self.failed(self.start_queue + index, &Failed("telling the program of", error))
-            }),
-            (_, None) => Ok(()),
+        if let Source::Map { path, start_index } = &self.source {
+            return insert_pinned(path, start_index + index, socket).map_err(|error| {
+                OpenError::new(format!("failed to insert AF_XDP socket into map {}", path.display()), error)
+            });
         }
+        let Some(map) = own else { return Ok(()) };
+        let queue = self.start_queue + index;
+        map.insert(queue, socket.as_fd())
+            .map_err(|error| self.failed(queue, Failed("telling the program of", error)))
     }
 
     /// What to say when the socket of a queue cannot be had.
-    fn failed(&self, queue: u32, Failed(doing, error): &Failed) -> OpenError {
-        let (name, text) = (&self.ifname, errno_text(error));
+    fn failed(&self, queue: u32, Failed(doing, error): Failed) -> OpenError {
+        let name = &self.ifname;
         let hint = match error.raw_os_error() {
             Some(libc::ENOBUFS) => {
                 let limit = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX);
                 format!("; it needs {UMEM_LEN} bytes and RLIMIT_MEMLOCK is {limit}")
             }
-            Some(libc::EINVAL) if *doing == "binding" => "; is there such a queue?".to_owned(),
+            Some(libc::EINVAL) if doing == "binding" => "; is there such a queue?".to_owned(),
             _ => String::new(),
         };
-        let text =
-            format!("failed to create AF_XDP socket for {name} queue_id: {queue}: {doing} it: {text}{hint}");
-        OpenError::new(text, error)
+        let socket = format!("failed to create AF_XDP socket for {name} queue_id: {queue}: {doing} it");
+        let failed = OpenError::new(socket, error);
+        OpenError { text: failed.text + &hint, ..failed }
     }
 }
 
@@ -272,12 +267,6 @@ fn insert_pinned(path: &Path, index: u32, socket: &Socket) -> io::Result<()> {
 fn interface_number(name: &str) -> io::Result<u32> {
     let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     Ok(name_to_index(any, name)?)
-}
-
-/// The error as `strerror` has it, without the number that Rust adds.
-fn errno_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// How long a worker goes on looking at an idle ring, which is a look at memory, before it waits for the kernel to ring.
