@@ -82,7 +82,8 @@ pub enum Source {
 pub struct AfXdpPort {
     name: Arc<str>,
     queues: usize,
-    attachment: Attachment,
+    /// Until it is asked for: what is attached later is the thread's, and this must not keep it.
+    attachment: Mutex<Attachment>,
     /// Until the thread has it.
     life: Option<Life>,
     trouble: Trouble,
@@ -100,19 +101,17 @@ impl AfXdpPort {
         let trouble = Trouble::default();
         let (name, queues) = (options.ifname.as_str().into(), options.queues as usize);
         let life = Life::begin(options, trouble.clone())?;
-        let attachment = life.attachment();
+        let attachment = Mutex::new(life.attachment());
         Ok(AfXdpPort { name, queues, attachment, life: Some(life), trouble, minder: None })
     }
 
-    /// What workers get at first.
+    /// What workers get at first; to be asked for once.
     pub fn attachment(&self) -> Attachment {
-        self.attachment.clone()
+        std::mem::take(&mut *self.attachment.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Follows the interface from now on, and reports over `line`.
     pub fn start(&mut self, line: Line) -> io::Result<()> {
-        // What is attached from now on is the thread's: it must not live on here.
-        self.attachment = Attachment::default();
         if let Some(life) = self.life.take() {
             self.minder = Some(Minder::start("af-xdp", move |stop| life.live(stop, &line))?);
         }
