@@ -93,7 +93,7 @@ mod tests {
     fn mtu_counts_the_packet_without_up_to_two_tags() {
         let health = Health::new().unwrap();
         let mut header = [0; 64];
-        assert!(health.carries(&header, usize::MAX / 2), "no limit before it is known");
+        assert!(health.carries(&header, 100_000), "no limit before it is known");
         health.set_mtu(1500);
         assert!(health.carries(&header, 1514) && !health.carries(&header, 1515));
         header[12..14].copy_from_slice(&[0x81, 0]);

@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn index_that_no_ring_can_have_is_no_entries_and_no_places() {
         let (producer, consumer) = pair(8);
-        for index in [9, 1 << 31, u32::MAX] {
+        for index in [9, 1 << 31, u32::MAX - 20] {
             producer.ring.producer().store(index, Ordering::Relaxed);
             assert_eq!(consumer.waiting(), 0);
             producer.ring.consumer().store(index, Ordering::Relaxed);
