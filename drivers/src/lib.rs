@@ -9,7 +9,7 @@ pub mod chardev;
 mod datagram;
 mod errno;
 pub mod line;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod minder;
+pub mod stream;
 pub mod tap;
 pub mod vhost_user;
