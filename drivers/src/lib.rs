@@ -8,8 +8,13 @@ pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 mod errno;
+pub mod ipv4;
 pub mod line;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod links;
 mod minder;
 pub mod stream;
 pub mod tap;
+#[cfg(test)]
+mod testing;
 pub mod vhost_user;
