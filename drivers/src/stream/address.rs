@@ -1,7 +1,7 @@
 //! Where a stream's sockets are: addresses as users give them, and how a socket listens at one or connects to it.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, Protocol, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, connect, ipproto,
-    listen, socket_with, sockopt,
+    AddressFamily, Protocol, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    getpeername, ipproto, listen, socket_with, sockopt,
 };
 
 use super::names;
@@ -129,12 +129,43 @@ impl Listener {
         Ok(Listener::Socket(socket))
     }
 
+    /// Listens at `address`, for the older `socket`.
+    pub fn bind_ipv4(address: SocketAddrV4) -> Result<Listener, String> {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)
+            .map_err(|error| failed("can't create stream socket", error))?;
+        let _ = sockopt::set_socket_reuseaddr(&socket, true);
+        bind(&socket, &address)
+            .map_err(|error| failed(format_args!("can't bind ip={} to socket", address.ip()), error))?;
+        listen(&socket, BACKLOG).map_err(|error| failed("can't listen on socket", error))?;
+        Ok(Listener::Socket(socket))
+    }
+
     /// What to call a connection that was accepted as `socket`: a peer's unix socket has no name of its own.
     pub(super) fn name(&self, socket: &OwnedFd) -> SocketName {
         match self {
             Listener::File(_, path) => SocketName::Unix { path: path.clone(), tight: None },
             Listener::Socket(_) => names::of_accepted(socket),
         }
+    }
+}
+
+/// Whether `socket`, which somebody else made, can be a connection.
+pub fn check_connected(socket: &OwnedFd) -> Result<(), String> {
+    match sockopt::socket_type(socket) {
+        Ok(SocketType::STREAM) => {}
+        Ok(_) => return Err("the file descriptor is not a stream socket".into()),
+        Err(_) => return Err("the file descriptor is not a socket".into()),
+    }
+    getpeername(socket).map(drop).map_err(|error| failed("the file descriptor is not connected", error))
+}
+
+/// Begins to connect to `peer`, for the older `socket`.
+pub fn begin_connecting(peer: SocketAddrV4) -> Result<OwnedFd, String> {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)
+        .map_err(|error| failed("can't create stream socket", error))?;
+    match connect(&socket, &peer) {
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
+        Err(error) => Err(failed("can't connect socket", error)),
     }
 }
 

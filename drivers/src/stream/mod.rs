@@ -26,7 +26,7 @@ use crate::chardev::SocketAccess;
 use crate::line::{Line, SocketName};
 use crate::minder::Minder;
 
-pub use address::{Address, InetAddress, Listener};
+pub use address::{Address, InetAddress, Listener, begin_connecting, check_connected};
 use life::Life;
 
 /// Bytes of a record's length.
