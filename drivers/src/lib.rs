@@ -7,6 +7,7 @@ mod arena;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
+pub mod dgram;
 mod errno;
 pub mod ipv4;
 pub mod line;

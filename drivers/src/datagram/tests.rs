@@ -11,6 +11,7 @@ use ringyard_dataplane::port::Tally;
 use rustix::net::SocketAddrUnix;
 
 use super::*;
+use crate::testing::in_namespace;
 
 fn queue<E: Encapsulation>(
     encapsulation: E,
@@ -304,7 +305,7 @@ impl Encapsulation for Numbered {
     }
 
     fn unwrap(&self, datagram: &[u8], source: Source<'_>) -> Result<usize, Refusal> {
-        assert_eq!(source.0.len(), size_of::<libc::sockaddr_in>());
+        assert_eq!(source.ipv4().unwrap().ip(), &Ipv4Addr::LOCALHOST);
         match datagram[3] {
             2 => Err(Refusal::Ignore),
             number if number % 2 == 1 => Err(Refusal::Drop(DropReason::Malformed)),
@@ -380,17 +381,12 @@ fn frames_that_leave_work_to_the_receiver_are_finished_before_they_are_sent() {
     }
 }
 
-/// Runs `body` on a thread in a network namespace of its own whose loopback has the given MTU.
-#[allow(unsafe_code)]
+/// Runs `body` in a network namespace of its own whose loopback has the given MTU.
 fn with_loopback(mtu: u32, body: impl FnOnce() + Send + 'static) {
-    let run = move || {
-        // SAFETY: NEWNET takes nothing away that this thread or another holds by reference.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
-            .expect("CAP_SYS_ADMIN for a network namespace");
+    in_namespace(move || {
         set_mtu(mtu);
         body();
-    };
-    std::thread::spawn(run).join().unwrap();
+    });
 }
 
 fn set_mtu(mtu: u32) {
