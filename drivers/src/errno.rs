@@ -3,7 +3,7 @@
 use std::io;
 
 /// The error as `strerror` has it, without the number that Rust adds.
-pub(crate) fn text(error: impl Into<io::Error>) -> String {
+pub fn text(error: impl Into<io::Error>) -> String {
     let text = error.into().to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

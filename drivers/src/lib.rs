@@ -8,7 +8,7 @@ pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 pub mod dgram;
-mod errno;
+pub mod errno;
 pub mod ipv4;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ringyard_dataplane::port::Attachment;
 use rustix::io::Errno;
-use rustix::net::{SocketAddrAny, connect, getpeername};
+use rustix::net::sockopt::socket_type;
+use rustix::net::{RawAddressFamily, SocketAddrAny, SocketType, connect, getpeername};
 
 use super::{Medium, attachment};
 use crate::datagram::{Bare, DatagramOptions, Destination, is_shut_down};
@@ -26,8 +27,9 @@ pub(super) struct Given {
 
 impl Given {
     pub(super) fn open(socket: OwnedFd, alarm: Arc<Alarm>) -> Result<Given, String> {
+        check_kind(&socket)?;
         let (is_connected, peer) = match getpeername(&socket) {
-            Ok(peer) => (true, peer),
+            Ok(peer) => (true, peer.filter(has_name)),
             Err(Errno::NOTCONN) => (false, None),
             Err(error) => {
                 return Err(format!("Unable to query peer socket address: {}", errno::text(error)));
@@ -64,6 +66,20 @@ impl Medium for Given {
             self.attachment = attached(&self.socket, self.is_connected, self.alarm.clone());
         }
         Ok(failed)
+    }
+}
+
+/// A unix socket's address without a name is its family alone.
+fn has_name(peer: &SocketAddrAny) -> bool {
+    peer.addr_len() as usize > size_of::<RawAddressFamily>()
+}
+
+/// Frames must stay apart.
+fn check_kind(socket: &OwnedFd) -> Result<(), String> {
+    match socket_type(socket) {
+        Ok(SocketType::DGRAM | SocketType::SEQPACKET) => Ok(()),
+        Ok(other) => Err(format!("a socket of type {} is passed where SOCK_DGRAM is needed", other.as_raw())),
+        Err(error) => Err(format!("Unable to query local socket address: {}", errno::text(error))),
     }
 }
 

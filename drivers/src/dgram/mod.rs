@@ -106,8 +106,8 @@ impl DgramPort {
             }
             Wire::Given(socket) => Box::new(Given::open(socket, alarm.clone())?),
         };
-        let links =
-            Links::open().map_err(|error| format!("watching the interfaces: {}", errno::text(error)))?;
+        let links = Links::open_with_addresses()
+            .map_err(|error| format!("watching the interfaces: {}", errno::text(error)))?;
         let attachment = medium.attachment();
         Ok(DgramPort { attachment, watch: Some(Watch { medium, alarm, links }), minder: None })
     }

@@ -28,6 +28,8 @@ pub(super) struct Multicast {
     own: SocketAddrV4,
     attachment: Attachment,
     alarm: Arc<Alarm>,
+    /// The attachment is of sockets that have lost their interface.
+    is_stale: bool,
 }
 
 /// Frames as they are, but for our own.
@@ -52,7 +54,7 @@ impl Multicast {
         }
         let (speaking, own) = speaker(group, interface)?;
         let attachment = attached(hearing.clone(), speaking, own, alarm.clone());
-        Ok(Multicast { group, interface, hearing, is_given, own, attachment, alarm })
+        Ok(Multicast { group, interface, hearing, is_given, own, attachment, alarm, is_stale: false })
     }
 
     /// Whether nothing has changed: we are a member, and would send from where we send from.
@@ -74,7 +76,9 @@ impl Medium for Multicast {
     }
 
     fn mend(&mut self) -> Result<bool, String> {
-        if self.is_sound()? {
+        let was_stale = std::mem::replace(&mut self.is_stale, true);
+        if self.is_sound()? && !was_stale {
+            self.is_stale = false;
             return Ok(false);
         }
         if !self.is_given {
@@ -83,6 +87,7 @@ impl Medium for Multicast {
         let (speaking, own) = speaker(self.group, self.interface)?;
         self.own = own;
         self.attachment = attached(self.hearing.clone(), speaking, own, self.alarm.clone());
+        self.is_stale = false;
         Ok(true)
     }
 }

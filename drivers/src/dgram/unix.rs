@@ -87,6 +87,7 @@ impl UnixName {
     fn address(&self) -> Result<SocketAddrUnix, String> {
         let address = match self {
             UnixName::Unnamed => Ok(SocketAddrUnix::new_unnamed()),
+            UnixName::Path(path) if path.as_os_str().len() > PATH_LEN_MAX => Err(Errno::NAMETOOLONG),
             UnixName::Path(path) => SocketAddrUnix::new(path),
             UnixName::Abstract { name, tight: true } => SocketAddrUnix::new_abstract_name(name.as_bytes()),
             UnixName::Abstract { name, tight: false } => {
@@ -108,5 +109,7 @@ impl UnixName {
     }
 }
 
+/// Bytes of a path that everybody can name, with the zero behind it.
+const PATH_LEN_MAX: usize = 107;
 /// Bytes of an abstract name that fills its address.
 const ABSTRACT_LEN: usize = 107;
