@@ -1,6 +1,7 @@
 //! `stream`: nothing of it happens before the port is there, so opening it can't fail; what becomes of it is shown.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringyard_dataplane::port::Attachment;
@@ -52,6 +53,10 @@ impl PortSpec for StreamSpec {
             StreamSource::Fd { fd, .. } => vec![fd.clone()],
             _ => Vec::new(),
         }
+    }
+
+    fn without_fds(&self, why: &str) -> Option<Arc<dyn PortSpec>> {
+        Some(Arc::new(StreamSpec { source: StreamSource::Unusable(why.to_owned()) }))
     }
 
     fn open(&self, opening: Opening) -> Result<Box<dyn OpenPort>, String> {

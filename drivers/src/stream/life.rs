@@ -33,7 +33,7 @@ impl Life {
     pub(super) fn live(&self, source: Source, stop: &Stop) {
         match source {
             Source::Listen(address) => {
-                let mut last = String::new();
+                let mut last = None;
                 let listener = loop {
                     match Listener::bind(&address, &self.access) {
                         Ok(listener) => break listener,
@@ -49,29 +49,33 @@ impl Life {
             Source::Connect { address, reconnect } => self.connect(&address, reconnect, stop),
             Source::Connecting(socket) => match finish_connecting(socket, stop) {
                 Ok(socket) => self.serve_peer_of(socket, stop),
-                Err(Some(error)) => self.fail(errno::text(error), &mut String::new()),
+                Err(Some(error)) => self.fail(errno::text(error), &mut None),
                 Err(None) => {}
             },
             Source::Connected(socket) => self.serve_peer_of(socket, stop),
-            Source::Unusable(why) => self.fail(why, &mut String::new()),
+            Source::Unusable(why) => self.fail(why, &mut None),
         }
     }
 
     fn connect(&self, address: &Address, reconnect: Option<Duration>, stop: &Stop) {
-        let mut last = String::new();
+        // What is shown at first.
+        let mut shows_connecting = true;
         loop {
             match connect_to(address, stop) {
                 Ok((socket, name)) => {
-                    last.clear();
+                    shows_connecting = false;
                     if !self.serve(socket, name, stop) {
                         return;
                     }
                 }
-                Err(Unconnected::Failed(why)) => self.fail(why, &mut last),
+                Err(Unconnected::Failed(why)) if reconnect.is_none() => self.fail(why, &mut None),
+                Err(Unconnected::Failed(why)) => tracing::debug!("netdev '{}': {why}", self.id),
                 Err(Unconnected::Stopped) => return,
             }
             let Some(pause) = reconnect else { return };
-            self.line.show(self.words.connecting());
+            if !std::mem::replace(&mut shows_connecting, true) {
+                self.line.show(self.words.connecting());
+            }
             if !stop.sleep(pause) {
                 return;
             }
@@ -111,7 +115,7 @@ impl Life {
         let connection = match Connection::new(socket) {
             Ok(connection) => connection,
             Err(error) => {
-                self.fail(errno::text(error), &mut String::new());
+                self.fail(errno::text(error), &mut None);
                 return stop.sleep(ACCEPT_AGAIN);
             }
         };
@@ -138,12 +142,11 @@ impl Life {
         true
     }
 
-    /// Shows why there is no connection, and logs it unless it is what was said last.
-    fn fail(&self, why: String, last: &mut String) {
-        self.line.show(self.words.failed(&why));
-        if *last != why {
-            tracing::warn!("netdev '{}': {why}", self.id);
-            *last = why;
+    /// Shows why there is no connection, unless it is what was shown last.
+    fn fail(&self, why: String, last: &mut Option<String>) {
+        if last.as_ref() != Some(&why) {
+            self.line.show(self.words.failed(&why));
+            *last = Some(why);
         }
     }
 
