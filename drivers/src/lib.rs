@@ -8,14 +8,15 @@ mod arena;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
-mod errno;
+pub mod dgram;
+pub mod errno;
 pub mod ipv4;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
-mod minder;
+pub mod minder;
 mod spread;
+pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;

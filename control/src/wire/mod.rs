@@ -5,8 +5,10 @@
 
 mod address;
 mod af_xdp;
+mod announce;
 mod chardev;
 mod command;
+mod dgram;
 mod fd;
 mod fdb;
 mod hubport;
@@ -14,13 +16,17 @@ mod mac;
 mod netdev;
 mod nic;
 mod rx_filter;
+mod socket;
+mod stream;
 mod tap;
 mod vhost_user;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use af_xdp::AfXdp;
+pub use announce::AnnounceSelf;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
+pub use dgram::Dgram;
 pub use fd::{FdRef, check_fd_name};
 pub use fdb::{FDB_LIMIT_MAX, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
 pub use hubport::Hubport;
@@ -28,5 +34,7 @@ pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Members, Netdev, NetdevAdd, NetdevKind, NetdevSpec};
 pub use nic::{Nic, NicSpec};
 pub use rx_filter::{XSetRxFilter, rx_filter_info};
+pub use socket::Socket;
+pub use stream::Stream;
 pub use tap::Tap;
 pub use vhost_user::{VhostUser, VhostUserSpec};
