@@ -111,12 +111,11 @@ mod tests {
             start += len;
         }
         assert_eq!(start, bytes.len());
-        // SAFETY: the pieces are of `bytes`.
-        unsafe {
-            match net {
-                None => builder.push_lent(&pieces)?,
-                Some(net) => builder.push_lent_asking(&net, &pieces, Offloads::ALL)?,
-            }
+        match net {
+            // SAFETY: the pieces are of `bytes`.
+            None => unsafe { builder.push_lent(&pieces)? },
+            // SAFETY: as above.
+            Some(net) => unsafe { builder.push_lent_asking(&net, &pieces, Offloads::ALL)? },
         }
         let burst = builder.burst();
         let frame = burst.frame(0);
