@@ -147,9 +147,9 @@ fn demo_config(sockets: &[PathBuf; 2]) -> Result<RunConfig, String> {
         };
         let hubport = Hubport { hubid: 0, netdev: Some(port.clone()) };
         for (id, netdev) in [
-            (port, Netdev::VhostUser(vhost_user)),
-            (format!("g{number}"), Netdev::Nic(nic)),
-            (format!("h{number}"), Netdev::Hubport(hubport)),
+            (port, Netdev::from(vhost_user)),
+            (format!("g{number}"), Netdev::from(nic)),
+            (format!("h{number}"), Netdev::from(hubport)),
         ] {
             config.netdevs.push(resolve(id, netdev)?);
         }

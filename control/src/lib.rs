@@ -14,6 +14,8 @@ pub mod log;
 pub mod model;
 pub mod monitor;
 pub mod open;
+pub mod port;
+pub mod ports;
 pub mod qapi;
 pub mod run;
 pub mod version;

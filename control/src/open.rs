@@ -1,18 +1,14 @@
 //! Everything that may block, as values: the model makes a [`Job`] on the control thread, any other thread runs it, and
 //! the model is given its [`Outcome`].
-//!
-//! This is also where options become what the drivers want to know, so that nothing else depends on how they are opened.
 
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ringyard_drivers::chardev::{self, SocketChardev};
-use ringyard_drivers::tap::{self, TapOptions, TapPort};
 
 use crate::cli;
-use crate::wire::{ChardevSpec, Script, TapSource, TapSpec};
+use crate::port::{OpenPort, Opening, PortSpec};
+use crate::wire::ChardevSpec;
 
 /// Something to be done beside the control thread.
 pub enum Job {
@@ -23,17 +19,20 @@ pub enum Job {
         /// Who may use a socket that we make.
         access: Arc<chardev::SocketAccess>,
     },
-    /// Opens a tap and runs its script.
-    OpenTap {
-        /// The netdev that waits for it.
-        id: String,
+    /// Opens a port.
+    OpenPort {
         /// What to open.
-        spec: TapSpec,
-        /// The descriptors, where the spec names some.
-        fds: Vec<OwnedFd>,
+        spec: Arc<dyn PortSpec>,
+        /// The netdev that waits for it, and what it brings along.
+        opening: Opening,
     },
-    /// Runs a tap's downscript and closes it.
-    CloseTap(OpenTap),
+    /// Closes a port that is in use no more.
+    ClosePort {
+        /// The netdev that it was.
+        id: String,
+        /// The port.
+        port: Box<dyn OpenPort>,
+    },
 }
 
 /// What became of a [`Job`].
@@ -45,25 +44,15 @@ pub enum Outcome {
         /// The socket, or why there is none.
         opened: Result<Arc<SocketChardev>, String>,
     },
-    /// Of [`Job::OpenTap`].
-    Tap {
+    /// Of [`Job::OpenPort`].
+    Port {
         /// The netdev.
         id: String,
-        /// The tap, or why there is none.
-        opened: Result<OpenTap, String>,
+        /// The port, or why there is none.
+        opened: Result<Box<dyn OpenPort>, String>,
     },
-    /// Of [`Job::CloseTap`].
+    /// Of [`Job::ClosePort`].
     Closed,
-}
-
-/// A tap with what its options came to.
-pub struct OpenTap {
-    /// The driver's.
-    pub port: TapPort,
-    /// The script that was run.
-    pub script: Option<PathBuf>,
-    /// The script that will be run.
-    pub downscript: Option<PathBuf>,
 }
 
 impl Job {
@@ -74,25 +63,28 @@ impl Job {
                 let opened = SocketChardev::open(&spec.path, spec.role, &access);
                 Outcome::Chardev { spec, opened: opened.map_err(|error| error.to_string()) }
             }
-            Job::OpenTap { id, spec, fds } => Outcome::Tap { id, opened: open_tap(spec, fds) },
-            Job::CloseTap(tap) => {
-                let name = tap.port.ifname().to_owned();
-                if let Err(error) = tap.port.close() {
-                    tracing::warn!("closing the tap {name}: {error}");
+            Job::OpenPort { spec, opening } => {
+                Outcome::Port { id: opening.id.clone(), opened: spec.open(opening) }
+            }
+            Job::ClosePort { id, port } => {
+                if let Err(why) = port.close() {
+                    tracing::warn!("netdev '{id}': {why}");
                 }
                 Outcome::Closed
             }
         }
     }
 
-    /// The outcome when it cannot be done; a tap is closed without its downscript then.
+    /// The outcome when it cannot be done; a port is dropped without being closed in good order then.
     pub fn refusal(&self, why: &str) -> Outcome {
         match self {
             Job::OpenChardev { spec, .. } => {
                 Outcome::Chardev { spec: spec.clone(), opened: Err(why.to_owned()) }
             }
-            Job::OpenTap { id, .. } => Outcome::Tap { id: id.clone(), opened: Err(why.to_owned()) },
-            Job::CloseTap(_) => Outcome::Closed,
+            Job::OpenPort { opening, .. } => {
+                Outcome::Port { id: opening.id.clone(), opened: Err(why.to_owned()) }
+            }
+            Job::ClosePort { .. } => Outcome::Closed,
         }
     }
 }
@@ -118,33 +110,6 @@ fn group_number(name: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("there is no group '{name}' in {GROUPS}; a group can also be given by number"))
 }
 
-fn open_tap(spec: TapSpec, fds: Vec<OwnedFd>) -> Result<OpenTap, String> {
-    let (source, script, downscript) = match spec.source {
-        TapSource::Name { ifname, script, downscript, queues, vnet_hdr } => {
-            let source = tap::TapSource::Name { ifname, queues, vnet_hdr };
-            (source, installed(script), installed(downscript))
-        }
-        TapSource::Fd(_) | TapSource::Fds(_) => (tap::TapSource::Fds(fds), None, None),
-    };
-    let options = TapOptions {
-        source,
-        script: script.clone(),
-        downscript: downscript.clone(),
-        sndbuf_bytes: spec.sndbuf_bytes,
-    };
-    let port = TapPort::open(options).map_err(|error| error.to_string())?;
-    Ok(OpenTap { port, script, downscript })
-}
-
-/// The script to run: a default one only if it is there.
-fn installed(script: Script) -> Option<PathBuf> {
-    match script {
-        Script::Off => None,
-        Script::Default(path) => Path::exists(&path).then_some(path),
-        Script::Run(path) => Some(path),
-    }
-}
-
 const GROUPS: &str = "/etc/group";
 
 #[cfg(test)]
@@ -157,13 +122,5 @@ mod tests {
         assert_eq!(group_number("root"), Ok(0));
         let error = group_number("no such group").expect_err("names have no spaces");
         assert!(error.starts_with("there is no group 'no such group'"), "{error}");
-    }
-
-    #[test]
-    fn a_default_script_runs_only_where_it_is_installed() {
-        assert_eq!(installed(Script::Default("/no/such/script".into())), None);
-        assert_eq!(installed(Script::Default("/".into())), Some("/".into()));
-        assert_eq!(installed(Script::Run("/no/such/script".into())), Some("/no/such/script".into()));
-        assert_eq!(installed(Script::Off), None);
     }
 }

@@ -5,6 +5,10 @@
 
 mod arena;
 pub mod chardev;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod datagram;
 pub mod line;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod minder;
 pub mod tap;
 pub mod vhost_user;

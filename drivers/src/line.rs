@@ -38,6 +38,46 @@ pub enum News {
         /// How many.
         frames: u64,
     },
+    /// How the port stands from now on, for people to read.
+    State {
+        /// As `info network` shows it.
+        text: String,
+    },
+    /// The peer of a stream is there.
+    Connected {
+        /// Its name, or ours where it has none.
+        peer: SocketName,
+    },
+    /// The peer of a stream is gone.
+    Disconnected,
+}
+
+/// A socket's address, for people to read and for the events of the schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketName {
+    /// TCP.
+    Inet {
+        /// A number, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Whether the host is an IPv6 address.
+        ipv6: bool,
+    },
+    /// A unix socket.
+    Unix {
+        /// Empty for one that has no name.
+        path: String,
+        /// Whether the path is a name of Linux's abstract kind; then whether the address ends where the name does.
+        tight: Option<bool>,
+    },
+    /// A socket between a host and its guests.
+    Vsock {
+        /// The machine.
+        cid: u32,
+        /// The port.
+        port: u32,
+    },
 }
 
 /// The port has been taken away: its thread ends.
@@ -67,6 +107,22 @@ impl Line {
             // The books of a port that is gone are closed.
             let _ = self.tell(News::Dropped { frames });
         }
+    }
+
+    /// Has `text` shown of the port from now on. Does not wait.
+    pub fn show(&self, text: impl Into<String>) {
+        // Of a port that is gone nothing is shown.
+        let _ = self.tell(News::State { text: text.into() });
+    }
+
+    /// Tells monitors that the peer of a stream is there. Does not wait.
+    pub fn connected(&self, peer: SocketName) {
+        let _ = self.tell(News::Connected { peer });
+    }
+
+    /// Tells monitors that the peer of a stream is gone. Does not wait.
+    pub fn disconnected(&self) {
+        let _ = self.tell(News::Disconnected);
     }
 
     fn tell(&self, news: News) -> Result<(), Unplugged> {

@@ -94,7 +94,7 @@ impl Draft {
         }
         nic.insert("netdev".into(), id.clone().into());
         let mut visitor = Visitor::new(nic, form);
-        let nic = Netdev::Nic(Nic::visit(&mut visitor)?);
+        let nic = Netdev::from(Nic::visit(&mut visitor)?);
         let nic = NetdevAdd { id: format!("{id}-nic"), netdev: nic }.resolve()?;
         self.add_netdev(members, form)?;
         self.add_spec(nic)
@@ -166,7 +166,7 @@ impl Draft {
             return Err(CliError::Usage(text.into()));
         }
         self.netdevs.sort_by_key(|spec| match spec.kind {
-            NetdevKind::VhostUser(_) | NetdevKind::Tap(_) => 0,
+            NetdevKind::VhostUser(_) | NetdevKind::Port(_) => 0,
             NetdevKind::Nic(_) => 1,
             NetdevKind::Hubport(_) => 2,
         });

@@ -8,9 +8,7 @@ use std::fmt::Write;
 
 use super::Model;
 use super::netdev::{Driver, Netdev, NicPart, Part};
-use super::query::script_name;
-use crate::open::OpenTap;
-use crate::wire::{self, FdRef, NetdevKind, TapSource};
+use crate::wire::NetdevKind;
 
 impl Model {
     /// `info network`
@@ -72,7 +70,10 @@ fn queue_line(id: &str, netdev: &Netdev, queue: usize) -> String {
     let (kind, mut info) = match &netdev.part {
         Part::Backend(backend) => match &backend.driver {
             Driver::VhostUser { chardev, .. } => ("vhost-user", format!("vhost-user{queue} to {chardev}")),
-            Driver::Tap(tap) => ("tap", tap_info(netdev, tap, queue)),
+            Driver::Port(port) => {
+                let info = backend.state.clone().unwrap_or_else(|| port.info(queue));
+                (port_type(netdev), info)
+            }
         },
         Part::Nic(nic) => ("nic", nic_info(netdev, nic)),
         Part::Hubport(_) => ("hubport", String::new()),
@@ -85,41 +86,30 @@ fn queue_line(id: &str, netdev: &Netdev, queue: usize) -> String {
 
 fn nic_info(netdev: &Netdev, nic: &NicPart) -> String {
     let mut info = format!("model=virtio,macaddr={}", nic.filter.main_mac);
-    if let wire::Netdev::Nic(given) = &netdev.spec.given {
-        info.extend(given.addr.iter().map(|addr| format!(",addr={addr}")));
-        info.extend(given.vectors.iter().map(|vectors| format!(",vectors={vectors}")));
+    if let NetdevKind::Nic(spec) = &netdev.spec.kind {
+        info.extend(spec.addr.iter().map(|addr| format!(",addr={addr}")));
+        info.extend(spec.vectors.iter().map(|vectors| format!(",vectors={vectors}")));
     }
     info
 }
 
-fn tap_info(netdev: &Netdev, tap: &OpenTap, queue: usize) -> String {
-    let fd = |fd: &FdRef| match fd {
-        FdRef::Number(number) => format!("fd={number}"),
-        FdRef::Name(name) => format!("fd={name}"),
-    };
+/// The type of an opened port as it is shown: a bridge is a tap.
+fn port_type(netdev: &Netdev) -> &'static str {
     match &netdev.spec.kind {
-        NetdevKind::Tap(spec) => match &spec.source {
-            TapSource::Fd(only) => fd(only),
-            TapSource::Fds(fds) => fds.get(queue).map(fd).unwrap_or_default(),
-            TapSource::Name { .. } => {
-                let (script, downscript) = (script_name(&tap.script), script_name(&tap.downscript));
-                format!("ifname={},script={script},downscript={downscript}", tap.port.ifname())
-            }
-        },
-        _ => String::new(),
+        NetdevKind::Port(spec) => spec.type_name(),
+        _ => netdev.spec.type_name(),
     }
 }
 
-/// How many queues a netdev was given.
+/// How many queues a netdev has.
 pub(super) fn queue_count(netdev: &Netdev) -> usize {
-    match &netdev.spec.kind {
-        NetdevKind::VhostUser(spec) => usize::from(spec.queues),
-        NetdevKind::Tap(spec) => match &spec.source {
-            TapSource::Name { queues, .. } => usize::from(*queues),
-            TapSource::Fd(_) => 1,
-            TapSource::Fds(fds) => fds.len(),
+    match (&netdev.part, &netdev.spec.kind) {
+        (_, NetdevKind::VhostUser(spec)) => usize::from(spec.queues),
+        (Part::Backend(backend), _) => match &backend.driver {
+            Driver::Port(port) => port.queues(),
+            Driver::VhostUser { .. } => 1,
         },
-        NetdevKind::Hubport(_) | NetdevKind::Nic(_) => 1,
+        _ => 1,
     }
 }
 

@@ -25,7 +25,7 @@ use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_dataplane::switch::{Switch, SwitchConfig, WorkerStatus};
 use ringyard_drivers::chardev::SocketAccess;
-use ringyard_drivers::line::{News, PortKey, Report, Switchboard};
+use ringyard_drivers::line::{News, PortKey, Report, SocketName, Switchboard};
 use serde_json::{Value, json};
 
 use crate::open::{Job, Outcome};
@@ -109,6 +109,16 @@ impl Model {
             News::Dropped { frames } => {
                 return self.switch.count_ingress_drops(backend.index, DropReason::NoRoom, frames);
             }
+            News::State { text } => {
+                tracing::info!("netdev '{id}': {text}");
+                backend.state = Some(text);
+                return;
+            }
+            News::Connected { peer } => return self.events.push(stream_connected(&id, &peer)),
+            News::Disconnected => {
+                let data = json!({"netdev-id": id});
+                return self.events.push(Event { name: "NETDEV_STREAM_DISCONNECTED", data });
+            }
         };
         let old = std::mem::replace(&mut backend.attachment, attachment);
         let carrier = backend.attachment.carrier;
@@ -140,7 +150,7 @@ impl Model {
     pub fn finish(&mut self, outcome: Outcome) -> Result<(), QapiError> {
         match outcome {
             Outcome::Chardev { spec, opened } => self.finish_chardev(spec, opened),
-            Outcome::Tap { id, opened } => self.finish_tap(&id, opened),
+            Outcome::Port { id, opened } => self.finish_port(&id, opened),
             Outcome::Closed => Ok(()),
         }
     }
@@ -176,7 +186,7 @@ impl Model {
     }
 }
 
-/// What a guest's coming and going looks like to monitors; a tap's carrier has no event.
+/// What a guest's coming and going looks like to monitors; the carrier of other ports has no event.
 fn carrier_event(id: &str, driver: &Driver, carrier: bool) -> Option<Event> {
     let Driver::VhostUser { chardev, .. } = driver else { return None };
     tracing::info!("netdev '{id}': the guest {}", if carrier { "is connected" } else { "is gone" });
@@ -186,6 +196,24 @@ fn carrier_event(id: &str, driver: &Driver, carrier: bool) -> Option<Event> {
     } else {
         Event { name: "NETDEV_VHOST_USER_DISCONNECTED", data: json!({"netdev-id": id}) }
     })
+}
+
+/// What the coming of a stream's peer looks like to monitors: the address in the form of the schema's SocketAddress.
+fn stream_connected(id: &str, peer: &SocketName) -> Event {
+    let addr = match peer {
+        SocketName::Inet { host, port, ipv6 } => {
+            let family = if *ipv6 { "ipv6" } else { "ipv4" };
+            json!({"type": "inet", "host": host, "port": port.to_string(), family: true})
+        }
+        SocketName::Unix { path, tight: None } => json!({"type": "unix", "path": path}),
+        SocketName::Unix { path, tight: Some(tight) } => {
+            json!({"type": "unix", "path": path, "abstract": true, "tight": tight})
+        }
+        SocketName::Vsock { cid, port } => {
+            json!({"type": "vsock", "cid": cid.to_string(), "port": port.to_string()})
+        }
+    };
+    Event { name: "NETDEV_STREAM_CONNECTED", data: json!({"netdev-id": id, "addr": addr}) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Netdevs of all kinds, how they come and go, and how they hold on to each other.
 //!
-//! A backend (vhost-user, tap) is a port of the switch. It carries at most one nic, the guest's side of it, and at most
+//! A backend (vhost-user, tap, …) is a port of the switch. It carries at most one nic, the guest's side of it, and at most
 //! one hub port, its place on a hub; these name it, and it knows them.
 
 use std::collections::{BTreeMap, HashSet};
@@ -15,12 +15,10 @@ use ringyard_drivers::line::PortKey;
 use ringyard_drivers::vhost_user::VhostUserPort;
 
 use super::{Model, OBJECTS_MAX};
-use crate::open::{Job, OpenTap};
+use crate::open::Job;
+use crate::port::{OpenPort, Opening, PortSpec};
 use crate::qapi::QapiError;
-use crate::wire::{
-    FdRef, Hubport, NetdevAdd, NetdevKind, NetdevSpec, NicSpec, TapSource, TapSpec, VhostUserSpec,
-    mac_of_number,
-};
+use crate::wire::{FdRef, Hubport, NetdevAdd, NetdevKind, NetdevSpec, NicSpec, VhostUserSpec, mac_of_number};
 
 /// Where the descriptors that options name come from.
 pub type FdSource<'a> = dyn FnMut(&FdRef) -> Result<OwnedFd, QapiError> + 'a;
@@ -49,6 +47,8 @@ pub(super) struct Backend {
     pub(super) driver: Driver,
     /// What the driver gave last.
     pub(super) attachment: Attachment,
+    /// How the driver said last that it stands; until it says so the port itself is asked.
+    pub(super) state: Option<String>,
     pub(super) nic: Option<String>,
     pub(super) hubport: Option<String>,
 }
@@ -60,7 +60,7 @@ pub(super) enum Driver {
         /// Held for its end: dropping it stops the port's thread.
         _port: VhostUserPort,
     },
-    Tap(OpenTap),
+    Port(Box<dyn OpenPort>),
 }
 
 /// The guest's side of a backend.
@@ -89,7 +89,7 @@ impl Model {
         self.check_netdev_id(&spec.id)?;
         match spec.kind.clone() {
             NetdevKind::VhostUser(options) => self.add_vhost_user(spec, options).map(|()| None),
-            NetdevKind::Tap(options) => self.start_tap(spec, options, fds).map(Some),
+            NetdevKind::Port(port) => self.start_opening(spec, port, fds).map(Some),
             NetdevKind::Hubport(options) => self.add_hubport(spec, options).map(|()| None),
             NetdevKind::Nic(options) => self.add_nic(spec, options).map(|()| None),
         }
@@ -101,7 +101,7 @@ impl Model {
         let netdev = self.netdevs.remove(id).ok_or_else(|| QapiError::device_not_found(id))?;
         tracing::debug!("netdev '{id}' is deleted");
         match netdev.part {
-            Part::Backend(backend) => return Ok(self.remove_backend(*backend, ghost)),
+            Part::Backend(backend) => return Ok(self.remove_backend(id, *backend, ghost)),
             Part::Nic(nic) => self.detach(nic.netdev, |backend| backend.nic = None),
             Part::Hubport(port) => self.detach(port.netdev, |backend| backend.hubport = None),
         }
@@ -126,31 +126,35 @@ impl Model {
         Ok(())
     }
 
-    fn start_tap(
+    fn start_opening(
         &mut self,
         spec: NetdevSpec,
-        options: TapSpec,
+        port: Arc<dyn PortSpec>,
         fds: &mut FdSource<'_>,
     ) -> Result<Job, QapiError> {
-        let named: &[FdRef] = match &options.source {
-            TapSource::Name { .. } => &[],
-            TapSource::Fd(fd) => std::slice::from_ref(fd),
-            TapSource::Fds(fds) => fds,
-        };
-        let fds = named.iter().map(fds).collect::<Result<_, _>>()?;
+        let fds = port.fds().iter().map(fds).collect::<Result<_, _>>()?;
         let index = self.add_port()?;
         let id = spec.id.clone();
         self.opening_netdevs.insert(id.clone(), (spec, index));
-        Ok(Job::OpenTap { id, spec: options, fds })
+        let opening = Opening { id, fds, access: self.access.clone() };
+        Ok(Job::OpenPort { spec: port, opening })
     }
 
-    pub(super) fn finish_tap(&mut self, id: &str, opened: Result<OpenTap, String>) -> Result<(), QapiError> {
+    pub(super) fn finish_port(
+        &mut self,
+        id: &str,
+        opened: Result<Box<dyn OpenPort>, String>,
+    ) -> Result<(), QapiError> {
         let (spec, index) = self.opening_netdevs.remove(id).ok_or_else(|| QapiError::device_not_found(id))?;
-        match opened {
-            Ok(tap) => {
-                let key = PortKey(self.next_serial());
-                let attachment = tap.port.attachment();
-                self.insert_backend(spec, key, index, Driver::Tap(tap), attachment);
+        let key = PortKey(self.next_serial());
+        let started = opened.and_then(|mut port| match port.start(self.board.line(key)) {
+            Ok(()) => Ok(port),
+            Err(error) => Err(format!("starting the port '{id}': {error}")),
+        });
+        match started {
+            Ok(port) => {
+                let attachment = port.attachment();
+                self.insert_backend(spec, key, index, Driver::Port(port), attachment);
                 Ok(())
             }
             Err(why) => {
@@ -169,7 +173,8 @@ impl Model {
         attachment: Attachment,
     ) {
         let id = spec.id.clone();
-        let backend = Backend { key, index, driver, attachment, nic: None, hubport: None };
+        let (nic, hubport, state) = (None, None, None);
+        let backend = Backend { key, index, driver, attachment, state, nic, hubport };
         self.ids.insert(key, id.clone());
         self.insert(spec, Part::Backend(Box::new(backend)));
         self.replan(&id);
@@ -230,7 +235,7 @@ impl Model {
         self.hubs.push(hub);
     }
 
-    fn remove_backend(&mut self, backend: Backend, ghost: Option<String>) -> Option<Job> {
+    fn remove_backend(&mut self, id: &str, backend: Backend, ghost: Option<String>) -> Option<Job> {
         self.ids.remove(&backend.key);
         self.switch.remove_port(backend.index);
         if let Some(Netdev { part: Part::Nic(nic), .. }) = named(&mut self.netdevs, &backend.nic) {
@@ -244,7 +249,7 @@ impl Model {
                 self.set_chardev_user(&chardev, None);
                 None
             }
-            Driver::Tap(tap) => Some(Job::CloseTap(tap)),
+            Driver::Port(port) => Some(Job::ClosePort { id: id.to_owned(), port }),
         }
     }
 

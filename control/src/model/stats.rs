@@ -11,14 +11,14 @@ use ringyard_dataplane::switch::WorkerStatus;
 use serde_json::{Map, Value, json};
 
 use super::Model;
-use super::netdev::{Backend, Driver, Netdev, Part};
+use super::netdev::{Backend, Netdev, Part};
 use crate::qapi::QapiError;
 
 impl Model {
     /// `x-query-stats`, of one port or of all, oldest first. Deleted ports count as such from the next publish on.
     pub fn query_stats(&self, name: Option<&str>) -> Result<Value, QapiError> {
         let port = |id: &str, netdev: &Netdev| match &netdev.part {
-            Part::Backend(backend) => Some(self.port_stats(id, netdev.link, backend)),
+            Part::Backend(backend) => Some(self.port_stats(id, netdev, backend)),
             _ => None,
         };
         let ports: Vec<Value> = match name {
@@ -39,12 +39,8 @@ impl Model {
         }))
     }
 
-    fn port_stats(&self, id: &str, link: bool, backend: &Backend) -> Value {
+    fn port_stats(&self, id: &str, netdev: &Netdev, backend: &Backend) -> Value {
         let counters = self.switch.counters(backend.index);
-        let kind = match backend.driver {
-            Driver::VhostUser { .. } => "vhost-user",
-            Driver::Tap(_) => "tap",
-        };
         let rings = &backend.attachment.rings;
         let count = rings.len().max(backend.attachment.ingress.len());
         let queue = |index: usize| {
@@ -53,10 +49,11 @@ impl Model {
         let queues: Vec<Value> = (0..count).map(queue).collect();
         json!({
             "name": id,
-            "type": kind,
+            "type": netdev.spec.type_name(),
             "hub": self.hub_of(backend),
-            "link": self.is_link_up(link, backend),
+            "link": self.is_link_up(netdev.link, backend),
             "carrier": backend.attachment.carrier,
+            "state": backend.state,
             "ingress": ingress_stats(&counters.ingress),
             "egress": egress_stats(&counters.egress),
             "queues": queues,

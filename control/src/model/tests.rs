@@ -138,7 +138,10 @@ fn a_worker_is_chosen_for_queues_that_there_are() {
     assert_eq!(set("n0", Some(0), 0), Ok(()));
     assert_eq!(set("n0", Some(1), 0), Err("netdev 'n0' has 1 queues".into()));
     assert_eq!(set("n0", None, 1), Err("there is no worker 1: the switch has 1 of them".into()));
-    assert_eq!(set("h0", None, 0), Err("'h0' has no queues: vhost-user and tap have".into()));
+    assert_eq!(
+        set("h0", None, 0),
+        Err("'h0' has no queues: a netdev with a guest or a host behind it has".into())
+    );
     assert!(set("nope", None, 0).is_err());
 }
 

@@ -16,7 +16,9 @@ impl Model {
         let XSetWorker { netdev: id, queue, worker } = set;
         let netdev = self.netdevs.get(id).ok_or_else(|| QapiError::device_not_found(id))?;
         let Netdev { part: Part::Backend(backend), .. } = netdev else {
-            return Err(QapiError::generic(format!("'{id}' has no queues: vhost-user and tap have")));
+            return Err(QapiError::generic(format!(
+                "'{id}' has no queues: a netdev with a guest or a host behind it has"
+            )));
         };
         let count = queue_count(netdev);
         let queues = match queue {

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::client::Client;
-use super::monitor::NamedFds;
+use super::monitor::{NamedFds, inherited};
 use crate::hmp::{self, HmpCommand};
 use crate::open::Job;
 use crate::qapi::QapiError;
 use crate::version::{VERSION, query_version};
-use crate::wire::{Command, NetdevAdd};
+use crate::wire::{Command, FdRef, NetdevAdd};
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +86,12 @@ impl Control {
                 let passed = self.clients.get_mut(&client).and_then(Client::take_fd);
                 self.names_of(client).add(fdname, passed)
             }
+            Command::AddFd { fdset_id, opaque } => {
+                let passed = self.clients.get_mut(&client).and_then(Client::take_fd);
+                self.fdsets.add(fdset_id, opaque, passed)
+            }
+            Command::RemoveFd { fdset_id, fd } => self.fdsets.remove(fdset_id, fd),
+            Command::QueryFdsets => Ok(self.fdsets.query()),
             Command::CloseFd { fdname } => self.names_of(client).close(&fdname),
             Command::HumanMonitorCommand { command_line } => return self.hmp(client, &command_line),
             Command::Quit => {
@@ -114,7 +120,12 @@ impl Control {
 
     fn netdev_add(&mut self, asker: Asker, add: NetdevAdd) -> Option<Answer> {
         let names = self.monitors[self.clients[&asker.client].monitor].names();
-        let job = self.model.netdev_add(add, &mut |reference| names.take(reference));
+        let fdsets = &self.fdsets;
+        let job = self.model.netdev_add(add, &mut |reference| match reference {
+            FdRef::Number(number) => inherited(*number),
+            FdRef::Name(name) => names.take(name),
+            FdRef::Set(id) => fdsets.open(*id),
+        });
         self.begun(asker, job)
     }
 

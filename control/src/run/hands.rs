@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn a_job_that_panics_is_answered_all_the_same() {
-        let refusal = Outcome::Tap { id: "t".into(), opened: Err("why".into()) };
+        let refusal = Outcome::Port { id: "t".into(), opened: Err("why".into()) };
         let outcome = outcome(|| panic!("as an error of ours would"), refusal);
-        assert!(matches!(outcome, Outcome::Tap { opened: Err(why), .. } if why == "why"));
+        assert!(matches!(outcome, Outcome::Port { opened: Err(why), .. } if why == "why"));
     }
 }

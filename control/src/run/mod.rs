@@ -6,6 +6,7 @@
 
 mod client;
 mod command;
+mod fdset;
 mod hands;
 mod monitor;
 mod start;
@@ -25,6 +26,7 @@ use crate::model::{Event, Model};
 use crate::open::{Job, Outcome};
 use client::Client;
 use command::Asker;
+use fdset::FdSets;
 use hands::{Hands, Ticket};
 use monitor::Monitor;
 pub use stop::Stopper;
@@ -41,6 +43,7 @@ pub struct Control {
     monitors: Vec<Monitor>,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
+    fdsets: FdSets,
     /// Who waits for which job.
     asked: BTreeMap<Ticket, Asker>,
     next_ticket: u64,
@@ -200,7 +203,11 @@ impl Control {
     fn tend_clients(&mut self) {
         let epoll = &self.epoll;
         // Closing the socket takes it out of epoll: nobody else has it.
+        let before = self.clients.len();
         self.clients.retain(|_, client| !client.is_finished());
+        if before > 0 && self.clients.is_empty() {
+            self.fdsets.clear();
+        }
         for (&id, client) in &mut self.clients {
             let wanted = client.wanted();
             if wanted != client.interest {
@@ -233,15 +240,15 @@ impl Control {
             for (ticket, outcome) in self.hands.drain() {
                 self.asked.remove(&ticket);
                 // What was still being opened is closed like the rest.
-                if let Outcome::Tap { opened: Ok(tap), .. } = outcome {
-                    self.defer(Asker::nobody(), Job::CloseTap(tap));
+                if let Outcome::Port { id, opened: Ok(port) } = outcome {
+                    self.defer(Asker::nobody(), Job::ClosePort { id, port });
                 }
             }
             self.publish();
         }
         if !self.asked.is_empty() {
             tracing::warn!(
-                "{} taps are not closed in time; their scripts are left running",
+                "{} ports are not closed in time; their scripts are left running",
                 self.asked.len()
             );
         }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cli::MonitorConfig;
 use crate::qapi::QapiError;
-use crate::wire::{FdRef, check_fd_name};
+use crate::wire::check_fd_name;
 
 /// Descriptors that a monitor keeps, at most.
 const NAMED_FDS_MAX: usize = 256;
@@ -72,15 +72,15 @@ impl NamedFds {
         }
     }
 
-    /// The descriptor that an option names. A name is used up.
-    pub(super) fn take(&mut self, reference: &FdRef) -> Result<OwnedFd, QapiError> {
-        match reference {
-            FdRef::Number(number) => inherited(*number),
-            FdRef::Name(name) => self.0.remove(name).ok_or_else(|| {
-                QapiError::generic(format!("File descriptor named '{name}' has not been found"))
-            }),
-        }
+    /// The descriptor of that name, which is used up.
+    pub(super) fn take(&mut self, name: &str) -> Result<OwnedFd, QapiError> {
+        self.0.remove(name).ok_or_else(|| unknown_name(name))
     }
+}
+
+/// The error for a name that no `getfd` gave.
+pub(super) fn unknown_name(name: &str) -> QapiError {
+    QapiError::generic(format!("File descriptor named '{name}' has not been found"))
 }
 
 /// A duplicate of a descriptor that this process was started with; the number itself stays open.
@@ -108,10 +108,9 @@ mod tests {
     #[test]
     fn a_name_is_used_up() {
         let mut names = NamedFds::default();
-        let name = FdRef::Name("a".into());
         names.add("a".into(), fd()).expect("a descriptor came along");
-        assert!(names.take(&name).is_ok());
-        assert_eq!(refused(names.take(&name)), "File descriptor named 'a' has not been found");
+        assert!(names.take("a").is_ok());
+        assert_eq!(refused(names.take("a")), "File descriptor named 'a' has not been found");
         assert_eq!(refused(names.close("a")), "File descriptor named 'a' not found");
     }
 

@@ -12,8 +12,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::command::Asker;
+use super::fdset::FdSets;
 use super::hands::Hands;
-use super::monitor::{Monitor, inherited};
+use super::monitor::{Monitor, inherited, unknown_name};
 use super::{CLIENTS, Control, MONITORS, OUTCOMES, REPORTS, STOP, Stopper};
 use crate::cli::{MonitorConfig, Placement, RunConfig};
 use crate::model::Model;
@@ -42,6 +43,7 @@ impl Control {
             monitors: Vec::new(),
             clients: BTreeMap::new(),
             next_client: CLIENTS,
+            fdsets: FdSets::default(),
             asked: BTreeMap::new(),
             next_ticket: 0,
             jobs: Vec::new(),
@@ -161,8 +163,7 @@ fn keep_off(cores: &[Option<usize>]) {
 fn own_fd(reference: &FdRef) -> Result<std::os::fd::OwnedFd, QapiError> {
     match reference {
         FdRef::Number(number) => inherited(*number),
-        FdRef::Name(name) => {
-            Err(QapiError::generic(format!("File descriptor named '{name}' has not been found")))
-        }
+        FdRef::Name(name) => Err(unknown_name(name)),
+        FdRef::Set(id) => FdSets::default().open(*id),
     }
 }

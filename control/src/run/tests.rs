@@ -278,6 +278,30 @@ fn a_passed_descriptor_gets_a_name_that_use_consumes() {
 }
 
 #[test]
+fn sets_of_descriptors_outlive_their_client_but_not_the_last_one() {
+    let running = Running::start();
+    let (mut client, mut other) = (running.client(), running.client());
+    let file = tempfile::tempfile().expect("the temporary directory is writable");
+    client.pass(br#"{"execute":"add-fd","arguments":{"fdset-id":7,"opaque":"hi"}}"#, &file);
+    let added = client.reply().expect("a descriptor came along");
+    assert_eq!(added["fdset-id"], 7);
+    drop(client);
+    let sets = json!([{"fdset-id": 7, "fds": [{"fd": added["fd"], "opaque": "hi"}]}]);
+    assert_eq!(other.execute("query-fdsets", json!({})), Ok(sets));
+    // The number is one of this process, so any option that takes a descriptor takes it.
+    let tap = json!({"type": "tap", "id": "t0", "fd": added["fd"].to_string()});
+    let no_tap = other.execute("netdev_add", tap).expect_err("a file is no tap");
+    assert!(no_tap.starts_with("GenericError: Unable to query TUNGETIFF on FD "), "{no_tap}");
+    drop(other);
+    let mut next = running.client();
+    while next.execute("query-fdsets", json!({})) != Ok(json!([])) {
+        // The switch saw the new client before the old one's end.
+        drop(next);
+        next = running.client();
+    }
+}
+
+#[test]
 fn quit_says_goodbye_to_everybody() {
     let mut running = Running::start();
     let (mut one, mut two) = (running.client(), running.client());

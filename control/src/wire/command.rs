@@ -68,6 +68,22 @@ pub enum Command {
         /// A name from `getfd`.
         fdname: String,
     },
+    /// `add-fd`; the descriptor comes beside the bytes.
+    AddFd {
+        /// The set; a new one without it.
+        fdset_id: Option<i64>,
+        /// Text for whoever asks later.
+        opaque: Option<String>,
+    },
+    /// `remove-fd`
+    RemoveFd {
+        /// The set.
+        fdset_id: i64,
+        /// One descriptor only.
+        fd: Option<i64>,
+    },
+    /// `query-fdsets`
+    QueryFdsets,
     /// `human-monitor-command`
     HumanMonitorCommand {
         /// For [`hmp::parse`](crate::hmp::parse).
@@ -118,7 +134,7 @@ impl Command {
 
 type Visit = fn(Visitor) -> Result<Command, QapiError>;
 
-const COMMANDS: [(&str, Visit); 24] = [
+const COMMANDS: [(&str, Visit); 27] = [
     ("qmp_capabilities", |_| Err(QapiError::command_not_found(NEGOTIATED))),
     ("chardev-add", |visitor| ChardevAdd::visit(visitor).map(Command::ChardevAdd)),
     ("chardev-remove", |visitor| Ok(Command::ChardevRemove { id: only(visitor, "id")? })),
@@ -141,6 +157,9 @@ const COMMANDS: [(&str, Visit); 24] = [
     ("query-status", |visitor| none(visitor, Command::QueryStatus)),
     ("getfd", |visitor| Ok(Command::GetFd { fdname: only(visitor, "fdname")? })),
     ("closefd", |visitor| Ok(Command::CloseFd { fdname: only(visitor, "fdname")? })),
+    ("add-fd", add_fd),
+    ("remove-fd", remove_fd),
+    ("query-fdsets", |visitor| none(visitor, Command::QueryFdsets)),
     ("human-monitor-command", human_monitor_command),
     ("quit", |visitor| none(visitor, Command::Quit)),
 ];
@@ -176,6 +195,16 @@ fn set_worker(mut visitor: Visitor) -> Result<Command, QapiError> {
         worker: visitor.required("worker")?,
     };
     none(visitor, Command::XSetWorker(arguments))
+}
+
+fn add_fd(mut visitor: Visitor) -> Result<Command, QapiError> {
+    let (fdset_id, opaque) = (visitor.optional("fdset-id")?, visitor.optional("opaque")?);
+    none(visitor, Command::AddFd { fdset_id, opaque })
+}
+
+fn remove_fd(mut visitor: Visitor) -> Result<Command, QapiError> {
+    let (fdset_id, fd) = (visitor.required("fdset-id")?, visitor.optional("fd")?);
+    none(visitor, Command::RemoveFd { fdset_id, fd })
 }
 
 fn human_monitor_command(mut visitor: Visitor) -> Result<Command, QapiError> {
@@ -214,7 +243,7 @@ mod tests {
     #[test]
     fn every_command_is_listed() {
         let Value::Array(list) = Command::list() else { panic!("it is a list") };
-        assert_eq!(list.len(), 24);
+        assert_eq!(list.len(), 27);
         assert!(list.contains(&json!({"name": "qmp_capabilities"})));
         assert!(Command::exists("x-query-stats") && !Command::exists("query-events"));
     }

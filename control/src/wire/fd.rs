@@ -9,6 +9,8 @@ pub enum FdRef {
     Number(i32),
     /// A name from `getfd` on the same monitor; using it consumes it.
     Name(String),
+    /// A set of `add-fd`.
+    Set(i64),
 }
 
 impl FdRef {
@@ -19,6 +21,11 @@ impl FdRef {
         }
         let invalid = |_| QapiError::generic(format!("Invalid file descriptor number '{text}'"));
         text.parse().map(FdRef::Number).map_err(invalid)
+    }
+
+    /// The set that a path stands for, if it is `/dev/fdset/ID`.
+    pub fn of_path(path: &str) -> Option<Self> {
+        path.strip_prefix("/dev/fdset/")?.parse().ok().map(FdRef::Set)
     }
 }
 
@@ -42,6 +49,8 @@ mod tests {
             let error = FdRef::parse(bad).expect_err(bad);
             assert_eq!(error.desc, format!("Invalid file descriptor number '{bad}'"));
         }
+        assert_eq!(FdRef::of_path("/dev/fdset/12"), Some(FdRef::Set(12)));
+        assert_eq!([FdRef::of_path("/dev/fdset/"), FdRef::of_path("/dev/vhost-vdpa-0")], [None, None]);
         assert!(check_fd_name("7x").is_err() && check_fd_name("x7").is_ok());
     }
 }

@@ -1,7 +1,9 @@
 //! `hubport`: a port of a hub, usually for another netdev.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::netdev::{Members, NetdevKind, shown};
 use crate::qapi::{QapiError, Visitor};
 
 /// The members of a `hubport` netdev. Nothing of it can be checked without the model, so it is its own spec.
@@ -12,6 +14,20 @@ pub struct Hubport {
     /// The netdev that the port stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netdev: Option<String>,
+}
+
+impl Members for Hubport {
+    fn type_name(&self) -> &'static str {
+        "hubport"
+    }
+
+    fn resolve(&self) -> Result<NetdevKind, QapiError> {
+        Ok(NetdevKind::Hubport(self.clone()))
+    }
+
+    fn shown(&self) -> Map<String, Value> {
+        shown(self)
+    }
 }
 
 impl Hubport {

@@ -3,6 +3,7 @@
 //! `visit` checks types and unknown members, in QEMU's order; `resolve` checks what the object itself can tell and
 //! yields a spec that cannot hold nonsense. What needs the model (is the id taken, does the chardev exist) comes between.
 
+mod address;
 mod chardev;
 mod command;
 mod fd;
@@ -15,14 +16,15 @@ mod rx_filter;
 mod tap;
 mod vhost_user;
 
+pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
 pub use fd::{FdRef, check_fd_name};
 pub use fdb::{FDB_LIMIT_MAX, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
 pub use hubport::Hubport;
 pub use mac::{check_unicast, mac_of_number, nic_mac};
-pub use netdev::{Netdev, NetdevAdd, NetdevKind, NetdevSpec};
+pub use netdev::{Members, Netdev, NetdevAdd, NetdevKind, NetdevSpec};
 pub use nic::{Nic, NicSpec};
 pub use rx_filter::{XSetRxFilter, rx_filter_info};
-pub use tap::{Script, Tap, TapSource, TapSpec};
+pub use tap::Tap;
 pub use vhost_user::{VhostUser, VhostUserSpec};

@@ -2,7 +2,9 @@
 
 use ringyard_dataplane::mac::Mac;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::netdev::{Members, NetdevKind, shown};
 use super::nic_mac;
 use crate::qapi::{QapiError, Visitor};
 
@@ -33,6 +35,24 @@ pub struct NicSpec {
     pub netdev: Option<String>,
     /// Its main MAC, a unicast address; without one the model gives it the next free default.
     pub mac: Option<Mac>,
+    /// The PCI address, to be shown.
+    pub addr: Option<String>,
+    /// The number of interrupt vectors, to be shown.
+    pub vectors: Option<u32>,
+}
+
+impl Members for Nic {
+    fn type_name(&self) -> &'static str {
+        "nic"
+    }
+
+    fn resolve(&self) -> Result<NetdevKind, QapiError> {
+        self.spec().map(NetdevKind::Nic)
+    }
+
+    fn shown(&self) -> Map<String, Value> {
+        shown(self)
+    }
 }
 
 impl Nic {
@@ -46,7 +66,7 @@ impl Nic {
         })
     }
 
-    pub(super) fn resolve(&self) -> Result<NicSpec, QapiError> {
+    fn spec(&self) -> Result<NicSpec, QapiError> {
         if let Some(model) = self.model.as_deref().filter(|model| *model != "virtio") {
             let text = format!("model '{model}' is not available: every nic of ringyard is 'virtio'");
             return Err(QapiError::generic(text));
@@ -58,7 +78,8 @@ impl Nic {
         if let Some(vectors @ 0x800_0000..) = self.vectors {
             return Err(QapiError::generic(format!("invalid # of vectors: {vectors}")));
         }
-        Ok(NicSpec { netdev: self.netdev.clone(), mac })
+        let (netdev, addr) = (self.netdev.clone(), self.addr.clone());
+        Ok(NicSpec { netdev, mac, addr, vectors: self.vectors })
     }
 }
 
@@ -78,13 +99,13 @@ mod tests {
     use super::*;
 
     fn refused(nic: Nic) -> String {
-        nic.resolve().expect_err("the test's nic is wrong").desc
+        nic.spec().expect_err("the test's nic is wrong").desc
     }
 
     #[test]
     fn a_nic_is_virtio_or_refused() {
         let virtio = Nic { model: Some("virtio".into()), ..Nic::default() };
-        assert_eq!(virtio.resolve(), Ok(NicSpec { netdev: None, mac: None }));
+        assert_eq!(virtio.spec(), Ok(NicSpec { netdev: None, mac: None, addr: None, vectors: None }));
         let e1000 = Nic { model: Some("e1000".into()), ..Nic::default() };
         assert_eq!(refused(e1000), "model 'e1000' is not available: every nic of ringyard is 'virtio'");
     }
@@ -99,7 +120,7 @@ mod tests {
             assert_eq!(error, format!("Invalid PCI device address {bad} for device nic"));
         }
         let most = Nic { vectors: Some(0x7FF_FFFF), ..Nic::default() };
-        assert!(most.resolve().is_ok());
+        assert!(most.spec().is_ok());
         let more = Nic { vectors: Some(0x800_0000), ..Nic::default() };
         assert_eq!(refused(more), "invalid # of vectors: 134217728");
     }

@@ -1,11 +1,14 @@
 //! `tap`: a network interface of the host, or descriptors of one.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use ringyard_drivers::tap::VnetHeader;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::FdRef;
+use super::netdev::{Members, NetdevKind, shown};
+use crate::ports::{Script, TapSource, TapSpec};
 use crate::qapi::{QapiError, Size, Visitor};
 
 /// The members of a `tap` netdev, as given.
@@ -59,46 +62,18 @@ pub struct Tap {
     pub poll_us: Option<u32>,
 }
 
-/// A `tap` that can be opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TapSpec {
-    /// Where the descriptors come from.
-    pub source: TapSource,
-    /// For TUNSETSNDBUF; `i32::MAX`, which is also the default, means no limit.
-    pub sndbuf_bytes: i32,
-}
+impl Members for Tap {
+    fn type_name(&self) -> &'static str {
+        "tap"
+    }
 
-/// Where a tap's descriptors come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TapSource {
-    /// `/dev/net/tun`, opened by us.
-    Name {
-        /// At most 15 bytes; the kernel's `tap%d` without one.
-        ifname: Option<String>,
-        /// Run with the name once the interface exists.
-        script: Script,
-        /// Run with the name before it goes.
-        downscript: Script,
-        /// Queue pairs, 1 to 256.
-        queues: u16,
-        /// Whether to ask for the virtio-net header: where the kernel can, if nothing was said.
-        vnet_hdr: VnetHeader,
-    },
-    /// One descriptor, whose interface is asked whether it has the header.
-    Fd(FdRef),
-    /// One descriptor a queue pair, at least one.
-    Fds(Vec<FdRef>),
-}
+    fn resolve(&self) -> Result<NetdevKind, QapiError> {
+        Ok(NetdevKind::Port(Arc::new(self.spec()?)))
+    }
 
-/// A script around an interface's life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Script {
-    /// None.
-    Off,
-    /// Nothing was said: this one, if it is installed.
-    Default(PathBuf),
-    /// This one; it is an error if it is missing or fails.
-    Run(PathBuf),
+    fn shown(&self) -> Map<String, Value> {
+        shown(self)
+    }
 }
 
 impl Tap {
@@ -122,7 +97,7 @@ impl Tap {
         })
     }
 
-    pub(super) fn resolve(&self) -> Result<TapSpec, QapiError> {
+    fn spec(&self) -> Result<TapSpec, QapiError> {
         let source = self.source()?;
         self.refuse_vhost()?;
         let sndbuf = self.sndbuf.filter(|bytes| *bytes != 0);

@@ -8,7 +8,7 @@ fn resolved(options: &str) -> Result<TapSpec, String> {
     let mut visitor = Visitor::new(members, Form::Keyval);
     let tap = Tap::visit(&mut visitor).expect(options);
     visitor.finish().expect(options);
-    tap.resolve().map_err(|error| error.desc)
+    tap.spec().map_err(|error| error.desc)
 }
 
 fn source(options: &str) -> TapSource {

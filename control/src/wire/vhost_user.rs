@@ -1,7 +1,9 @@
 //! `vhost-user`: the guest behind a socket chardev, whose rings we serve.
 
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
+use super::netdev::{Members, NetdevKind, shown};
 use crate::qapi::{QapiError, Visitor};
 
 /// The members of a `vhost-user` netdev, as given.
@@ -26,6 +28,23 @@ pub struct VhostUserSpec {
     pub queues: u16,
 }
 
+impl Members for VhostUser {
+    fn type_name(&self) -> &'static str {
+        "vhost-user"
+    }
+
+    fn resolve(&self) -> Result<NetdevKind, QapiError> {
+        self.spec().map(NetdevKind::VhostUser)
+    }
+
+    /// The number of queue pairs is shown always.
+    fn shown(&self) -> Map<String, Value> {
+        let mut members = shown(self);
+        members.insert("queues".into(), json!(self.queues.unwrap_or(1)));
+        members
+    }
+}
+
 impl VhostUser {
     pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
         Ok(VhostUser {
@@ -35,7 +54,7 @@ impl VhostUser {
         })
     }
 
-    pub(super) fn resolve(&self) -> Result<VhostUserSpec, QapiError> {
+    fn spec(&self) -> Result<VhostUserSpec, QapiError> {
         match u16::try_from(self.queues.unwrap_or(1)) {
             Ok(queues @ 1..=1024) => Ok(VhostUserSpec { chardev: self.chardev.clone(), queues }),
             _ => Err(QapiError::generic("vhost-user number of queues must be in range [1, 1024]")),

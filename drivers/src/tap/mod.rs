@@ -118,6 +118,11 @@ impl TapPort {
         &self.ifname
     }
 
+    /// Its queues.
+    pub fn queues(&self) -> usize {
+        self.attachment.ingress.len()
+    }
+
     /// What workers get; the same each time.
     pub fn attachment(&self) -> Attachment {
         self.attachment.clone()

@@ -131,6 +131,8 @@ fn control(state: &Mutex<State>, board: &Switchboard, stop: &AtomicBool) {
                     state.switch.count_ingress_drops(index, DropReason::NoRoom, frames);
                     continue;
                 }
+                // A guest has no state to show, and is no stream.
+                News::State { .. } | News::Connected { .. } | News::Disconnected => continue,
             };
             *current = attachment.clone();
             let filter = state.filters.get(&(report.port.0 as usize)).cloned();

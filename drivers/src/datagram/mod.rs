@@ -1,0 +1,272 @@
+//! The hot half of every socket that has a frame a datagram: `dgram`, `socket`, `l2tpv3`, `vde`, `user`.
+//!
+//! A [`DatagramQueue`] reads up to 64 datagrams a system call into memory of its own ([`inbox`]) and sends a burst in one,
+//! from where its frames lie ([`outbox`]). What stands around a frame in a datagram is the [`Encapsulation`]'s.
+//!
+//! Nothing that a peer or the network says ends a port. A pending error of the socket (an ICMP message that came back) is
+//! taken off by whichever call gets it, which is then made again, once; a datagram that the kernel refuses is an
+//! `io_error` drop, and the rest goes on; only a socket that is of no use any more raises the port's alarm.
+
+mod inbox;
+mod outbox;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringyard_dataplane::drops::DropReason;
+use ringyard_dataplane::frame::{Burst, Taken};
+use ringyard_dataplane::port::{
+    Arming, Attachment, Doorbell, Egress, EgressScratch, Ingress, IngressEnd, IngressScratch,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SocketAddrAny;
+
+use crate::minder::Alarm;
+use inbox::{Inbox, Received};
+use outbox::Outbox;
+
+/// What stands around a frame in a datagram. The engine calls each method under a lock of the queue's, so what an
+/// implementation counts it counts in order.
+pub(crate) trait Encapsulation: Send + Sync + 'static {
+    /// Bytes before a frame, at most, either way: [`PREFIX_LEN_MAX`] at most.
+    const PREFIX_MAX: usize;
+    /// Whether [`Self::unwrap`] looks at the source.
+    const WANTS_SOURCE: bool = false;
+
+    /// Writes what stands before the next frame out to the front of `prefix`, which has `PREFIX_MAX` bytes, and says how
+    /// many bytes that is.
+    fn wrap(&self, prefix: &mut [u8]) -> usize;
+
+    /// The last `frames` frames that were wrapped were not sent after all, and may be wrapped again.
+    fn take_back(&self, _frames: usize) {}
+
+    /// Where the frame in `datagram`, which is not empty, begins; or why there is none.
+    fn unwrap(&self, datagram: &[u8], source: Source<'_>) -> Result<usize, Refusal>;
+}
+
+/// Why a datagram is no frame of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// It never was one: an echo of our own, a greeting. Not counted.
+    Ignore,
+    /// It is lost, and counted.
+    Drop(DropReason),
+}
+
+/// Who sent a datagram: its address as the kernel writes it (a `sockaddr`), empty where nobody asked or the sender has
+/// none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source<'a>(pub(crate) &'a [u8]);
+
+/// A frame and nothing else: the encapsulation of `dgram`.
+pub(crate) struct Bare;
+
+impl Encapsulation for Bare {
+    const PREFIX_MAX: usize = 0;
+
+    fn wrap(&self, _prefix: &mut [u8]) -> usize {
+        0
+    }
+
+    fn unwrap(&self, _datagram: &[u8], _source: Source<'_>) -> Result<usize, Refusal> {
+        Ok(0)
+    }
+}
+
+/// Where datagrams go.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    /// Where the socket is connected to.
+    Connected,
+    /// There.
+    Fixed(SocketAddrAny),
+    /// To whoever is the first to send us one; while it is there, to nobody else. Until then frames are `not_ready`.
+    FirstSource,
+}
+
+/// What a queue is made of.
+pub(crate) struct DatagramOptions {
+    /// The socket that is read.
+    pub receive: Arc<OwnedFd>,
+    /// The socket that is written to; often the same one.
+    pub send: Arc<OwnedFd>,
+    /// Where to.
+    pub destination: Destination,
+    /// Its number in the port, from 0.
+    pub queue: u16,
+    /// Raised when a socket is of no use any more.
+    pub alarm: Arc<Alarm>,
+}
+
+/// One socket, or one to read and one to send, both ways.
+pub(crate) struct DatagramQueue<E> {
+    encapsulation: E,
+    receive: Arc<OwnedFd>,
+    send: Arc<OwnedFd>,
+    queue: u16,
+    alarm: Arc<Alarm>,
+    /// The worker that has the duty uses it, a burst at a time.
+    inbox: Mutex<Inbox>,
+    /// Used by one worker at a time, a burst long.
+    outbox: Mutex<Outbox>,
+    /// Of [`Destination::FirstSource`], while there is one; else `None` for good. Written by whoever reads when it is
+    /// `None`, and by whoever sends when it is gone; its lock is held for a copy.
+    peer: Option<Mutex<Option<SocketAddrAny>>>,
+    /// The last read emptied the socket and nothing is held, so the next one waits for the doorbell. Written by the worker
+    /// that has the duty; relaxed, since that is the only one that reads it.
+    drained: AtomicBool,
+    /// The socket will never be readable again. As `drained`.
+    dead: AtomicBool,
+}
+
+impl<E: Encapsulation> DatagramQueue<E> {
+    /// Over open sockets. They need not be non-blocking.
+    pub(crate) fn new(encapsulation: E, options: DatagramOptions) -> DatagramQueue<E> {
+        const { assert!(E::PREFIX_MAX <= PREFIX_LEN_MAX) };
+        let DatagramOptions { receive, send, destination, queue, alarm } = options;
+        let (fixed, peer) = match destination {
+            Destination::Connected => (None, None),
+            Destination::Fixed(address) => (Some(address), None),
+            Destination::FirstSource => (None, Some(Mutex::default())),
+        };
+        let inbox = Inbox::new(receive.as_fd(), E::WANTS_SOURCE || peer.is_some());
+        let outbox = Outbox::new(send.as_fd(), fixed, E::PREFIX_MAX);
+        DatagramQueue {
+            encapsulation,
+            receive,
+            send,
+            queue,
+            alarm,
+            inbox: Mutex::new(inbox),
+            outbox: Mutex::new(outbox),
+            peer,
+            drained: AtomicBool::new(true),
+            dead: AtomicBool::new(false),
+        }
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what waits. Only when nothing is left of the last time.
+    fn read(&self, inbox: &mut Inbox) {
+        match inbox.receive(self.receive.as_fd()) {
+            Received::Full => {}
+            Received::Drained => self.drained.store(true, Ordering::Relaxed),
+            Received::Suspicious if is_shut_down(self.receive.as_fd()) => self.give_up(),
+            Received::Suspicious => {}
+            Received::Broken => self.give_up(),
+        }
+        self.learn(inbox);
+    }
+
+    #[cold]
+    fn give_up(&self) {
+        self.drained.store(true, Ordering::Relaxed);
+        self.dead.store(true, Ordering::Relaxed);
+        self.alarm.raise();
+    }
+
+    fn learn(&self, inbox: &Inbox) {
+        let Some(peer) = &self.peer else { return };
+        let mut peer = peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if peer.is_none() {
+            *peer = inbox.first_source();
+        }
+    }
+}
+
+/// The attachment of a port that is `queue` and nothing else, with its carrier up.
+pub(crate) fn attachment<E: Encapsulation>(queue: Arc<DatagramQueue<E>>) -> Attachment {
+    let end = IngressEnd {
+        queue: queue.queue,
+        ingress: queue.clone(),
+        doorbell: queue.clone(),
+        linger_us: 0,
+        discard: None,
+    };
+    Attachment { carrier: true, ingress: vec![Arc::new(end)], egress: vec![queue], rings: Vec::new() }
+}
+
+impl<E: Encapsulation> Ingress for DatagramQueue<E> {
+    fn poll(&self, scratch: &mut IngressScratch, forward: &mut dyn FnMut(&Burst<'_>) -> Taken) -> usize {
+        if self.drained.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let mut inbox = self.inbox();
+        if inbox.is_empty() {
+            self.read(&mut inbox);
+        }
+        let gone = inbox.lend(&self.encapsulation, self.queue, scratch, forward);
+        if !inbox.is_empty() {
+            self.drained.store(false, Ordering::Relaxed);
+        }
+        gone
+    }
+}
+
+impl<E: Encapsulation> Doorbell for DatagramQueue<E> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.receive.as_fd())
+    }
+
+    /// Epoll itself looks for new datagrams when it is armed.
+    fn arm(&self) -> Arming {
+        let emptied = self.inbox().is_empty();
+        if !emptied || !self.drained.load(Ordering::Relaxed) {
+            // More than one read can take, or a burst that was all drops.
+            self.drained.store(false, Ordering::Relaxed);
+            return Arming::Work;
+        }
+        if self.dead.load(Ordering::Relaxed) { Arming::Dead } else { Arming::Quiet }
+    }
+
+    fn disarm(&self) {
+        self.drained.store(false, Ordering::Relaxed);
+    }
+
+    fn fail(&self) {
+        self.alarm.raise();
+    }
+}
+
+impl<E: Encapsulation> Egress for DatagramQueue<E> {
+    fn send(&self, scratch: &mut EgressScratch, burst: &Burst<'_>, picks: &[u8]) -> usize {
+        let mut outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = &self.peer {
+            let peer = peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if peer.is_none() {
+                scratch.tally.drops[DropReason::NotReady as usize] += picks.len() as u64;
+                return picks.len();
+            }
+            outbox.set_destination(peer);
+        }
+        let sent = outbox.send(&self.encapsulation, self.send.as_fd(), &mut scratch.tally, burst, picks);
+        match &self.peer {
+            // A learned peer that is gone makes place for the next one.
+            Some(peer) if sent.gone || sent.fault => {
+                *peer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            None if sent.fault => self.alarm.raise(),
+            _ => {}
+        }
+        sent.settled
+    }
+}
+
+/// Whether somebody has shut the socket down for reading, so that it says for ever that there is something to read.
+#[cold]
+fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let ended = PollFlags::RDHUP | PollFlags::HUP;
+    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(ended)
+}
+
+/// Bytes before a frame that an encapsulation may have.
+pub(crate) const PREFIX_LEN_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests;

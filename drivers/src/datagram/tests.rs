@@ -1,0 +1,443 @@
+//! The engine over real sockets of this kernel: UDP on the loopback, and unix.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ringyard_dataplane::frame::{BURST_FRAMES, BurstScratch, HEADER_LEN};
+use ringyard_dataplane::offload::Offloads;
+use ringyard_dataplane::port::Tally;
+use rustix::net::SocketAddrUnix;
+
+use super::*;
+
+fn queue<E: Encapsulation>(
+    encapsulation: E,
+    socket: impl Into<OwnedFd>,
+    destination: Destination,
+) -> DatagramQueue<E> {
+    let socket = Arc::new(socket.into());
+    let alarm = Arc::new(Alarm::new().unwrap());
+    DatagramQueue::new(
+        encapsulation,
+        DatagramOptions { receive: socket.clone(), send: socket, destination, queue: 0, alarm },
+    )
+}
+
+fn connected(socket: impl Into<OwnedFd>) -> DatagramQueue<Bare> {
+    queue(Bare, socket, Destination::Connected)
+}
+
+/// Two UDP sockets, connected to each other.
+fn udp_pair() -> (UdpSocket, UdpSocket) {
+    let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (one, other) = (bind(), bind());
+    one.connect(other.local_addr().unwrap()).unwrap();
+    other.connect(one.local_addr().unwrap()).unwrap();
+    (one, other)
+}
+
+/// A frame of `len` bytes with `number` in all of them.
+fn frame(number: u8, len: usize) -> Vec<u8> {
+    vec![number; len]
+}
+
+/// Sends `frames` as one burst; how many were settled, and the tally.
+fn send<E: Encapsulation>(queue: &DatagramQueue<E>, frames: &[Vec<u8>]) -> (usize, Tally) {
+    let mut scratch = BurstScratch::default();
+    let mut builder = scratch.begin(0);
+    for frame in frames {
+        builder.push_slice(frame).unwrap();
+    }
+    let picks: Vec<u8> = (0..frames.len() as u8).collect();
+    let mut egress = EgressScratch::default();
+    (queue.send(&mut egress, &builder.burst(), &picks), egress.tally)
+}
+
+/// One poll: the frames that were lent, how many are gone, and the tally.
+fn poll_once<E: Encapsulation>(queue: &DatagramQueue<E>, taken: Taken) -> (Vec<Vec<u8>>, usize, Tally) {
+    let mut scratch = IngressScratch::default();
+    let mut lent = Vec::new();
+    let gone = queue.poll(&mut scratch, &mut |burst| {
+        for frame in burst.frames() {
+            let mut bytes = vec![0; frame.len()];
+            frame.copy_to(&mut bytes).unwrap();
+            lent.push(bytes);
+        }
+        taken
+    });
+    (lent, gone, scratch.tally)
+}
+
+/// Rings the bell and polls until nothing comes any more: all frames, and all tallies together.
+fn drain<E: Encapsulation>(queue: &DatagramQueue<E>) -> (Vec<Vec<u8>>, Tally) {
+    let (mut frames, mut sum) = (Vec::new(), Tally::default());
+    queue.disarm();
+    loop {
+        let (lent, gone, tally) = poll_once(queue, Taken::ALL);
+        frames.extend(lent);
+        (0..DropReason::COUNT).for_each(|reason| sum.drops[reason] += tally.drops[reason]);
+        if gone == 0 && queue.arm() != Arming::Work {
+            return (frames, sum);
+        }
+    }
+}
+
+/// Lengths that fit together in one message and lengths that do not.
+fn mixed_frames() -> Vec<Vec<u8>> {
+    let lens = [60, 60, 60, 59, 60, 1500, 1500, 14, 1514, 9000, 9000, 65_000, 65_507, 60, 61, 62, 62];
+    (0..).zip(lens).map(|(number, len)| frame(number, len)).collect()
+}
+
+#[test]
+fn frames_of_any_length_pass_in_order_between_two_queues() {
+    let (one, other) = udp_pair();
+    let (from, to) = (connected(one), connected(other));
+    let (unix_from, unix_to) = UnixDatagram::pair().unwrap();
+    let (unix_from, unix_to) = (connected(unix_from), connected(unix_to));
+    for _ in 0..3 {
+        let frames = mixed_frames();
+        let (settled, tally) = send(&from, &frames);
+        assert_eq!((settled, tally.frames), (frames.len(), frames.len() as u64));
+        assert_eq!(tally.bytes, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
+        assert_eq!(drain(&to), (frames, Tally::default()));
+        for frame in mixed_frames() {
+            assert_eq!(send(&unix_from, std::slice::from_ref(&frame)).0, 1);
+            assert_eq!(drain(&unix_to), (vec![frame], Tally::default()));
+        }
+    }
+}
+
+#[test]
+fn peer_that_knows_nothing_of_trains_gets_a_frame_a_datagram() {
+    let (one, peer) = udp_pair();
+    let queue = connected(one);
+    let frames: Vec<_> = (0..64).map(|number| frame(number, if number < 60 { 64 } else { 63 })).collect();
+    assert_eq!(send(&queue, &frames).0, 64);
+    let mut bytes = [0; 100];
+    for frame in &frames {
+        let len = peer.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..len], &frame[..]);
+    }
+}
+
+#[test]
+fn held_frames_come_again_first_and_in_order() {
+    let (one, other) = udp_pair();
+    let (from, to) = (connected(one), connected(other));
+    // More than one burst in one datagram of the kernel's, twice.
+    let frames = |numbers: std::ops::Range<u8>| numbers.map(|number| frame(number, 60)).collect::<Vec<_>>();
+    assert_eq!(send(&from, &frames(0..64)).0, 64);
+    assert_eq!(send(&from, &frames(64..128)).0, 64);
+    to.disarm();
+    let (lent, gone, _) = poll_once(&to, Taken(0));
+    assert_eq!((lent.as_slice(), gone), (&frames(0..64)[..], 0));
+    let (lent, gone, _) = poll_once(&to, Taken(!0b10));
+    assert_eq!((lent.len(), gone), (64, 63));
+    assert_eq!(to.arm(), Arming::Work);
+    let (lent, _, _) = poll_once(&to, Taken(0));
+    assert_eq!((lent.len(), lent[0][0], lent[1][0], lent[63][0]), (64, 1, 64, 126));
+    assert_eq!(drain(&to).0, [frames(1..2), frames(64..128)].concat());
+    assert_eq!(to.arm(), Arming::Quiet);
+}
+
+#[test]
+fn what_is_no_frame_is_counted_and_the_rest_goes_on() {
+    let (peer, socket) = UnixDatagram::pair().unwrap();
+    let queue = connected(socket);
+    for len in [0, 13, 60, 80_000, 0, 61, 65_557, 65_558] {
+        assert_eq!(peer.send(&frame(7, len)).unwrap(), len);
+        let (frames, tally) = drain(&queue);
+        let drop = match len {
+            0..14 => Some(DropReason::Runt),
+            65_558.. => Some(DropReason::TooLong),
+            _ => None,
+        };
+        assert_eq!(frames.len(), usize::from(drop.is_none()), "{len}");
+        assert_eq!(tally.dropped(), u64::from(drop.is_some()), "{len}");
+        assert_eq!(drop.map_or(1, |reason| tally.drops[reason as usize]), 1, "{len}");
+    }
+}
+
+#[test]
+fn burst_of_nothing_but_empty_datagrams_is_work_like_any_other() {
+    let (peer, socket) = udp_pair();
+    let queue = connected(socket);
+    for _ in 0..200 {
+        peer.send(&[]).unwrap();
+    }
+    peer.send(&frame(7, 60)).unwrap();
+    let (frames, tally) = drain(&queue);
+    assert_eq!((frames.len(), tally.drops[DropReason::Runt as usize]), (1, 200));
+    assert!(!queue.alarm.is_raised());
+}
+
+#[test]
+fn full_receiver_leaves_the_rest_unsettled() {
+    let (one, other) = UnixDatagram::pair().unwrap();
+    let (from, to) = (connected(one), connected(other));
+    let frames: Vec<_> = (0..64).map(|number| frame(number, 65_000)).collect();
+    let (settled, tally) = send(&from, &frames[..2]);
+    assert_eq!((settled, tally.dropped()), (2, 0));
+    let (settled, tally) = send(&from, &frames[2..]);
+    assert!(settled < 62, "a socket's buffer has no room for 4 MB");
+    assert_eq!((tally.frames, tally.dropped()), (settled as u64, 0));
+    let (received, _) = drain(&to);
+    assert_eq!(received, frames[..2 + settled]);
+    assert_eq!(send(&from, &frames[2 + settled..][..1]).0, 1, "there is room again");
+}
+
+#[test]
+fn refused_datagrams_are_drops_until_somebody_listens() {
+    let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(address).unwrap();
+    drop(listener);
+    let queue = connected(socket);
+    let frames: Vec<_> = (0..64).map(|number| frame(number, 60 + usize::from(number))).collect();
+    for _ in 0..5 {
+        let (settled, tally) = send(&queue, &frames);
+        assert_eq!((settled, tally.frames + tally.dropped()), (64, 64));
+        assert_eq!(tally.dropped(), tally.drops[DropReason::IoError as usize]);
+        assert_eq!(drain(&queue), (vec![], Tally::default()), "an ICMP message is no frame and no end");
+    }
+    let peer = UdpSocket::bind(address).unwrap();
+    // One pending error is eaten.
+    let (settled, tally) = send(&queue, &frames);
+    assert_eq!((settled, tally.frames), (64, 64));
+    assert_eq!(peer.recv(&mut [0; 2000]).unwrap(), 60);
+    assert!(!queue.alarm.is_raised());
+}
+
+#[test]
+fn absent_unix_peer_is_a_drop_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("peer");
+    let destination = Destination::Fixed(SocketAddrUnix::new(&path).unwrap().into());
+    let queue = queue(Bare, UnixDatagram::unbound().unwrap(), destination);
+    for _ in 0..2 {
+        let (settled, tally) = send(&queue, &mixed_frames());
+        assert_eq!(settled as u64, tally.drops[DropReason::IoError as usize]);
+        let peer = UnixDatagram::bind(&path).unwrap();
+        assert_eq!(send(&queue, &[frame(1, 60)]).1.frames, 1);
+        assert_eq!(peer.recv(&mut [0; 100]).unwrap(), 60);
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert!(!queue.alarm.is_raised());
+}
+
+#[test]
+fn first_source_is_answered_until_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let [ours, first, second] = ["ours", "first", "second"].map(|name| dir.path().join(name));
+    let queue = queue(Bare, UnixDatagram::bind(&ours).unwrap(), Destination::FirstSource);
+    let not_ready = |tally: Tally| tally.drops[DropReason::NotReady as usize];
+    assert_eq!(not_ready(send(&queue, &[frame(0, 60)]).1), 1);
+    let nameless = UnixDatagram::unbound().unwrap();
+    nameless.send_to(&frame(1, 60), &ours).unwrap();
+    assert_eq!(drain(&queue).0.len(), 1, "frames of a nameless sender are taken");
+    assert_eq!(not_ready(send(&queue, &[frame(0, 60)]).1), 1, "but cannot be answered");
+    let peer = UnixDatagram::bind(&first).unwrap();
+    let other = UnixDatagram::bind(&second).unwrap();
+    peer.send_to(b"VFKT", &ours).unwrap();
+    other.send_to(&frame(2, 60), &ours).unwrap();
+    assert_eq!(drain(&queue).0.len(), 1);
+    assert_eq!(send(&queue, &[frame(3, 60)]).1.frames, 1);
+    assert_eq!(peer.recv(&mut [0; 100]).unwrap(), 60);
+    other.set_nonblocking(true).unwrap();
+    assert!(other.recv(&mut [0; 100]).is_err(), "while the first is there it is nobody else's");
+    drop(peer);
+    assert_eq!(send(&queue, &[frame(4, 60)]).1.dropped(), 1);
+    other.send_to(&frame(5, 60), &ours).unwrap();
+    drain(&queue);
+    assert_eq!(send(&queue, &[frame(6, 60)]).1.frames, 1);
+    assert_eq!(other.recv(&mut [0; 100]).unwrap(), 60);
+    assert!(!queue.alarm.is_raised());
+}
+
+#[test]
+fn socket_that_is_shut_down_is_dead_and_says_so() {
+    let (peer, socket) = UnixDatagram::pair().unwrap();
+    let queue = connected(socket.try_clone().unwrap());
+    peer.send(&frame(1, 60)).unwrap();
+    assert_eq!(drain(&queue).0.len(), 1);
+    socket.shutdown(std::net::Shutdown::Both).unwrap();
+    for _ in 0..100 {
+        queue.disarm();
+        poll_once(&queue, Taken::ALL);
+        if queue.arm() == Arming::Dead {
+            break;
+        }
+    }
+    assert_eq!(queue.arm(), Arming::Dead);
+    assert!(queue.alarm.is_raised());
+}
+
+#[test]
+fn descriptor_that_is_no_socket_raises_the_alarm() {
+    let file = OwnedFd::from(tempfile::tempfile().unwrap());
+    let queue = connected(file);
+    let (settled, tally) = send(&queue, &mixed_frames());
+    assert_eq!(settled as u64, tally.drops[DropReason::IoError as usize]);
+    assert!(queue.alarm.is_raised());
+    assert_eq!((drain(&queue).0.len(), queue.arm()), (0, Arming::Dead));
+}
+
+/// Four bytes that count, of which odd numbers are refused and 2 is ignored.
+#[derive(Default)]
+struct Numbered(AtomicUsize);
+
+impl Encapsulation for Numbered {
+    const PREFIX_MAX: usize = 8;
+    const WANTS_SOURCE: bool = true;
+
+    fn wrap(&self, prefix: &mut [u8]) -> usize {
+        let number = self.0.fetch_add(1, Ordering::Relaxed) as u32;
+        prefix[..4].copy_from_slice(&number.to_be_bytes());
+        4
+    }
+
+    fn take_back(&self, frames: usize) {
+        self.0.fetch_sub(frames, Ordering::Relaxed);
+    }
+
+    fn unwrap(&self, datagram: &[u8], source: Source<'_>) -> Result<usize, Refusal> {
+        assert_eq!(source.0.len(), size_of::<libc::sockaddr_in>());
+        match datagram[3] {
+            2 => Err(Refusal::Ignore),
+            number if number % 2 == 1 => Err(Refusal::Drop(DropReason::Malformed)),
+            _ => Ok(4),
+        }
+    }
+}
+
+#[test]
+fn encapsulation_stands_before_each_frame_and_says_which_are_none() {
+    let (one, other) = udp_pair();
+    let (from, to) = (queue(Numbered::default(), one, Destination::Connected), connected(other));
+    let frames: Vec<_> = (0..10).map(|number| frame(number, 60)).collect();
+    assert_eq!(send(&from, &frames).0, 10);
+    let (wrapped, _) = drain(&to);
+    for (number, bytes) in (0u32..).zip(&wrapped) {
+        assert_eq!((&bytes[..4], &bytes[4..]), (&number.to_be_bytes()[..], &frames[number as usize][..]));
+    }
+    assert_eq!(send(&to, &wrapped).0, 10);
+    let (unwrapped, tally) = drain(&from);
+    let taken = [0, 4, 6, 8].map(|number| frame(number, 60));
+    assert_eq!((unwrapped.as_slice(), tally.drops[DropReason::Malformed as usize]), (&taken[..], 5));
+    assert_eq!(tally.dropped(), 5, "what is ignored is not counted");
+}
+
+#[test]
+fn frames_that_found_no_room_are_taken_back_from_the_encapsulation() {
+    let (one, other) = UnixDatagram::pair().unwrap();
+    let (from, to) = (queue(Numbered::default(), one, Destination::Connected), connected(other));
+    let frames: Vec<_> = (0..64).map(|number| frame(number, 65_000)).collect();
+    let (settled, _) = send(&from, &frames[..2]);
+    let more = send(&from, &frames[2..]).0;
+    assert!(settled == 2 && more < 62);
+    drain(&to);
+    assert_eq!(send(&from, &frames[2 + more..][..1]).0, 1);
+    assert_eq!(drain(&to).0[0][..4], (2 + more as u32).to_be_bytes());
+}
+
+/// UDP over IPv4 with 600 bytes of payload, to be cut into datagrams of 100.
+const NET: [u8; 10] = [1, 5, 42, 0, 100, 0, 34, 0, 6, 0];
+
+fn datagrams() -> Vec<u8> {
+    let mut frame = frame(9, 642);
+    frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+    frame[20..22].fill(0);
+    frame[23] = 17;
+    frame
+}
+
+#[test]
+fn frames_that_leave_work_to_the_receiver_are_finished_before_they_are_sent() {
+    let (one, peer) = udp_pair();
+    let queue = connected(one);
+    let whole = datagrams();
+    let mut scratch = BurstScratch::default();
+    let mut builder = scratch.begin(0);
+    let plain = frame(1, 60);
+    builder.push_slice(&plain).unwrap();
+    for _ in 0..20 {
+        builder.push_asking(&NET, &whole, Offloads::ALL).unwrap();
+    }
+    let mut egress = EgressScratch::default();
+    let picks: Vec<u8> = (0..21).collect();
+    assert_eq!(queue.send(&mut egress, &builder.burst(), &picks), 21);
+    assert_eq!((egress.tally.frames, egress.tally.segments), (21, 120));
+    let mut bytes = [0; 1000];
+    assert_eq!(peer.recv(&mut bytes).unwrap(), 60);
+    for number in 0..120 {
+        assert_eq!(peer.recv(&mut bytes).unwrap(), 142);
+        assert_eq!((bytes[16], bytes[17]), (0, 128), "the IP packet's own length");
+        assert_eq!(bytes[42..142], whole[42..142]);
+        assert_ne!(bytes[40..42], whole[40..42], "the checksum is complete in datagram {number}");
+    }
+}
+
+/// Runs `body` on a thread in a network namespace of its own whose loopback has the given MTU.
+#[allow(unsafe_code)]
+fn with_loopback(mtu: u32, body: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: NEWNET takes nothing away that this thread or another holds by reference.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+            .expect("CAP_SYS_ADMIN for a network namespace");
+        set_mtu(mtu);
+        body();
+    };
+    std::thread::spawn(run).join().unwrap();
+}
+
+fn set_mtu(mtu: u32) {
+    let status = Command::new("ip").args(["link", "set", "lo", "up", "mtu", &mtu.to_string()]).status();
+    assert!(status.expect("iproute2 is installed").success());
+}
+
+#[test]
+fn frames_longer_than_the_path_takes_go_in_fragments() {
+    with_loopback(65_536, || {
+        let (one, other) = udp_pair();
+        let (from, to) = (connected(one), connected(other));
+        for mtu in [65_536, 1500, 1000, 65_536] {
+            set_mtu(mtu);
+            for len in [1514, 60] {
+                let frames: Vec<_> = (0..64).map(|number| frame(number, len)).collect();
+                let (settled, tally) = send(&from, &frames);
+                assert_eq!((settled, tally.frames), (64, 64), "at an MTU of {mtu}");
+                assert_eq!(drain(&to).0, frames);
+            }
+        }
+    });
+}
+
+#[test]
+fn interface_that_is_down_costs_frames_and_nothing_else() {
+    with_loopback(1500, || {
+        let (one, other) = udp_pair();
+        let (from, to) = (connected(one), connected(other));
+        let frames: Vec<_> = (0..BURST_FRAMES as u8).map(|number| frame(number, HEADER_LEN)).collect();
+        for link in ["down", "up"] {
+            assert!(Command::new("ip").args(["link", "set", "lo", link]).status().unwrap().success());
+            let (settled, tally) = send(&from, &frames);
+            assert_eq!((settled, tally.frames + tally.dropped()), (64, 64));
+            // The kernel says of what it sends to a loopback that is down that it was sent.
+            assert_eq!(drain(&to).0.len(), if link == "up" { 64 } else { 0 });
+            assert!(!from.alarm.is_raised());
+        }
+    });
+}
+
+#[test]
+fn source_is_an_address_as_the_kernel_writes_it() {
+    let (one, other) = udp_pair();
+    let SocketAddr::V4(address) = one.local_addr().unwrap() else { panic!("it is bound to IPv4") };
+    one.send(&[0; 60]).unwrap();
+    let mut inbox = Inbox::new(other.as_fd(), true);
+    inbox.receive(other.as_fd());
+    assert_eq!(inbox.first_source(), Some(address.into()));
+}
