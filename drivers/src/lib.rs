@@ -12,3 +12,5 @@ pub mod line;
 mod minder;
 pub mod tap;
 pub mod vhost_user;
+mod virtio_net;
+mod vring;

@@ -78,9 +78,14 @@ impl From<Arc<OwnedFd>> for Call {
 }
 
 impl Call {
-    /// Tells the guest.
+    /// Tells the guest, whatever it asked to hear.
+    pub fn make(&self) {
+        // Who made the eventfd block and kept it full hears of it at the next burst.
+        let _ = self.try_make();
+    }
+
     #[inline]
-    fn make(&self) -> Result<(), Jammed> {
+    fn try_make(&self) -> Result<(), Jammed> {
         match self {
             Call::Eventfd(eventfd) => signal(eventfd),
             Call::Other(tell) => {
@@ -309,7 +314,7 @@ impl RingView {
     /// Signals the guest.
     #[inline]
     pub(crate) fn signal(&self) -> Result<(), Jammed> {
-        self.signals.call.as_ref().map_or(Ok(()), Call::make)
+        self.signals.call.as_ref().map_or(Ok(()), Call::try_make)
     }
 
     /// Signals the front end and the driver that the ring is broken.
