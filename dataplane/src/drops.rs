@@ -24,11 +24,13 @@ pub enum DropReason {
     NoReceiver,
     /// A system call failed on this frame.
     IoError,
+    /// It is not from the port's peer: another cookie, session or source address.
+    Stranger,
 }
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// All reasons, in the order of their counters.
     pub const ALL: [DropReason; DropReason::COUNT] = [
@@ -41,6 +43,7 @@ impl DropReason {
         DropReason::NoRoom,
         DropReason::NoReceiver,
         DropReason::IoError,
+        DropReason::Stranger,
     ];
 
     /// The name that statistics print.
@@ -55,6 +58,7 @@ impl DropReason {
             DropReason::NoRoom => "no_room",
             DropReason::NoReceiver => "no_receiver",
             DropReason::IoError => "io_error",
+            DropReason::Stranger => "stranger",
         }
     }
 }

@@ -7,10 +7,16 @@ mod arena;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
+mod errno;
+pub mod ipv4;
 pub mod line;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod links;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod minder;
 pub mod tap;
+#[cfg(test)]
+mod testing;
 pub mod vhost_user;
 mod virtio_net;
 mod vring;

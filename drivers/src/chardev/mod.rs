@@ -21,6 +21,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 pub use server::Server;
 
+use crate::errno;
+
 /// Who connects to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketRole {
@@ -56,10 +58,9 @@ impl OpenError {
     /// `doing`, and what came of it; who we are, where that is what is wrong.
     fn new(doing: String, error: impl Into<io::Error>) -> OpenError {
         let error = error.into();
-        let text = error.to_string();
-        // The system's sentence alone, without Rust's "(os error 2)".
-        let reason = text.split(" (os error").next().unwrap_or(&text);
-        match error.kind() {
+        let kind = error.kind();
+        let reason = errno::text(error);
+        match kind {
             io::ErrorKind::PermissionDenied => {
                 let uid = rustix::process::geteuid().as_raw();
                 OpenError(format!("{doing}: {reason} (as uid {uid})"))

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd};
 
+use crate::errno;
 use device::Device;
 pub use device::VnetHeader;
 use queue::TapQueue;
@@ -77,14 +78,8 @@ impl std::error::Error for OpenError {}
 
 impl OpenError {
     fn new(doing: impl fmt::Display, error: io::Error) -> OpenError {
-        OpenError(format!("{doing}: {}", errno_text(&error)))
+        OpenError(format!("{doing}: {}", errno::text(error)))
     }
-}
-
-/// The error as `strerror` has it, without the number that Rust adds.
-fn errno_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// An open tap. Dropping it closes its descriptors without running the downscript.
