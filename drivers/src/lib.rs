@@ -4,10 +4,12 @@
 //! [`line::Line`] and never touches the switch itself.
 
 mod arena;
+mod bucket;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 mod errno;
+mod ioctl;
 pub mod ipv4;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
@@ -17,6 +19,7 @@ mod minder;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod vduse;
 pub mod vhost_user;
 mod virtio_net;
 mod vring;

@@ -1,5 +1,7 @@
 //! The netdev types that are opened beside control: what their options resolve to, and how that is opened.
 
 mod tap;
+mod vduse;
 
 pub use tap::{Script, TapSource, TapSpec};
+pub use vduse::VduseSpec;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
+use super::{Hubport, Nic, NicSpec, Tap, Vduse, VhostUser, VhostUserSpec};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -165,6 +165,7 @@ impl QapiEnum for Type {
         elsewhere("vmnet-host"),
         elsewhere("vmnet-shared"),
         elsewhere("vmnet-bridged"),
+        here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
     ];
 }
 

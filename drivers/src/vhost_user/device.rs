@@ -14,8 +14,8 @@ use vhost::vhost_user::message::{
 };
 
 use super::body::{check_mtu, empty, mac, read};
-use super::bucket::Bucket;
 use super::{body, features, memory};
+use crate::bucket::Bucket;
 use crate::line::{Line, Unplugged};
 use crate::virtio_net;
 use crate::vring::{Surroundings, Vring, event};

@@ -10,7 +10,6 @@
 //! do not fit: any front end could keep its thread for ever.
 
 mod body;
-mod bucket;
 mod channel;
 mod device;
 mod features;
