@@ -8,7 +8,8 @@ mod bucket;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
-mod errno;
+pub mod dgram;
+pub mod errno;
 mod ioctl;
 pub mod ipv4;
 pub mod line;
