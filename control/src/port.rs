@@ -34,6 +34,11 @@ pub trait PortSpec: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// What `netdev_add` answers when one of [`Self::fds`] is not to be had, which `why` explains.
+    fn without_fd(&self, why: String) -> String {
+        why
+    }
+
     /// Opens it, beside control: it may block.
     ///
     /// Errors: the text that `netdev_add` answers.

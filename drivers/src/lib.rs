@@ -22,5 +22,6 @@ pub mod tap;
 mod testing;
 pub mod vduse;
 pub mod vhost_user;
+pub mod vhost_vdpa;
 mod virtio_net;
 mod vring;

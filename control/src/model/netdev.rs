@@ -142,9 +142,12 @@ impl Model {
         fds: &mut FdSource<'_>,
     ) -> Result<Job, QapiError> {
         let mut fd = |reference: &FdRef| {
-            fds(reference).map_err(|error| match reference {
-                FdRef::Number(_) => QapiError::generic(format!("{}: {}", spec.id, error.desc)),
-                _ => error,
+            fds(reference).map_err(|error| {
+                let desc = port.without_fd(match reference {
+                    FdRef::Number(_) => format!("{}: {}", spec.id, error.desc),
+                    _ => error.desc,
+                });
+                QapiError { desc, ..error }
             })
         };
         let fds = port.fds().iter().map(&mut fd).collect::<Result<_, _>>()?;

@@ -3,7 +3,9 @@
 mod dgram;
 mod tap;
 mod vduse;
+mod vhost_vdpa;
 
 pub use dgram::DgramSpec;
 pub use tap::{Script, TapSource, TapSpec};
 pub use vduse::VduseSpec;
+pub use vhost_vdpa::{FD_ERROR as VDPA_FD_ERROR, VdpaDevice, VhostVdpaSpec};

@@ -18,6 +18,7 @@ mod rx_filter;
 mod tap;
 mod vduse;
 mod vhost_user;
+mod vhost_vdpa;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use announce::AnnounceSelf;
@@ -34,3 +35,4 @@ pub use rx_filter::{XSetRxFilter, rx_filter_info};
 pub use tap::Tap;
 pub use vduse::Vduse;
 pub use vhost_user::{VhostUser, VhostUserSpec};
+pub use vhost_vdpa::VhostVdpa;
