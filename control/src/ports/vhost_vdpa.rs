@@ -41,7 +41,7 @@ impl PortSpec for VhostVdpaSpec {
         }
     }
 
-    fn without_fd(&self, why: String) -> String {
+    fn fd_error(&self, why: String) -> String {
         format!("{FD_ERROR}{why}")
     }
 
