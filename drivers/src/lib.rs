@@ -11,12 +11,14 @@ pub mod chardev;
 mod datagram;
 pub mod dgram;
 pub mod errno;
+mod health;
 mod ioctl;
 pub mod ipv4;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
 pub mod minder;
+pub mod netmap;
 mod spread;
 pub mod stream;
 pub mod tap;

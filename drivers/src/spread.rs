@@ -50,7 +50,8 @@ impl Form {
 
     /// Gives `send` all that stands for `frame`, in order.
     pub(crate) fn each(&self, frame: &Frame<'_>, mut send: impl FnMut(Bytes<'_>)) {
-        let net = [0; NET_HEADER_MAX];
+        // Of 12 bytes, the last two say that it is one buffer.
+        let net = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
         let Some(mut segments) = self.segments(frame) else {
             let header = frame.header();
             let net = frame.offload().map_or(net, |offload| offload.net_header(1));
@@ -186,7 +187,10 @@ mod tests {
                     check(&frames, needs, 4096);
                     assert_eq!(frames.len(), 1);
                     let whole = frames[0].concat();
-                    assert_eq!(whole[..net_header_len], [0; 12][..net_header_len]);
+                    assert_eq!(
+                        whole[..net_header_len],
+                        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0][..net_header_len]
+                    );
                     assert_eq!(whole[net_header_len..], frame);
                 }
             }

@@ -2,6 +2,7 @@
 
 mod af_xdp;
 mod dgram;
+mod netmap;
 mod socket;
 mod socket_datagrams;
 mod stream;
@@ -11,6 +12,7 @@ mod vhost_vdpa;
 
 pub use af_xdp::{AfXdpSource, AfXdpSpec};
 pub use dgram::DgramSpec;
+pub use netmap::NetmapSpec;
 pub use socket::SocketSpec;
 pub use stream::{StreamSource, StreamSpec};
 pub use tap::{Script, TapSource, TapSpec};

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AfXdp, Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, Vduse, VhostUser, VhostUserSpec, VhostVdpa,
+    AfXdp, Dgram, Hubport, Netmap, Nic, NicSpec, Socket, Stream, Tap, Vduse, VhostUser, VhostUserSpec,
+    VhostVdpa,
 };
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
@@ -161,6 +162,7 @@ impl QapiEnum for Type {
         here("socket", |visitor| Socket::visit(visitor).map(Netdev::from)),
         here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
         here("af-xdp", |visitor| AfXdp::visit(visitor).map(Netdev::from)),
+        here("netmap", |visitor| Netmap::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
@@ -168,7 +170,6 @@ impl QapiEnum for Type {
         elsewhere("l2tpv3"),
         elsewhere("vde"),
         elsewhere("bridge"),
-        elsewhere("netmap"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
         elsewhere("vmnet-shared"),

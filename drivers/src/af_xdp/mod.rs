@@ -12,7 +12,6 @@
 //! The port's thread (`life`) follows the interface: down, gone, made again, its MTU.
 
 mod bpf;
-mod health;
 mod life;
 mod queue;
 mod ring;
@@ -30,13 +29,13 @@ use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{Resource, getrlimit};
 
 pub use bpf::{Attach, Redirect, SocketMap};
-use health::Health;
 use life::Life;
 use queue::XdpQueue;
 use socket::{Binding, Failed, Socket};
 use umem::{UMEM_LEN, Umem};
 
 use crate::errno;
+use crate::health::Health;
 use crate::line::Line;
 use crate::minder::Minder;
 

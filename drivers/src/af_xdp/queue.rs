@@ -13,10 +13,10 @@ use ringyard_dataplane::frame::{BURST_FRAMES, Burst, Frame, Piece, Taken};
 use ringyard_dataplane::offload::Offloads;
 use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress, IngressScratch};
 
-use super::health::Health;
 use super::ring::{Consumer, Producer};
 use super::socket::{Rings, Socket, Woken};
 use super::umem::{CHUNK_LEN, CHUNKS_OUT, Chunk, Umem};
+use crate::health::Health;
 use crate::spread::{Form, Needs};
 
 /// Chunks of one frame, at most: the longest frame needs 18 (a chunk has 256 bytes less for a frame that comes in).

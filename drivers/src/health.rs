@@ -1,5 +1,5 @@
-//! What workers and the port's thread tell each other: that the interface fails, that the kernel did not take all that it
-//! was given, and how long a packet may be.
+//! What the workers and the thread of a port on an interface tell each other: that the interface fails, that the kernel did
+//! not take all that it was given, and how long a packet may be.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,7 +10,7 @@ use ringyard_dataplane::frame::ETHERNET_LEN;
 use crate::minder::Alarm;
 
 /// Shared by the queues of a port and its thread.
-pub(super) struct Health {
+pub(crate) struct Health {
     alarm: Alarm,
     /// Set by workers, taken back by the thread. Relaxed: nothing hangs on it.
     failed: AtomicBool,
@@ -22,51 +22,51 @@ pub(super) struct Health {
 
 impl Health {
     /// Errors: no descriptor to be had.
-    pub(super) fn new() -> io::Result<Health> {
+    pub(crate) fn new() -> io::Result<Health> {
         let (failed, flush) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Health { alarm: Alarm::new()?, failed, flush, mtu: AtomicU32::new(u32::MAX) })
     }
 
     /// The interface is down or gone: nothing can be sent.
-    pub(super) fn fail(&self) {
+    pub(crate) fn fail(&self) {
         self.failed.store(true, Ordering::Relaxed);
         self.alarm.raise();
     }
 
     /// It is up.
-    pub(super) fn recover(&self) {
+    pub(crate) fn recover(&self) {
         self.failed.store(false, Ordering::Relaxed);
     }
 
     /// Whether it [failed](Self::fail).
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
 
     /// The kernel is to be woken again, though no further frame may come.
-    pub(super) fn want_flush(&self) {
+    pub(crate) fn want_flush(&self) {
         self.flush.store(true, Ordering::Relaxed);
         self.alarm.raise();
     }
 
     /// Whether it is, since this was asked last.
-    pub(super) fn wants_flush(&self) -> bool {
+    pub(crate) fn wants_flush(&self) -> bool {
         self.alarm.clear();
         self.flush.swap(false, Ordering::Relaxed)
     }
 
     /// Readable when there is something to look at.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.alarm.fd()
     }
 
     /// The interface's MTU.
-    pub(super) fn set_mtu(&self, mtu: u32) {
+    pub(crate) fn set_mtu(&self, mtu: u32) {
         self.mtu.store(mtu, Ordering::Relaxed);
     }
 
     /// Whether the interface carries a frame of `len` bytes that begins with `header`: VLAN tags do not count as packet.
-    pub(super) fn carries(&self, header: &[u8], len: usize) -> bool {
+    pub(crate) fn carries(&self, header: &[u8], len: usize) -> bool {
         let mtu = self.mtu.load(Ordering::Relaxed) as usize;
         let packet = len.saturating_sub(ETHERNET_LEN);
         packet <= mtu || packet - tags(header) * TAG_LEN <= mtu
