@@ -8,8 +8,10 @@ pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 mod errno;
+pub mod l2tpv3;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod minder;
+mod resolve;
 pub mod tap;
 pub mod vhost_user;
