@@ -1,5 +1,7 @@
 //! The netdev types that are opened beside control: what their options resolve to, and how that is opened.
 
+mod l2tpv3;
 mod tap;
 
+pub use l2tpv3::L2tpv3Spec;
 pub use tap::{Script, TapSource, TapSpec};
