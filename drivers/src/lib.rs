@@ -8,10 +8,15 @@ pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 mod errno;
+pub mod ipv4;
 pub mod l2tpv3;
 pub mod line;
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
+mod links;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod minder;
 mod resolve;
 pub mod tap;
+#[cfg(test)]
+mod testing;
 pub mod vhost_user;

@@ -9,6 +9,7 @@ use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads, Sum};
 use ringyard_dataplane::port::{Arming, Doorbell, EgressScratch, Ingress, IngressScratch, Tally};
 
 use super::*;
+use crate::testing::in_namespace;
 
 fn named(ifname: &str) -> TapOptions {
     let source =
@@ -29,18 +30,6 @@ fn reopen(ifname: &str) -> TapPort {
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
     }
-}
-
-/// Runs `body` on a thread in a network namespace of its own, so that interfaces are nobody else's.
-#[allow(unsafe_code)]
-fn in_namespace(body: impl FnOnce() + Send + 'static) {
-    let run = move || {
-        // SAFETY: NEWNET takes nothing away that this thread or another holds by reference.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
-            .expect("CAP_SYS_ADMIN for a network namespace");
-        body();
-    };
-    std::thread::spawn(run).join().unwrap();
 }
 
 #[test]

@@ -1,0 +1,13 @@
+//! What tests of several drivers need.
+
+/// Runs `body` on a thread in a network namespace of its own, so that interfaces are nobody else's.
+#[allow(unsafe_code)]
+pub(crate) fn in_namespace(body: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: NEWNET takes nothing away that this thread or another holds by reference.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+            .expect("CAP_SYS_ADMIN for a network namespace");
+        body();
+    };
+    std::thread::spawn(run).join().unwrap();
+}
