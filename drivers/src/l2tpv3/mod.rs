@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringyard_dataplane::port::Attachment;
@@ -85,7 +86,7 @@ impl L2tpv3Port {
             id: self.id.clone(),
             tunnel: self.tunnel.clone(),
             line,
-            attachment: std::mem::take(&mut self.attachment),
+            attachment: self.attachment.clone(),
             refused: Counts::default(),
             said_at: None,
         };
@@ -124,7 +125,7 @@ impl Tunnel {
             .map_err(|error| OpenError(format!("could not resolve src, errno = {error}")))?;
         let failed = |doing| move |error: Errno| OpenError(format!("{doing}: {}", errno::text(error)));
         let socket = open_socket(ipv6, ports.is_some()).map_err(failed("socket creation failed"))?;
-        bind(&socket, &local).map_err(failed("could not bind socket"))?;
+        bind_to(&socket, local).map_err(failed("could not bind socket"))?;
         let peer = find(&dst, dst_port)
             .map_err(|error| OpenError(format!("could not resolve dst, error = {error}")))?;
         let carrier = match (&ports, ipv6) {
@@ -168,6 +169,17 @@ fn open_socket(ipv6: bool, udp: bool) -> Result<OwnedFd, Errno> {
         (SocketType::RAW, Protocol::from_raw(RawProtocol::new(number).ok_or(Errno::INVAL)?))
     };
     socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(protocol))
+}
+
+/// A port that was deleted a moment ago may have the address still.
+fn bind_to(socket: &OwnedFd, local: SocketAddr) -> Result<(), Errno> {
+    let deadline = Instant::now() + BIND_TIME_MAX;
+    loop {
+        match bind(socket, &local) {
+            Err(Errno::ADDRINUSE) if Instant::now() < deadline => thread::sleep(BIND_PAUSE),
+            result => return result,
+        }
+    }
 }
 
 /// What the port's thread does.
@@ -257,6 +269,9 @@ impl Watch {
     }
 }
 
+/// How long an address may be somebody else's, and the time between two looks.
+const BIND_TIME_MAX: Duration = Duration::from_millis(500);
+const BIND_PAUSE: Duration = Duration::from_millis(5);
 /// Between two lines about refused datagrams.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks for a way, when the kernel says nothing.
