@@ -19,4 +19,5 @@ mod resolve;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod vde;
 pub mod vhost_user;

@@ -8,6 +8,7 @@
 mod header;
 mod route;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -63,7 +64,8 @@ impl std::error::Error for OpenError {}
 pub struct L2tpv3Port {
     id: String,
     tunnel: Arc<Tunnel>,
-    attachment: Attachment,
+    /// Given away once; after that the port's thread says what workers have.
+    first: Cell<Attachment>,
     minder: Option<Minder>,
 }
 
@@ -71,13 +73,13 @@ impl L2tpv3Port {
     /// Finds the addresses and opens the socket. May wait for a name server.
     pub fn open(id: &str, options: L2tpv3Options) -> Result<L2tpv3Port, OpenError> {
         let tunnel = Arc::new(Tunnel::open(options)?);
-        let attachment = tunnel.attachment();
-        Ok(L2tpv3Port { id: id.to_owned(), tunnel, attachment, minder: None })
+        let first = Cell::new(tunnel.attachment());
+        Ok(L2tpv3Port { id: id.to_owned(), tunnel, first, minder: None })
     }
 
-    /// What workers get at first.
+    /// What workers get at first; to be asked once, after [`Self::start`].
     pub fn attachment(&self) -> Attachment {
-        self.attachment.clone()
+        self.first.take()
     }
 
     /// Starts the thread that watches the way to the peer and says what was refused.
@@ -86,7 +88,7 @@ impl L2tpv3Port {
             id: self.id.clone(),
             tunnel: self.tunnel.clone(),
             line,
-            attachment: self.attachment.clone(),
+            attachment: self.first.get_mut().clone(),
             refused: Counts::default(),
             said_at: None,
         };
