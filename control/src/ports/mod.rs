@@ -2,6 +2,8 @@
 
 mod l2tpv3;
 mod tap;
+mod vde;
 
 pub use l2tpv3::L2tpv3Spec;
 pub use tap::{Script, TapSource, TapSpec};
+pub use vde::VdeSpec;

@@ -16,6 +16,7 @@ mod netdev;
 mod nic;
 mod rx_filter;
 mod tap;
+mod vde;
 mod vhost_user;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
@@ -31,4 +32,5 @@ pub use netdev::{Members, Netdev, NetdevAdd, NetdevKind, NetdevSpec};
 pub use nic::{Nic, NicSpec};
 pub use rx_filter::{XSetRxFilter, rx_filter_info};
 pub use tap::Tap;
+pub use vde::Vde;
 pub use vhost_user::{VhostUser, VhostUserSpec};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Hubport, L2tpv3, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
+use super::{Hubport, L2tpv3, Nic, NicSpec, Tap, Vde, VhostUser, VhostUserSpec};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -151,6 +151,7 @@ impl QapiEnum for Type {
         here("vhost-user", |visitor| VhostUser::visit(visitor).map(Netdev::from)),
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
         here("l2tpv3", |visitor| L2tpv3::visit(visitor).map(Netdev::from)),
+        here("vde", |visitor| Vde::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
@@ -158,7 +159,6 @@ impl QapiEnum for Type {
         elsewhere("socket"),
         elsewhere("stream"),
         elsewhere("dgram"),
-        elsewhere("vde"),
         elsewhere("bridge"),
         elsewhere("netmap"),
         elsewhere("vhost-vdpa"),
@@ -230,6 +230,7 @@ mod tests {
             json!({"id": "a", "type": "tap", "ifname": "t", "vnet_hdr": true, "poll-us": 1, "sndbuf": 0}),
             json!({"id": "a", "type": "l2tpv3", "src": "::1", "dst": "::1", "ipv6": true, "cookie64": false,
                 "txcookie": u64::MAX, "rxcookie": 0, "txsession": 1, "rxsession": 2, "offset": 256}),
+            json!({"id": "a", "type": "vde", "sock": "/s", "port": 3, "group": "g", "mode": 432}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),
             json!({"id": "a", "type": "nic", "netdev": "n", "macaddr": "52:54:00:00:00:01", "vectors": 3}),
         ] {
@@ -241,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_option_text_makes_it_panic(
-            name in "vhost-user|tap|l2tpv3|hubport|nic|user|\\PC{0,4}",
+            name in "vhost-user|tap|l2tpv3|vde|hubport|nic|user|\\PC{0,4}",
             options in prop::collection::vec(("[a-z_-]{1,9}|hubid|queues|sndbuf|fds|macaddr|addr", "\\PC{0,12}|-?[0-9a-fx:.kMG]{0,20}"), 0..5),
         ) {
             let options: String = options.iter().map(|(key, value)| format!(",{key}={value}")).collect();
