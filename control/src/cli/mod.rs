@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod client;
 mod config;
 mod draft;
 mod file;
@@ -16,6 +17,8 @@ use std::io::Write;
 
 use clap::Parser;
 
+use crate::client::ClientInvocation;
+
 pub use bench::{BenchInvocation, JsonOutput};
 pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess, WORKERS_MAX};
 
@@ -24,10 +27,14 @@ pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, Sock
 pub enum Invocation {
     /// Run a switch.
     Run(Box<RunConfig>),
+    /// Nothing: the configuration was read, and nothing is wrong with it.
+    Checked(Box<RunConfig>),
     /// Show what the switch can do.
     Demo(DemoConfig),
     /// Measure a switch.
     Bench(Box<BenchInvocation>),
+    /// Ask a switch that is running.
+    Client(ClientInvocation),
 }
 
 /// Why there is nothing to do: a mistake, or a wish for help.
@@ -45,7 +52,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let parsed = args::Args::try_parse_from(arguments).map_err(|error| CliError::Clap(Box::new(error)))?;
     match parsed.command {
         args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),
+        args::Subcommand::Check(check) => Ok(Invocation::Checked(Box::new(check.into_config()?))),
         args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
+        args::Subcommand::Show(show) => Ok(Invocation::Client(show.into_invocation())),
+        args::Subcommand::Add(add) => Ok(Invocation::Client(add.into_invocation()?)),
+        args::Subcommand::Del(del) => Ok(Invocation::Client(del.into_invocation())),
+        args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),
+        args::Subcommand::Qmp(qmp) => Ok(Invocation::Client(qmp.into_invocation()?)),
         args::Subcommand::Bench(bench) => Ok(Invocation::Bench(Box::new(bench.into_invocation()?))),
     }
 }

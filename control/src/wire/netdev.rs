@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Hubport, L2tpv3, Nic, NicSpec, Tap, Vde, VhostUser, VhostUserSpec};
+use super::{Dgram, Hubport, L2tpv3, Nic, NicSpec, Tap, Vde, VhostUser, VhostUserSpec};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -97,6 +97,15 @@ impl NetdevAdd {
         Ok(NetdevAdd { id, netdev })
     }
 
+    /// The members as they would be given over QMP, `id` and `type` among them.
+    pub fn members(&self) -> Map<String, Value> {
+        let mut members = Map::new();
+        members.insert("id".into(), json!(self.id));
+        members.insert("type".into(), json!(self.netdev.0.type_name()));
+        members.extend(self.netdev.0.shown());
+        members
+    }
+
     /// Checks what the members say together. Whether the id is taken comes before this.
     pub fn resolve(self) -> Result<NetdevSpec, QapiError> {
         let kind = self.netdev.0.resolve()?;
@@ -115,11 +124,7 @@ impl NetdevSpec {
     /// The members that `netdev_add` would need to make it again, `id` and `type` among them. `query-netdev` shows them
     /// for backends, after the open netdev has put in what only it knows, such as a tap's name.
     pub fn members(&self) -> Map<String, Value> {
-        let mut members = Map::new();
-        members.insert("id".into(), json!(self.id));
-        members.insert("type".into(), json!(self.type_name()));
-        members.extend(self.given.0.shown());
-        members
+        NetdevAdd { id: self.id.clone(), netdev: self.given.clone() }.members()
     }
 
     /// The type as the schema names it.
@@ -152,13 +157,13 @@ impl QapiEnum for Type {
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
         here("l2tpv3", |visitor| L2tpv3::visit(visitor).map(Netdev::from)),
         here("vde", |visitor| Vde::visit(visitor).map(Netdev::from)),
+        here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
         elsewhere("socket"),
         elsewhere("stream"),
-        elsewhere("dgram"),
         elsewhere("bridge"),
         elsewhere("netmap"),
         elsewhere("vhost-vdpa"),
@@ -231,6 +236,8 @@ mod tests {
             json!({"id": "a", "type": "l2tpv3", "src": "::1", "dst": "::1", "ipv6": true, "cookie64": false,
                 "txcookie": u64::MAX, "rxcookie": 0, "txsession": 1, "rxsession": 2, "offset": 256}),
             json!({"id": "a", "type": "vde", "sock": "/s", "port": 3, "group": "g", "mode": 432}),
+            json!({"id": "a", "type": "dgram", "local": {"type": "inet", "host": "", "port": "1"},
+                   "remote": {"type": "inet", "host": "h", "port": "2"}}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),
             json!({"id": "a", "type": "nic", "netdev": "n", "macaddr": "52:54:00:00:00:01", "vectors": 3}),
         ] {
