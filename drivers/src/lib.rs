@@ -14,8 +14,7 @@ pub mod l2tpv3;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
-mod minder;
+pub mod minder;
 mod resolve;
 pub mod tap;
 #[cfg(test)]
