@@ -201,9 +201,12 @@ impl Watch {
         // What is so from the start.
         let mut goes_on = self.check_route(stop);
         while goes_on == Ok(()) && self.wait(stop) != Wait::Stopped {
-            self.say_refusals();
+            if self.said_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                self.say_refusals();
+            }
             goes_on = self.check_route(stop);
         }
+        self.say_refusals();
     }
 
     /// Until there is something to look at.
@@ -219,10 +222,10 @@ impl Watch {
         stop.wait(&fds, Some(silent))
     }
 
-    /// At most a line in [`SAY_EVERY`], however many there were.
+    /// In one line, however many there were since the last one.
     fn say_refusals(&mut self) {
         let Tunnel { refusals, .. } = &*self.tunnel;
-        if !refusals.alarm.is_raised() || self.said_at.is_some_and(|at| at.elapsed() < SAY_EVERY) {
+        if !refusals.alarm.is_raised() {
             return;
         }
         refusals.alarm.clear();
