@@ -2,6 +2,5 @@
 
 mod bench;
 mod hostile;
-mod kernel;
 mod life;
 mod qemu;

@@ -9,7 +9,7 @@ use ringyard_tests::{Doing, Result};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::bench::{Bench, PORT, SOON, expect_whole, frame};
+use crate::bench::{Bench, PORT, SOON, frame};
 
 /// A switch without ports.
 struct Fake {
@@ -101,7 +101,7 @@ fn s05_a_switch_that_answers_nonsense_is_asked_again_until_it_does_not() -> Resu
     bench.tap.send(&frame(60, 1))?;
     let mut data = [0; 100];
     assert_eq!(client.data.recv(&mut data).doing("receiving")?, 60);
-    expect_whole(innocents)?;
+    bench.expect_whole(innocents)?;
     bench.switch.finish()
 }
 
@@ -132,7 +132,7 @@ fn s05_a_switch_that_removes_its_socket_or_speaks_out_of_turn() -> Result<()> {
     bench.wait(true, "sock=")?;
     client.data.send(&frame(60, 4)).doing("sending a frame")?;
     assert_eq!(bench.at_tap()?, frame(60, 4));
-    expect_whole(innocents)?;
+    bench.expect_whole(innocents)?;
     bench.switch.finish()
 }
 

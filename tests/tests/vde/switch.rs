@@ -10,7 +10,7 @@ use ringyard_tests::{Doing, Error, Result};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::bench::{Bench, PORT, SOON, VdeSwitch, expect_whole, frame, is_ours};
+use crate::bench::{Bench, PORT, SOON, VdeSwitch, frame, is_ours};
 
 /// The next frame of the test's that came to QEMU.
 fn at_probe(probe: &Probe) -> Result<Vec<u8>> {
@@ -128,7 +128,7 @@ fn the_port_comes_back_when_the_switch_was_killed_or_has_thrown_it_out() -> Resu
     let mut probe = Probe::start(&bench.netns)?;
     probe.plug(&json!({"type": "vde", "sock": vde.path}))?;
     exchange(&bench, &probe)?;
-    expect_whole(innocents)?;
+    bench.expect_whole(innocents)?;
     bench.switch.finish()
 }
 
@@ -149,7 +149,7 @@ fn a_switch_that_is_stopped_costs_its_own_frames_and_nobody_elses() -> Result<()
         stats.port(PORT).is_some_and(|port| port.egress.drops.get("no_room") > Some(&0))
     })?;
     vde.signal(Signal::CONT)?;
-    expect_whole(innocents)?;
+    bench.expect_whole(innocents)?;
     // What it had kept comes first.
     while probe.receive(Duration::from_millis(200))?.is_some() {}
     exchange(&bench, &probe)?;
