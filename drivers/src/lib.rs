@@ -4,11 +4,13 @@
 //! [`line::Line`] and never touches the switch itself.
 
 mod arena;
+mod bucket;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 pub mod dgram;
 pub mod errno;
+mod ioctl;
 pub mod ipv4;
 pub mod l2tpv3;
 pub mod line;
@@ -16,8 +18,13 @@ pub mod line;
 mod links;
 pub mod minder;
 mod resolve;
+pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
 pub mod vde;
+pub mod vduse;
 pub mod vhost_user;
+pub mod vhost_vdpa;
+mod virtio_net;
+mod vring;

@@ -157,12 +157,19 @@ impl Model {
         fds: &mut FdSource<'_>,
     ) -> Result<Job, QapiError> {
         let mut fd = |reference: &FdRef| {
-            fds(reference).map_err(|error| match reference {
-                FdRef::Number(_) => QapiError::generic(format!("{}: {}", spec.id, error.desc)),
-                _ => error,
+            fds(reference).map_err(|error| {
+                let desc = port.fd_error(match reference {
+                    FdRef::Number(_) => format!("{}: {}", spec.id, error.desc),
+                    _ => error.desc,
+                });
+                QapiError { desc, ..error }
             })
         };
-        let fds = port.fds().iter().map(&mut fd).collect::<Result<_, _>>()?;
+        let fds: Result<_, QapiError> = port.fds().iter().map(&mut fd).collect();
+        let (port, fds) = match fds {
+            Ok(fds) => (port, fds),
+            Err(error) => (port.without_fds(&error.desc).ok_or(error)?, Vec::new()),
+        };
         let index = self.add_port()?;
         let id = spec.id.clone();
         self.opening_netdevs.insert(id.clone(), (spec, index));

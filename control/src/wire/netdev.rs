@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Dgram, Hubport, L2tpv3, Nic, NicSpec, Tap, Vde, VhostUser, VhostUserSpec};
+use super::{
+    Dgram, Hubport, L2tpv3, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse, VhostUser, VhostUserSpec,
+    VhostVdpa,
+};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -157,19 +160,20 @@ impl QapiEnum for Type {
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
         here("l2tpv3", |visitor| L2tpv3::visit(visitor).map(Netdev::from)),
         here("vde", |visitor| Vde::visit(visitor).map(Netdev::from)),
+        here("stream", |visitor| Stream::visit(visitor).map(Netdev::from)),
+        here("socket", |visitor| Socket::visit(visitor).map(Netdev::from)),
         here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
-        elsewhere("socket"),
-        elsewhere("stream"),
         elsewhere("bridge"),
         elsewhere("netmap"),
-        elsewhere("vhost-vdpa"),
+        here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
         elsewhere("vmnet-shared"),
         elsewhere("vmnet-bridged"),
+        here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
     ];
 }
 
@@ -236,6 +240,9 @@ mod tests {
             json!({"id": "a", "type": "l2tpv3", "src": "::1", "dst": "::1", "ipv6": true, "cookie64": false,
                 "txcookie": u64::MAX, "rxcookie": 0, "txsession": 1, "rxsession": 2, "offset": 256}),
             json!({"id": "a", "type": "vde", "sock": "/s", "port": 3, "group": "g", "mode": 432}),
+            json!({"id": "a", "type": "stream", "addr": {"type": "inet", "host": "h", "port": "1", "ipv6": true},
+                   "server": false, "reconnect": 1}),
+            json!({"id": "a", "type": "socket", "udp": "h:1", "localaddr": ":2"}),
             json!({"id": "a", "type": "dgram", "local": {"type": "inet", "host": "", "port": "1"},
                    "remote": {"type": "inet", "host": "h", "port": "2"}}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),
