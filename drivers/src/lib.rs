@@ -3,15 +3,14 @@
 //! Opening a port may block, so it happens on threads beside control; a port whose peer comes and goes says so over its
 //! [`line::Line`] and never touches the switch itself.
 
+pub mod af_packet;
 mod arena;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 mod errno;
 pub mod line;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod minder;
 pub mod tap;
 #[cfg(test)]
