@@ -9,6 +9,7 @@ pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 mod errno;
+pub mod ipv4;
 pub mod line;
 mod links;
 mod minder;
