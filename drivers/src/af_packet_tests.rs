@@ -34,7 +34,7 @@ fn options(ifname: &str) -> AfPacketOptions {
         queues: 1,
         fanout: Fanout::Hash,
         promiscuous: true,
-        net_header: VnetHeader::IfSupported,
+        offloads: true,
     }
 }
 
@@ -42,8 +42,8 @@ fn open(ifname: &str) -> AfPacketPort {
     AfPacketPort::open(options(ifname)).unwrap()
 }
 
-fn open_with(ifname: &str, net_header: VnetHeader) -> AfPacketPort {
-    AfPacketPort::open(AfPacketOptions { net_header, ..options(ifname) }).unwrap()
+fn open_with(ifname: &str, offloads: bool) -> AfPacketPort {
+    AfPacketPort::open(AfPacketOptions { offloads, ..options(ifname) }).unwrap()
 }
 
 /// What a port lends until `count` frames have come: each as a receiver without offloads gets it.
@@ -110,12 +110,12 @@ fn errors_name_the_interface_and_what_failed() {
 
 #[test]
 fn frames_of_all_lengths_and_tags_pass_both_ways_as_they_are() {
-    for net_header in [VnetHeader::Required, VnetHeader::Off] {
+    for offloads in [true, false] {
         in_namespace(move || {
             veths();
             ip("link set v0 mtu 9000");
             ip("link set v1 mtu 9000");
-            let (left, right) = (open_with("v0", net_header), open_with("v1", net_header));
+            let (left, right) = (open_with("v0", offloads), open_with("v1", offloads));
             let kinds: [&[u8]; 6] = [
                 &[0x88, 0xb5],
                 &[0x81, 0x00, 0x6a, 0xbc, 0x88, 0xb5],
@@ -242,10 +242,10 @@ fn payload_of(frame: &[u8]) -> Vec<u8> {
 
 #[test]
 fn checksum_that_the_kernel_left_open_is_completed() {
-    for net_header in [VnetHeader::Required, VnetHeader::Off] {
+    for offloads in [true, false] {
         in_namespace(move || {
             let socket = sender();
-            let port = open_with("v0", net_header);
+            let port = open_with("v0", offloads);
             for len in [1, 100, 999, 1472] {
                 let payload: Vec<u8> = (0..len).map(|at| at as u8).collect();
                 socket.send(&payload).unwrap();
@@ -312,9 +312,7 @@ fn datagrams(len: usize, tags: &[u8]) -> (Vec<u8>, [u8; NET_HEADER_LEN]) {
 
 #[test]
 fn kernel_gets_datagrams_whatever_its_interface_takes() {
-    for (net_header, off) in
-        [(VnetHeader::Required, false), (VnetHeader::Required, true), (VnetHeader::Off, false)]
-    {
+    for (offloads, off) in [(true, false), (true, true), (false, false)] {
         in_namespace(move || {
             veths();
             ip("link set v1 address 02:00:00:00:00:01");
@@ -324,12 +322,12 @@ fn kernel_gets_datagrams_whatever_its_interface_takes() {
                 ethtool.args(["-K", "v0", "tx-udp-segmentation", "off"]);
                 assert!(ethtool.status().expect("ethtool").success());
             }
-            let port = open_with("v0", net_header);
+            let port = open_with("v0", offloads);
             let socket = UdpSocket::bind("10.0.0.1:9001").unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let (frame, net) = datagrams(4500, &[]);
             let (settled, tally) = send(&port, &net, &[frame.clone()]);
-            let segments = if net_header == VnetHeader::Off || off { 5 } else { 0 };
+            let segments = if !offloads || off { 5 } else { 0 };
             assert_eq!((settled, tally.frames, tally.segments), (1, 1, segments), "{:?}", tally.drops);
             let mut received: Vec<u8> = Vec::new();
             while received.len() < 4500 {

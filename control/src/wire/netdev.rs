@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
+use super::{AfPacket, Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -157,6 +157,7 @@ impl QapiEnum for Type {
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
+        here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
         elsewhere("l2tpv3"),
@@ -233,6 +234,7 @@ mod tests {
         for arguments in [
             json!({"id": "a", "type": "vhost-user", "chardev": "c", "queues": 2}),
             json!({"id": "a", "type": "tap", "ifname": "t", "vnet_hdr": true, "poll-us": 1, "sndbuf": 0}),
+            json!({"id": "a", "type": "af-packet", "ifname": "v0", "queues": 2, "fanout": "lb", "promisc": false}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),
             json!({"id": "a", "type": "nic", "netdev": "n", "macaddr": "52:54:00:00:00:01", "vectors": 3}),
         ] {
@@ -244,7 +246,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_option_text_makes_it_panic(
-            name in "vhost-user|tap|hubport|nic|user|\\PC{0,4}",
+            name in "vhost-user|tap|af-packet|hubport|nic|user|\\PC{0,4}",
             options in prop::collection::vec(("[a-z_-]{1,9}|hubid|queues|sndbuf|fds|macaddr|addr", "\\PC{0,12}|-?[0-9a-fx:.kMG]{0,20}"), 0..5),
         ) {
             let options: String = options.iter().map(|(key, value)| format!(",{key}={value}")).collect();

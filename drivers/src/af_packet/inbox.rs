@@ -1,22 +1,20 @@
 //! Frames on their way in: lent from the slots of the ring that they lie in, and given back to the kernel one by one when
 //! they are settled.
 //!
-//! Each is made to stand behind a virtio-net header of 10 bytes, whether the kernel wrote one or not, and with the VLAN
-//! tag that the kernel took out put back, in the slot itself: there is room before the frame. A frame that is longer than
-//! a slot (a segment of 64 KiB) the kernel keeps aside, and it is read into memory of ours.
+//! Each stands behind a virtio-net header, which says what its sender left to its receiver. The VLAN tag that the kernel
+//! took out is put back in the slot itself: there is room before the header. A frame that is longer than a slot (one of
+//! 64 KiB, to be cut) the kernel keeps aside, and it is read into memory of ours.
 
 use std::os::fd::AsFd;
 
-use libc::{
-    TP_STATUS_COPY, TP_STATUS_CSUMNOTREADY, TP_STATUS_LOSING, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID,
-};
+use libc::{TP_STATUS_COPY, TP_STATUS_LOSING, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID};
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, FRAME_LEN_MAX, Taken};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads};
 use ringyard_dataplane::port::IngressScratch;
 use rustix::net::{RecvFlags, recv};
+use virtio_bindings::virtio_net::VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
-use super::partial;
 use super::ring::{HEADROOM, Ring, Slot};
 use super::socket::Socket;
 
@@ -82,7 +80,7 @@ impl Inbox {
                 self.ring.give_back(slot.index);
                 found
             } else {
-                self.find(&slot, socket.net_header)
+                self.find(&slot)
             };
             match found {
                 Ok(extent) => {
@@ -107,7 +105,7 @@ impl Inbox {
     }
 
     /// A frame in its slot.
-    fn find(&mut self, slot: &Slot, net_header: bool) -> Result<Extent, DropReason> {
+    fn find(&mut self, slot: &Slot) -> Result<Extent, DropReason> {
         if slot.frame_len > slot.here_len {
             // Too long for a slot, and the kernel could not keep it aside.
             let too_long = slot.frame_len > FRAME_LEN_MAX;
@@ -118,14 +116,14 @@ impl Inbox {
         }
         let end = slot.start + slot.frame_len;
         let bytes = &mut self.ring.bytes_mut(slot.index)[slot.start - HEADROOM..end];
-        let start = slot.start - HEADROOM + finish(bytes, slot, net_header);
+        let start = slot.start - HEADROOM + restore_tag(bytes, slot);
         Ok(Extent { start, len: end - start - NET_HEADER_LEN, place: Place::Slot(slot.index) })
     }
 
     /// A frame that the kernel kept aside, in the order of the slots.
     fn read_long(&mut self, socket: &Socket, slot: &Slot) -> Result<Extent, DropReason> {
         let here = self.long_end;
-        let from = here + if socket.net_header { TAG_LEN } else { HEADROOM };
+        let from = here + TAG_LEN;
         let room = &mut self.long[from..here + LONG_LEN_MAX];
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
         let (len, told) = recv(socket.as_fd(), room, flags).map_err(|_| DropReason::IoError)?;
@@ -136,7 +134,7 @@ impl Inbox {
         if told > len || end - here - HEADROOM > FRAME_LEN_MAX {
             return Err(DropReason::TooLong);
         }
-        let start = here + finish(&mut self.long[here..end], slot, socket.net_header);
+        let start = here + restore_tag(&mut self.long[here..end], slot);
         self.long_end = end.next_multiple_of(64);
         Ok(Extent { start, len: end - start - NET_HEADER_LEN, place: Place::Long })
     }
@@ -193,13 +191,9 @@ impl Inbox {
     }
 }
 
-/// Makes the frame that begins at [`HEADROOM`] whole: puts its tag back, and a net header before it. Where that begins.
-fn finish(bytes: &mut [u8], slot: &Slot, net_header: bool) -> usize {
-    if !net_header {
-        let partial = slot.status & TP_STATUS_CSUMNOTREADY != 0;
-        let net = if partial { partial::net_header(&bytes[HEADROOM..]) } else { [0; NET_HEADER_LEN] };
-        bytes[TAG_LEN..HEADROOM].copy_from_slice(&net);
-    }
+/// Puts the tag that the kernel took out back behind the addresses of the frame that begins at [`HEADROOM`], and moves what
+/// is before it to the front. Where the net header begins now.
+fn restore_tag(bytes: &mut [u8], slot: &Slot) -> usize {
     let addresses_end = HEADROOM + 12;
     if slot.status & TP_STATUS_VLAN_VALID == 0 || bytes.len() < addresses_end {
         return TAG_LEN;
@@ -209,7 +203,10 @@ fn finish(bytes: &mut [u8], slot: &Slot, net_header: bool) -> usize {
     let tag_type = if told { slot.tag_type } else { VLAN };
     bytes[addresses_end - TAG_LEN..addresses_end - 2].copy_from_slice(&tag_type.to_be_bytes());
     bytes[addresses_end - 2..addresses_end].copy_from_slice(&slot.tag.to_be_bytes());
-    partial::move_by(TAG_LEN as u16, &mut bytes[..NET_HEADER_LEN]);
+    if bytes[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM as u8 != 0 {
+        let start = u16::from_le_bytes([bytes[6], bytes[7]]).wrapping_add(TAG_LEN as u16);
+        bytes[6..8].copy_from_slice(&start.to_le_bytes());
+    }
     0
 }
 
@@ -225,7 +222,8 @@ mod tests {
     }
 
     fn bytes() -> Vec<u8> {
-        let mut bytes = vec![0xee; HEADROOM];
+        let mut bytes = vec![0xee; TAG_LEN];
+        bytes.extend([0; NET_HEADER_LEN]);
         bytes.extend(0..60);
         bytes
     }
@@ -238,7 +236,7 @@ mod tests {
             (TP_STATUS_VLAN_VALID | TP_STATUS_VLAN_TPID_VALID, 0, 0x8100),
         ] {
             let mut bytes = bytes();
-            assert_eq!(finish(&mut bytes, &slot(status, 0x6abc, told), false), 0);
+            assert_eq!(restore_tag(&mut bytes, &slot(status, 0x6abc, told)), 0);
             let frame: Vec<u8> =
                 (0..12).chain(expected.to_be_bytes()).chain([0x6a, 0xbc]).chain(12..60).collect();
             assert_eq!(&bytes[..NET_HEADER_LEN], [0; NET_HEADER_LEN]);
@@ -251,9 +249,9 @@ mod tests {
         let mut bytes = bytes();
         bytes[TAG_LEN..HEADROOM].copy_from_slice(&[1, 0, 0, 0, 0, 0, 34, 0, 6, 0]);
         let mut untagged = bytes.clone();
-        assert_eq!(finish(&mut untagged, &slot(0, 5, 0x8100), true), TAG_LEN);
+        assert_eq!(restore_tag(&mut untagged, &slot(0, 5, 0x8100)), TAG_LEN);
         assert_eq!(untagged, bytes);
-        assert_eq!(finish(&mut bytes, &slot(TP_STATUS_VLAN_VALID, 5, 0), true), 0);
+        assert_eq!(restore_tag(&mut bytes, &slot(TP_STATUS_VLAN_VALID, 5, 0)), 0);
         assert_eq!(&bytes[..NET_HEADER_LEN], [1, 0, 0, 0, 0, 0, 38, 0, 6, 0]);
     }
 
@@ -262,7 +260,7 @@ mod tests {
         let mut bytes = bytes();
         bytes.truncate(HEADROOM + 11);
         let before = bytes[HEADROOM..].to_vec();
-        assert_eq!(finish(&mut bytes, &slot(TP_STATUS_VLAN_VALID, 5, 0), false), TAG_LEN);
+        assert_eq!(restore_tag(&mut bytes, &slot(TP_STATUS_VLAN_VALID, 5, 0)), TAG_LEN);
         assert_eq!(bytes[HEADROOM..], before);
     }
 }

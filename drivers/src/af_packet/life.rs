@@ -69,11 +69,6 @@ impl Life {
         Ok((life, attachment))
     }
 
-    /// Whether frames have a virtio-net header.
-    pub(super) fn net_header(&self) -> bool {
-        self.queues.first().is_some_and(|queue| queue.socket.net_header)
-    }
-
     /// Sleeps until something happens to the interface, and tells control; `info` is what is shown while all is well.
     pub(super) fn run(mut self, line: &Line, info: &str, stop: &Stop) {
         let mut shown = info.to_owned();
@@ -147,8 +142,9 @@ impl Life {
         }
         // What is pending is of the time before.
         self.queues.iter().for_each(|queue| _ = queue.socket.take_error());
-        let socket = self.queues.first().map(|queue| queue.socket.as_fd());
-        Ok(State::Up(socket.map_or(Offloads::NONE, |socket| features::offloads(socket, &link.name))))
+        let socket = self.queues.first().filter(|_| self.options.offloads);
+        let offloads = socket.map(|queue| features::offloads(queue.socket.as_fd(), &link.name));
+        Ok(State::Up(offloads.unwrap_or(Offloads::NONE)))
     }
 
     /// Lets workers have what they do not have yet.
@@ -193,8 +189,7 @@ fn open_queues(
     let failed = |what: &dyn Display, error| {
         OpenError::new(format!("could not open a packet socket on {} ({what})", link.name), error)
     };
-    let socket_options =
-        SocketOptions { link, promiscuous: options.promiscuous, net_header: options.net_header };
+    let socket_options = SocketOptions { link, promiscuous: options.promiscuous };
     let (mut queues, mut group) = (Vec::new(), None);
     for number in 0..options.queues {
         let (socket, ring) = Socket::open(&socket_options).map_err(|(what, error)| failed(&what, error))?;

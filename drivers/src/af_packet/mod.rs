@@ -10,9 +10,9 @@
 //! it takes 0.94 (64 B) to 1.00 (1514 B) of the processor time. And a slot of V2 goes back alone, so a held frame keeps
 //! nothing but itself.
 //!
-//! With the virtio-net header, which every kernel of today has, frames keep what their sender left to its receiver, both
-//! ways. Without it, checksums are completed from what the frames themselves say; but the kernel cannot be told not to
-//! leave segmentation to us, so frames that are longer than the MTU then pass as they are.
+//! Frames come behind a virtio-net header, for the kernel cannot be told to leave nothing to us: a veth's peer sends frames
+//! of 64 KiB that are still to be cut, and checksums that are partial. The way out takes from us what the interface itself
+//! does, if that is wanted.
 //!
 //! The interface may go down, vanish, and come back. A thread of the port's watches it, and takes the carrier down until
 //! sockets on it can be had again.
@@ -21,7 +21,6 @@ mod features;
 mod inbox;
 mod life;
 mod outbox;
-mod partial;
 mod queue;
 mod ring;
 mod socket;
@@ -40,17 +39,6 @@ use life::Life;
 
 /// Queues of a port, at most: the members that a fanout group has unless it is told otherwise.
 pub const QUEUES_MAX: u16 = 256;
-
-/// Whether frames carry a virtio-net header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VnetHeader {
-    /// If the kernel can.
-    IfSupported,
-    /// Or else fail.
-    Required,
-    /// No.
-    Off,
-}
 
 /// How frames are shared among the queues: packet(7), PACKET_FANOUT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +69,8 @@ pub struct AfPacketOptions {
     pub fanout: Fanout,
     /// Whether frames are taken that are for neither the interface nor a group.
     pub promiscuous: bool,
-    /// Whether frames carry a virtio-net header, and with it the offloads.
-    pub net_header: VnetHeader,
+    /// Whether what the interface can do for a frame (complete its checksum, cut it) is left to it.
+    pub offloads: bool,
 }
 
 /// Why a port could not be opened.
@@ -106,7 +94,6 @@ impl OpenError {
 /// An open port. Dropping it ends its thread.
 pub struct AfPacketPort {
     attachment: Attachment,
-    net_header: bool,
     /// Until the port is started.
     life: Option<Life>,
     minder: Option<Minder>,
@@ -121,17 +108,12 @@ impl AfPacketPort {
         let links = Links::open().map_err(|error| OpenError::new("watching interfaces", error))?;
         let alarm = Alarm::new().map_err(|error| OpenError::new("making an eventfd", error))?;
         let (life, attachment) = Life::begin(options, links, Arc::new(alarm))?;
-        Ok(AfPacketPort { attachment, net_header: life.net_header(), life: Some(life), minder: None })
+        Ok(AfPacketPort { attachment, life: Some(life), minder: None })
     }
 
     /// What workers get at first.
     pub fn attachment(&self) -> Attachment {
         self.attachment.clone()
-    }
-
-    /// Whether frames carry a virtio-net header.
-    pub fn has_net_header(&self) -> bool {
-        self.net_header
     }
 
     /// Starts the thread that watches the interface; once.

@@ -40,8 +40,6 @@ pub(super) struct Outbox {
     headers: Box<[[u8; OFFLOAD_HEADER_LEN]; MESSAGES_MAX]>,
     /// For a frame of very many pieces.
     bounce: Box<[u8]>,
-    /// Whether a net header stands before each frame.
-    net_header: bool,
 }
 
 /// Of which frame a message is.
@@ -77,7 +75,7 @@ struct Progress<'a> {
 unsafe impl Send for Outbox {}
 
 impl Outbox {
-    pub(super) fn new(net_header: bool) -> Outbox {
+    pub(super) fn new() -> Outbox {
         // SAFETY: numbers and pointers, for which zeros are values.
         let messages = Box::new(unsafe { mem::zeroed() });
         // SAFETY: as above.
@@ -91,7 +89,6 @@ impl Outbox {
             nets: Box::new([[0; NET_HEADER_LEN]; MESSAGES_MAX]),
             headers: Box::new([[0; OFFLOAD_HEADER_LEN]; MESSAGES_MAX]),
             bounce: vec![0; FRAME_LEN_MAX].into(),
-            net_header,
         }
     }
 
@@ -111,7 +108,7 @@ impl Outbox {
             let frame = burst.frame(usize::from(pick));
             let going = match frame.offload() {
                 None => self.collect_whole(&frame, [0; NET_HEADER_LEN], socket, &mut progress),
-                Some(offload) if self.net_header && takes(offloads, &frame) => {
+                Some(offload) if takes(offloads, &frame) => {
                     let net = offload.net_header(0);
                     let net = std::array::from_fn(|at| net[at]);
                     self.collect_whole(&frame, net, socket, &mut progress)
@@ -184,10 +181,8 @@ impl Outbox {
         mark: Mark,
     ) {
         let first = self.vector_count;
-        if self.net_header {
-            self.nets[self.count] = net;
-            self.push(self.nets[self.count].as_ptr(), NET_HEADER_LEN);
-        }
+        self.nets[self.count] = net;
+        self.push(self.nets[self.count].as_ptr(), NET_HEADER_LEN);
         self.push(start, len);
         let body_start = self.vector_count;
         for piece in body.pieces() {

@@ -40,7 +40,7 @@ impl Queue {
         Queue {
             number,
             inbox: Mutex::new(Inbox::new(ring)),
-            outbox: Mutex::new(Outbox::new(socket.net_header)),
+            outbox: Mutex::new(Outbox::new()),
             socket,
             rung: AtomicBool::new(false),
             alarm,

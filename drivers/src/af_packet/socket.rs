@@ -1,4 +1,5 @@
-//! A packet socket of packet(7), bound to one interface: its options, and its fellows in a fanout group.
+//! A packet socket of packet(7), bound to one interface: its options, and its fellows in a fanout group. Every frame stands
+//! behind a virtio-net header of 10 bytes, both ways.
 
 #![allow(unsafe_code)] // socket options and an address that rustix does not have
 
@@ -18,8 +19,8 @@ use rustix::net::sockopt::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
+use super::Fanout;
 use super::ring::Ring;
-use super::{Fanout, VnetHeader};
 use crate::links::Link;
 
 /// What the kernel keeps of frames that are longer than a slot, and of frames on their way out; doubled by the kernel.
@@ -28,15 +29,12 @@ const BUFFER_LEN: usize = 8 << 20;
 /// See the module.
 pub(super) struct Socket {
     fd: OwnedFd,
-    /// Whether frames stand behind a virtio-net header, both ways.
-    pub net_header: bool,
 }
 
 /// What one is made of.
 pub(super) struct SocketOptions<'a> {
     pub link: &'a Link,
     pub promiscuous: bool,
-    pub net_header: VnetHeader,
 }
 
 impl Socket {
@@ -51,15 +49,9 @@ impl Socket {
         // A switch hears what comes from the interface's other side, not what our own kernel sends there, nor itself.
         set(PACKET_IGNORE_OUTGOING, 1).map_err(named("PACKET_IGNORE_OUTGOING"))?;
         set(PACKET_COPY_THRESH, 1).map_err(named("PACKET_COPY_THRESH"))?;
+        set(PACKET_VNET_HDR, 1).map_err(named("PACKET_VNET_HDR"))?;
         // Without it frames take a slower way, that is all.
         let _ = set(PACKET_QDISC_BYPASS, 1);
-        let net_header = match options.net_header {
-            VnetHeader::Off => false,
-            VnetHeader::IfSupported => set(PACKET_VNET_HDR, 1).is_ok(),
-            VnetHeader::Required => {
-                set(PACKET_VNET_HDR, 1).map(|()| true).map_err(named("PACKET_VNET_HDR"))?
-            }
-        };
         // Beyond the limit of the host only with CAP_NET_ADMIN; else as much as there may be.
         if set_socket_recv_buffer_size_force(&fd, BUFFER_LEN).is_err() {
             let _ = set_socket_recv_buffer_size(&fd, BUFFER_LEN);
@@ -80,7 +72,7 @@ impl Socket {
             };
             set_option(fd.as_fd(), PACKET_ADD_MEMBERSHIP, &membership).map_err(named("PACKET_MR_PROMISC"))?;
         }
-        Ok((Socket { fd, net_header }, ring))
+        Ok((Socket { fd }, ring))
     }
 
     /// Joins the group `id`, or a new one if that is `None`, whose number is returned.
