@@ -8,11 +8,13 @@ mod arena;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
-mod errno;
+pub mod dgram;
+pub mod errno;
 pub mod ipv4;
 pub mod line;
 mod links;
-mod minder;
+pub mod minder;
+pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
