@@ -326,7 +326,7 @@ fn kernel_gets_datagrams_whatever_its_interface_takes() {
             let socket = UdpSocket::bind("10.0.0.1:9001").unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let (frame, net) = datagrams(4500, &[]);
-            let (settled, tally) = send(&port, &net, &[frame.clone()]);
+            let (settled, tally) = send(&port, &net, std::slice::from_ref(&frame));
             let segments = if !offloads || off { 5 } else { 0 };
             assert_eq!((settled, tally.frames, tally.segments), (1, 1, segments), "{:?}", tally.drops);
             let mut received: Vec<u8> = Vec::new();
@@ -349,7 +349,7 @@ fn segments_behind_two_tags_are_cut_by_us() {
         let two = [0x88, 0xa8, 0, 5, 0x81, 0, 0, 7];
         for (tags, cut) in [(&two[4..], 0), (&two[..], 5)] {
             let (frame, net) = datagrams(4500, tags);
-            let (_, tally) = send(&left, &net, &[frame.clone()]);
+            let (_, tally) = send(&left, &net, std::slice::from_ref(&frame));
             assert_eq!((tally.frames, tally.segments), (1, cut), "{:?}", tally.drops);
             let (frames, _) = receive(&right, 5);
             let head = 42 + tags.len();
