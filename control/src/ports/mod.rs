@@ -1,5 +1,6 @@
 //! The netdev types that are opened beside control: what their options resolve to, and how that is opened.
 
+mod af_packet;
 mod dgram;
 mod l2tpv3;
 mod socket;
@@ -10,6 +11,7 @@ mod vde;
 mod vduse;
 mod vhost_vdpa;
 
+pub use af_packet::AfPacketSpec;
 pub use dgram::DgramSpec;
 pub use l2tpv3::L2tpv3Spec;
 pub use socket::SocketSpec;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Dgram, Hubport, L2tpv3, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse, VhostUser, VhostUserSpec,
-    VhostVdpa,
+    AfPacket, Dgram, Hubport, L2tpv3, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse, VhostUser,
+    VhostUserSpec, VhostVdpa,
 };
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
@@ -165,6 +165,7 @@ impl QapiEnum for Type {
         here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
+        here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
         elsewhere("bridge"),
@@ -240,6 +241,7 @@ mod tests {
             json!({"id": "a", "type": "l2tpv3", "src": "::1", "dst": "::1", "ipv6": true, "cookie64": false,
                 "txcookie": u64::MAX, "rxcookie": 0, "txsession": 1, "rxsession": 2, "offset": 256}),
             json!({"id": "a", "type": "vde", "sock": "/s", "port": 3, "group": "g", "mode": 432}),
+            json!({"id": "a", "type": "af-packet", "ifname": "v0", "queues": 2, "fanout": "lb", "promisc": false}),
             json!({"id": "a", "type": "stream", "addr": {"type": "inet", "host": "h", "port": "1", "ipv6": true},
                    "server": false, "reconnect": 1}),
             json!({"id": "a", "type": "socket", "udp": "h:1", "localaddr": ":2"}),
@@ -256,7 +258,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_option_text_makes_it_panic(
-            name in "vhost-user|tap|l2tpv3|vde|hubport|nic|user|\\PC{0,4}",
+            name in "vhost-user|tap|l2tpv3|vde|hubport|nic|user|af-packet|\\PC{0,4}",
             options in prop::collection::vec(("[a-z_-]{1,9}|hubid|queues|sndbuf|fds|macaddr|addr", "\\PC{0,12}|-?[0-9a-fx:.kMG]{0,20}"), 0..5),
         ) {
             let options: String = options.iter().map(|(key, value)| format!(",{key}={value}")).collect();
