@@ -4,6 +4,7 @@
 //! yields a spec that cannot hold nonsense. What needs the model (is the id taken, does the chardev exist) comes between.
 
 mod address;
+mod af_packet;
 mod af_xdp;
 mod announce;
 mod chardev;
@@ -12,6 +13,7 @@ mod dgram;
 mod fd;
 mod fdb;
 mod hubport;
+mod l2tpv3;
 mod mac;
 mod netdev;
 mod netmap;
@@ -20,11 +22,13 @@ mod rx_filter;
 mod socket;
 mod stream;
 mod tap;
+mod vde;
 mod vduse;
 mod vhost_user;
 mod vhost_vdpa;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
+pub use af_packet::AfPacket;
 pub use af_xdp::AfXdp;
 pub use announce::AnnounceSelf;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
@@ -33,6 +37,7 @@ pub use dgram::Dgram;
 pub use fd::{FdRef, check_fd_name};
 pub use fdb::{FDB_LIMIT_MAX, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
 pub use hubport::Hubport;
+pub use l2tpv3::L2tpv3;
 pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Members, Netdev, NetdevAdd, NetdevKind, NetdevSpec};
 pub use netmap::Netmap;
@@ -41,6 +46,7 @@ pub use rx_filter::{XSetRxFilter, rx_filter_info};
 pub use socket::Socket;
 pub use stream::Stream;
 pub use tap::Tap;
+pub use vde::Vde;
 pub use vduse::Vduse;
 pub use vhost_user::{VhostUser, VhostUserSpec};
 pub use vhost_vdpa::VhostVdpa;
