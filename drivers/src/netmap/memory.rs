@@ -48,7 +48,7 @@ impl Region {
     fn word(&self, at: usize) -> Option<&AtomicU32> {
         self.holds(at, 4, 4).then(|| {
             // SAFETY: inside the mapping and aligned, as just checked; everybody's writes there are of whole words.
-            unsafe { AtomicU32::from_ptr(self.start.as_ptr().add(at).cast()) }
+            unsafe { AtomicU32::from_ptr(self.start.as_ptr().wrapping_add(at).cast()) }
         })
     }
 
@@ -56,7 +56,7 @@ impl Region {
     fn long(&self, at: usize) -> Option<&AtomicU64> {
         self.holds(at, 8, 8).then(|| {
             // SAFETY: as in `word`.
-            unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(at).cast()) }
+            unsafe { AtomicU64::from_ptr(self.start.as_ptr().wrapping_add(at).cast()) }
         })
     }
 
