@@ -11,6 +11,7 @@ pub mod guest;
 pub mod netns;
 pub mod packet;
 pub mod plug;
+pub mod probe;
 pub mod process;
 pub mod qmp;
 pub mod slot;
