@@ -4,11 +4,13 @@
 //! [`line::Line`] and never touches the switch itself.
 
 mod arena;
+mod bucket;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 pub mod dgram;
 pub mod errno;
+mod ioctl;
 pub mod ipv4;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
@@ -18,4 +20,8 @@ pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod vduse;
 pub mod vhost_user;
+pub mod vhost_vdpa;
+mod virtio_net;
+mod vring;

@@ -5,8 +5,12 @@ mod socket;
 mod socket_datagrams;
 mod stream;
 mod tap;
+mod vduse;
+mod vhost_vdpa;
 
 pub use dgram::DgramSpec;
 pub use socket::SocketSpec;
 pub use stream::{StreamSource, StreamSpec};
 pub use tap::{Script, TapSource, TapSpec};
+pub use vduse::VduseSpec;
+pub use vhost_vdpa::{FD_ERROR as VDPA_FD_ERROR, VdpaDevice, VhostVdpaSpec};

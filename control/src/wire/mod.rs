@@ -18,7 +18,9 @@ mod rx_filter;
 mod socket;
 mod stream;
 mod tap;
+mod vduse;
 mod vhost_user;
+mod vhost_vdpa;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use announce::AnnounceSelf;
@@ -35,4 +37,6 @@ pub use rx_filter::{XSetRxFilter, rx_filter_info};
 pub use socket::Socket;
 pub use stream::Stream;
 pub use tap::Tap;
+pub use vduse::Vduse;
 pub use vhost_user::{VhostUser, VhostUserSpec};
+pub use vhost_vdpa::VhostVdpa;

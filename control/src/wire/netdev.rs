@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, VhostUser, VhostUserSpec};
+use super::{Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, Vduse, VhostUser, VhostUserSpec, VhostVdpa};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -166,10 +166,11 @@ impl QapiEnum for Type {
         elsewhere("vde"),
         elsewhere("bridge"),
         elsewhere("netmap"),
-        elsewhere("vhost-vdpa"),
+        here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
         elsewhere("vmnet-shared"),
         elsewhere("vmnet-bridged"),
+        here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
     ];
 }
 
