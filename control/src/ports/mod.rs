@@ -1,5 +1,6 @@
 //! The netdev types that are opened beside control: what their options resolve to, and how that is opened.
 
+mod af_packet;
 mod dgram;
 mod socket;
 mod socket_datagrams;
@@ -8,6 +9,7 @@ mod tap;
 mod vduse;
 mod vhost_vdpa;
 
+pub use af_packet::AfPacketSpec;
 pub use dgram::DgramSpec;
 pub use socket::SocketSpec;
 pub use stream::{StreamSource, StreamSpec};

@@ -4,6 +4,7 @@
 //! yields a spec that cannot hold nonsense. What needs the model (is the id taken, does the chardev exist) comes between.
 
 mod address;
+mod af_packet;
 mod announce;
 mod chardev;
 mod command;
@@ -23,6 +24,7 @@ mod vhost_user;
 mod vhost_vdpa;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
+pub use af_packet::AfPacket;
 pub use announce::AnnounceSelf;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
