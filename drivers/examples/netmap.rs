@@ -10,6 +10,7 @@ use std::{env, process};
 use ringyard_dataplane::frame::{BURST_FRAMES, Burst, BurstScratch, Taken};
 use ringyard_dataplane::offload::Offloads;
 use ringyard_dataplane::port::{Arming, Attachment, EgressScratch, IngressEnd, IngressScratch};
+use ringyard_drivers::line::{PortKey, Switchboard};
 use ringyard_drivers::netmap::{NetmapOptions, NetmapPort};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -61,6 +62,7 @@ struct End {
     name: String,
     attachment: Attachment,
     _port: NetmapPort,
+    _board: Switchboard,
     ingress: IngressScratch,
     egress: EgressScratch,
     burst: BurstScratch,
@@ -71,13 +73,17 @@ type Lent = Vec<(Vec<u8>, bool)>;
 
 impl End {
     fn open(name: &str) -> Result<End> {
-        let port = NetmapPort::open(&NetmapOptions { ifname: name.into(), devname: None })?;
+        let mut port = NetmapPort::open(&NetmapOptions { ifname: name.into(), devname: None })?;
         let attachment = port.attachment();
+        // The port's thread has the kernel look again at what it had no room for.
+        let board = Switchboard::new().map_err(|error| error.to_string())?;
+        port.start(board.line(PortKey(0))).map_err(|error| error.to_string())?;
         println!("{name}: {} ingresses, {} egresses", attachment.ingress.len(), attachment.egress.len());
         Ok(End {
             name: name.into(),
             attachment,
             _port: port,
+            _board: board,
             ingress: IngressScratch::default(),
             egress: EgressScratch::default(),
             burst: BurstScratch::default(),
@@ -130,8 +136,12 @@ impl End {
     /// Polls until `count` frames came.
     fn receive(&mut self, count: usize) -> Result<Lent> {
         let (mut lent, deadline) = (Vec::new(), Instant::now() + PATIENCE);
-        while lent.len() < count {
-            lent.extend(self.poll(Taken::ALL)?);
+        // The poll that finds nothing gives the last slots back, as a worker's does.
+        let mut empty = false;
+        while lent.len() < count || !empty {
+            let more = self.poll(Taken::ALL)?;
+            empty = more.is_empty();
+            lent.extend(more);
             if Instant::now() > deadline {
                 return Err(format!("{} heard {} of {count} frames", self.name, lent.len()));
             }
