@@ -3,7 +3,7 @@
 //! A line becomes an [`HmpCommand`], or the text that says why not. Texts end in CR LF, as everything there does.
 
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
-use crate::wire::{NetdevAdd, SetLink};
+use crate::wire::{AnnounceSelf, NetdevAdd, SetLink};
 
 /// A line of the human monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum HmpCommand {
     InfoFdb,
     /// `info version`
     InfoVersion,
+    /// `announce_self [INTERFACE,…] [ID]`
+    AnnounceSelf(AnnounceSelf),
     /// `set_link NAME on|off`
     SetLink(SetLink),
     /// `netdev_add TYPE,id=ID,…`
@@ -38,6 +40,7 @@ pub fn parse(line: &str) -> Result<HmpCommand, String> {
         ["info", "fdb"] => Ok(HmpCommand::InfoFdb),
         ["info", "version"] => Ok(HmpCommand::InfoVersion),
         ["info"] | ["help" | "?", ..] => Ok(HmpCommand::Help),
+        ["announce_self", arguments @ ..] => announce_self(arguments),
         ["set_link", arguments @ ..] => set_link(arguments),
         ["netdev_add", arguments @ ..] => netdev_add(one("netdev_add", arguments)?),
         ["netdev_del", arguments @ ..] => {
@@ -58,6 +61,7 @@ pub fn help_text() -> String {
 }
 
 const HELP: &str = "\
+announce_self [INTERFACE,...] [ID] -- have nics announce their addresses
 help -- show this list
 info fdb -- show the addresses that hubs have learned
 info network -- show hubs, netdevs and nics
@@ -65,6 +69,17 @@ info version -- show the version
 netdev_add TYPE,id=ID[,MEMBER=VALUE...] -- add a netdev
 netdev_del ID -- remove a netdev
 set_link NAME on|off -- change the link of a netdev or a nic";
+
+fn announce_self(arguments: &[&str]) -> Result<HmpCommand, String> {
+    let (interfaces, id) = match arguments {
+        [] => (None, ""),
+        [interfaces] => (Some(*interfaces), ""),
+        [interfaces, id] => (Some(*interfaces), *id),
+        _ => return Err(wrong_count("announce_self", arguments, 2)),
+    };
+    let interfaces = interfaces.map(|list| list.split(',').map(str::to_owned).collect());
+    Ok(HmpCommand::AnnounceSelf(AnnounceSelf::at_the_usual_pace(interfaces, id.to_owned())))
+}
 
 fn set_link(arguments: &[&str]) -> Result<HmpCommand, String> {
     let [name, state] = arguments else { return Err(wrong_count("set_link", arguments, 2)) };
@@ -117,6 +132,10 @@ mod tests {
         assert_eq!(parse("info"), Ok(HmpCommand::Help));
         let link = SetLink { name: "n0".into(), up: false };
         assert_eq!(parse("set_link n0 off"), Ok(HmpCommand::SetLink(link)));
+        let announce = AnnounceSelf::at_the_usual_pace(Some(vec!["a".into(), "b".into()]), "x".into());
+        assert_eq!(parse("announce_self a,b x"), Ok(HmpCommand::AnnounceSelf(announce)));
+        let all = AnnounceSelf::at_the_usual_pace(None, String::new());
+        assert_eq!(parse("announce_self"), Ok(HmpCommand::AnnounceSelf(all)));
         assert_eq!(parse("netdev_del n0"), Ok(HmpCommand::NetdevDel { id: "n0".into() }));
         assert!(matches!(parse("netdev_add hubport,id=h,hubid=-1"), Ok(HmpCommand::NetdevAdd(_))));
     }
@@ -132,6 +151,6 @@ mod tests {
         assert_eq!(refused("set_link x on y"), extra);
         let error = "Error: Parameter 'hubid' expects integer\r\n";
         assert_eq!(refused("netdev_add hubport,id=h,hubid=x"), error);
-        assert!(help_text().lines().count() == 7 && help_text().ends_with("\r\n"));
+        assert!(help_text().lines().count() == 8 && help_text().ends_with("\r\n"));
     }
 }

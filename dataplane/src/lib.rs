@@ -5,6 +5,7 @@
 //! every [`port::Egress`] its share, which is copied once, to where it is going. Control threads never run this code:
 //! they build the next snapshot and publish it through [`grace`].
 
+pub mod announce;
 mod bells;
 pub mod counters;
 pub mod drops;

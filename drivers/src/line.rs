@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::Attachment;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -42,6 +43,11 @@ pub enum News {
     State {
         /// As `info network` shows it.
         text: String,
+    },
+    /// The guest's address is to be announced to all others, once.
+    Announce {
+        /// It.
+        mac: Mac,
     },
     /// The peer of a stream is there.
     Connected {
@@ -113,6 +119,11 @@ impl Line {
     pub fn show(&self, text: impl Into<String>) {
         // Of a port that is gone nothing is shown.
         let _ = self.tell(News::State { text: text.into() });
+    }
+
+    /// Has the guest's address announced to all others. Does not wait.
+    pub fn announce(&self, mac: Mac) {
+        let _ = self.tell(News::Announce { mac });
     }
 
     /// Tells monitors that the peer of a stream is there. Does not wait.

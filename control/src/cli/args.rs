@@ -26,6 +26,16 @@ pub(super) enum Subcommand {
     /// Run a switch in the foreground until SIGTERM, SIGINT or the monitor's `quit`.
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Show a running switch: its ports, hubs, nics, filters, drops, workers or addresses
+    Show(super::client::ShowArgs),
+    /// Add a netdev to a running switch
+    Add(super::client::AddArgs),
+    /// Remove a netdev from a running switch
+    Del(super::client::DelArgs),
+    /// Set a link of a running switch up or down
+    Link(super::client::LinkArgs),
+    /// Have a running switch execute one QMP command, and print what it returns
+    Qmp(super::client::QmpArgs),
     /// Show the switch at work between built-in guests: no root, no other packages.
     Demo(DemoArgs),
     /// Measure a switch: this one, any vhost-user back end, or what is between some interfaces.
@@ -142,7 +152,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp [OPTIONS]\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

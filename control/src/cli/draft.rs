@@ -185,7 +185,7 @@ impl Draft {
 }
 
 /// The members of an option's value, which is JSON when it starts with a brace.
-fn option_members(
+pub(super) fn option_members(
     text: &str,
     implied_key: &str,
     flags: Flags,

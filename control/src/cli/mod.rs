@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod client;
 mod config;
 mod draft;
 mod file;
@@ -15,6 +16,8 @@ use std::fmt;
 use std::io::Write;
 
 use clap::Parser;
+
+use crate::client::ClientInvocation;
 
 pub use bench::{BenchInvocation, JsonOutput};
 pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess, WORKERS_MAX};
@@ -28,6 +31,8 @@ pub enum Invocation {
     Demo(DemoConfig),
     /// Measure a switch.
     Bench(Box<BenchInvocation>),
+    /// Ask a switch that is running.
+    Client(ClientInvocation),
 }
 
 /// Why there is nothing to do: a mistake, or a wish for help.
@@ -46,6 +51,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     match parsed.command {
         args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),
         args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
+        args::Subcommand::Show(show) => Ok(Invocation::Client(show.into_invocation())),
+        args::Subcommand::Add(add) => Ok(Invocation::Client(add.into_invocation()?)),
+        args::Subcommand::Del(del) => Ok(Invocation::Client(del.into_invocation())),
+        args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),
+        args::Subcommand::Qmp(qmp) => Ok(Invocation::Client(qmp.into_invocation()?)),
         args::Subcommand::Bench(bench) => Ok(Invocation::Bench(Box::new(bench.into_invocation()?))),
     }
 }

@@ -33,12 +33,10 @@ impl Model {
             Some(Netdev { part: Part::Nic(nic), .. }) => Some(nic.filter.clone()),
             _ => None,
         };
-        let plan = PortPlan {
-            hub: self.hub_of(backend),
-            link: self.is_link_up(*link, backend),
-            filter,
-            attachment: backend.attachment.clone(),
-        };
+        let mut attachment = backend.attachment.clone();
+        attachment.ingress.extend(backend.announcer.iter().map(|speaker| speaker.end.clone()));
+        let plan =
+            PortPlan { hub: self.hub_of(backend), link: self.is_link_up(*link, backend), filter, attachment };
         self.switch.set_port(backend.index, plan);
     }
 

@@ -4,6 +4,7 @@
 //! follow at the next [`Model::publish`], so many commands and reports share one. What may block is no part of it: a
 //! command that needs it yields a [`Job`](crate::open::Job), and [`Model::finish`] takes what came of that.
 
+mod announce;
 mod chardev;
 mod fdb;
 mod filter;
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 use crate::open::{Job, Outcome};
 use crate::qapi::QapiError;
 use crate::wire::NetdevSpec;
+use announce::Timers;
 use chardev::Chardev;
 pub use netdev::FdSource;
 use netdev::{Driver, Netdev, Part};
@@ -66,6 +68,7 @@ pub struct Model {
     serial: u64,
     /// Drivers to be answered after the next publish.
     answers: Vec<Sender<()>>,
+    timers: Timers,
     events: Vec<Event>,
 }
 
@@ -84,6 +87,7 @@ impl Model {
             hubs: Vec::new(),
             serial: 0,
             answers: Vec::new(),
+            timers: Timers::default(),
             events: Vec::new(),
         })
     }
@@ -114,6 +118,7 @@ impl Model {
                 backend.state = Some(text);
                 return;
             }
+            News::Announce { mac } => return self.announce(&id, mac),
             News::Connected { peer } => return self.events.push(stream_connected(&id, &peer)),
             News::Disconnected => {
                 let data = json!({"netdev-id": id});

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ringyard_dataplane::announce::Announcer;
 use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::mac::Mac;
-use ringyard_dataplane::port::Attachment;
+use ringyard_dataplane::port::{Attachment, IngressEnd};
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_drivers::line::PortKey;
 use ringyard_drivers::vhost_user::VhostUserPort;
@@ -51,6 +52,14 @@ pub(super) struct Backend {
     pub(super) state: Option<String>,
     pub(super) nic: Option<String>,
     pub(super) hubport: Option<String>,
+    /// Speaks for the guest; made when it is first needed.
+    pub(super) announcer: Option<Speaker>,
+}
+
+/// What speaks for a guest, and what its port's attachment gets of that.
+pub(super) struct Speaker {
+    pub(super) announcer: Arc<Announcer>,
+    pub(super) end: Arc<IngressEnd>,
 }
 
 /// What drives a port.
@@ -173,8 +182,8 @@ impl Model {
         attachment: Attachment,
     ) {
         let id = spec.id.clone();
-        let (nic, hubport, state) = (None, None, None);
-        let backend = Backend { key, index, driver, attachment, state, nic, hubport };
+        let (nic, hubport, state, announcer) = (None, None, None, None);
+        let backend = Backend { key, index, driver, attachment, state, nic, hubport, announcer };
         self.ids.insert(key, id.clone());
         self.insert(spec, Part::Backend(Box::new(backend)));
         self.replan(&id);

@@ -60,6 +60,7 @@ impl Control {
             Command::NetdevDel { id } => return self.netdev_del(asker, &id),
             Command::ChardevRemove { id } => self.model.chardev_remove(&id).map(|()| json!({})),
             Command::SetLink(set) => self.model.set_link(&set).map(|()| json!({})),
+            Command::AnnounceSelf(announce) => self.model.announce_self(announce).map(|()| json!({})),
             Command::XSetRxFilter(change) => self.model.set_rx_filter(*change).map(|()| json!({})),
             Command::XSetHub(set) => self.model.set_hub(&set).map(|()| json!({})),
             Command::XFdbAdd(add) => self.model.fdb_add(&add).map(|()| json!({})),
@@ -112,6 +113,10 @@ impl Control {
             Ok(HmpCommand::Help) => json!(hmp::help_text()),
             Ok(HmpCommand::SetLink(set)) => {
                 return Some(asker.form.render(self.model.set_link(&set).map(|()| json!({}))));
+            }
+            Ok(HmpCommand::AnnounceSelf(announce)) => {
+                let announced = self.model.announce_self(announce);
+                return Some(asker.form.render(announced.map(|()| json!({}))));
             }
             Ok(HmpCommand::NetdevAdd(add)) => return self.netdev_add(asker, add),
             Ok(HmpCommand::NetdevDel { id }) => return self.netdev_del(asker, &id),

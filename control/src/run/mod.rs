@@ -81,7 +81,8 @@ impl Control {
 
     fn wait(&mut self) -> io::Result<Vec<(u64, EventFlags)>> {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
-        let until = self.deaf_until.map_or(self.sweep_at, |until| until.min(self.sweep_at));
+        let wishes = [self.deaf_until, self.model.next_announcement()];
+        let until = wishes.into_iter().flatten().fold(self.sweep_at, Instant::min);
         let limit = timespec(until.saturating_duration_since(Instant::now()));
         let count = match epoll::wait(&self.epoll, &mut events, Some(&limit)) {
             Err(Errno::INTR) => 0,
@@ -91,6 +92,7 @@ impl Control {
             self.deaf_until = None;
             self.listen(EventFlags::IN);
         }
+        self.model.announce_due();
         if self.sweep_at <= Instant::now() {
             self.model.sweep();
             self.sweep_at = Instant::now() + SWEEP_PAUSE;

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ChardevAdd, NetdevAdd, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub, XSetRxFilter};
+use super::{
+    AnnounceSelf, ChardevAdd, NetdevAdd, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub, XSetRxFilter,
+};
 use crate::qapi::{Form, QapiError, Visitor};
 
 /// A command whose arguments have the right names and types.
@@ -26,6 +28,8 @@ pub enum Command {
     },
     /// `set_link`
     SetLink(SetLink),
+    /// `announce-self`
+    AnnounceSelf(AnnounceSelf),
     /// `query-netdev`
     QueryNetdev,
     /// `query-rx-filter`
@@ -134,7 +138,7 @@ impl Command {
 
 type Visit = fn(Visitor) -> Result<Command, QapiError>;
 
-const COMMANDS: [(&str, Visit); 27] = [
+const COMMANDS: [(&str, Visit); 28] = [
     ("qmp_capabilities", |_| Err(QapiError::command_not_found(NEGOTIATED))),
     ("chardev-add", |visitor| ChardevAdd::visit(visitor).map(Command::ChardevAdd)),
     ("chardev-remove", |visitor| Ok(Command::ChardevRemove { id: only(visitor, "id")? })),
@@ -142,6 +146,7 @@ const COMMANDS: [(&str, Visit); 27] = [
     ("netdev_add", |visitor| NetdevAdd::visit(visitor).map(Command::NetdevAdd)),
     ("netdev_del", |visitor| Ok(Command::NetdevDel { id: only(visitor, "id")? })),
     ("set_link", set_link),
+    ("announce-self", |visitor| AnnounceSelf::visit(visitor).map(Command::AnnounceSelf)),
     ("query-netdev", |visitor| none(visitor, Command::QueryNetdev)),
     ("query-rx-filter", |visitor| Ok(Command::QueryRxFilter { name: maybe(visitor, "name")? })),
     ("x-set-rx-filter", |visitor| Ok(Command::XSetRxFilter(Box::new(XSetRxFilter::visit(visitor)?)))),
@@ -243,7 +248,7 @@ mod tests {
     #[test]
     fn every_command_is_listed() {
         let Value::Array(list) = Command::list() else { panic!("it is a list") };
-        assert_eq!(list.len(), 27);
+        assert_eq!(list.len(), 28);
         assert!(list.contains(&json!({"name": "qmp_capabilities"})));
         assert!(Command::exists("x-query-stats") && !Command::exists("query-events"));
     }

@@ -4,6 +4,7 @@
 //! yields a spec that cannot hold nonsense. What needs the model (is the id taken, does the chardev exist) comes between.
 
 mod address;
+mod announce;
 mod chardev;
 mod command;
 mod fd;
@@ -17,6 +18,7 @@ mod tap;
 mod vhost_user;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
+pub use announce::AnnounceSelf;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
 pub use fd::{FdRef, check_fd_name};

@@ -97,6 +97,15 @@ impl NetdevAdd {
         Ok(NetdevAdd { id, netdev })
     }
 
+    /// The members as they would be given over QMP, `id` and `type` among them.
+    pub fn members(&self) -> Map<String, Value> {
+        let mut members = Map::new();
+        members.insert("id".into(), json!(self.id));
+        members.insert("type".into(), json!(self.netdev.0.type_name()));
+        members.extend(self.netdev.0.shown());
+        members
+    }
+
     /// Checks what the members say together. Whether the id is taken comes before this.
     pub fn resolve(self) -> Result<NetdevSpec, QapiError> {
         let kind = self.netdev.0.resolve()?;
@@ -115,11 +124,7 @@ impl NetdevSpec {
     /// The members that `netdev_add` would need to make it again, `id` and `type` among them. `query-netdev` shows them
     /// for backends, after the open netdev has put in what only it knows, such as a tap's name.
     pub fn members(&self) -> Map<String, Value> {
-        let mut members = Map::new();
-        members.insert("id".into(), json!(self.id));
-        members.insert("type".into(), json!(self.type_name()));
-        members.extend(self.given.0.shown());
-        members
+        NetdevAdd { id: self.id.clone(), netdev: self.given.clone() }.members()
     }
 
     /// The type as the schema names it.

@@ -1,5 +1,6 @@
 //! The bodies of requests, each of exactly the size of its type.
 
+use ringyard_dataplane::mac::Mac;
 use vhost::vhost_user::message::{VhostUserMemory, VhostUserMemoryRegion};
 use vm_memory::ByteValued;
 
@@ -23,6 +24,17 @@ pub(super) fn read<T: ByteValued + Default>(body: &[u8]) -> Result<T, Refusal> {
 /// Frames of any size that fits the receiver's buffers are served, so any MTU that IP can use is (RFC 791).
 pub(super) fn check_mtu(mtu: u64) -> Result<(), Refusal> {
     if (68..=65535).contains(&mtu) { Ok(()) } else { Err(Refusal::Bad(format!("an MTU of {mtu}"))) }
+}
+
+/// The address of SEND_RARP: the first six bytes of the number as it lies in memory.
+pub(super) fn mac(number: u64) -> Result<Mac, Refusal> {
+    let [a, b, c, d, e, f, ..] = number.to_ne_bytes();
+    let mac = Mac([a, b, c, d, e, f]);
+    if mac.is_multicast() {
+        Err(Refusal::Bad(format!("an announcement of the group {mac}")))
+    } else {
+        Ok(mac)
+    }
 }
 
 /// The regions of SET_MEM_TABLE.

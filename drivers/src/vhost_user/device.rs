@@ -13,7 +13,7 @@ use vhost::vhost_user::message::{
     VhostUserVringState,
 };
 
-use super::body::{check_mtu, empty, read};
+use super::body::{check_mtu, empty, mac, read};
 use super::bucket::Bucket;
 use super::vring::{Surroundings, Vring, event};
 use super::{body, features, memory};
@@ -118,6 +118,7 @@ impl<'a> Device<'a> {
                 self.set_protocol_features(read::<VhostUserU64>(body)?.value)?;
             }
             FrontendReq::SET_STATUS => self.set_status(read::<VhostUserU64>(body)?.value)?,
+            FrontendReq::SEND_RARP => self.line.announce(mac(read::<VhostUserU64>(body)?.value)?),
             FrontendReq::NET_SET_MTU => check_mtu(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_MEM_TABLE => {
                 let regions = body::memory_table(body)?;

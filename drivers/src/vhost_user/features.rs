@@ -26,6 +26,7 @@ pub(super) fn needed(request: FrontendReq) -> u64 {
         FrontendReq::GET_QUEUE_NUM => VhostUserProtocolFeatures::MQ,
         FrontendReq::RESET_DEVICE => VhostUserProtocolFeatures::RESET_DEVICE,
         FrontendReq::NET_SET_MTU => VhostUserProtocolFeatures::MTU,
+        FrontendReq::SEND_RARP => VhostUserProtocolFeatures::RARP,
         FrontendReq::GET_STATUS | FrontendReq::SET_STATUS => VhostUserProtocolFeatures::STATUS,
         FrontendReq::GET_MAX_MEM_SLOTS | FrontendReq::ADD_MEM_REG | FrontendReq::REM_MEM_REG => {
             VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
@@ -89,6 +90,7 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 /// Protocol features.
 pub(super) const PROTOCOL: u64 = VhostUserProtocolFeatures::MQ.bits()
     | VhostUserProtocolFeatures::REPLY_ACK.bits()
+    | VhostUserProtocolFeatures::RARP.bits()
     | VhostUserProtocolFeatures::MTU.bits()
     | VhostUserProtocolFeatures::RESET_DEVICE.bits()
     | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS.bits()

@@ -2,8 +2,10 @@
 
 use std::os::fd::AsFd;
 
+use ringyard_dataplane::mac::Mac;
+
 use crate::raw::*;
-use crate::yard::Yard;
+use crate::yard::{Yard, until};
 
 #[test]
 fn ring_may_be_enabled_before_features_are_set() {
@@ -36,11 +38,24 @@ fn mtu_is_checked() {
 }
 
 #[test]
+fn a_guest_is_announced_by_an_address_of_its_own() {
+    let yard = Yard::new(1, 1);
+    let mut raw = Raw::negotiated(&yard.path(0));
+    let announce = |raw: &mut Raw, mac: [u8; 8]| raw.ask(19, &mac, &[]);
+    assert_eq!(announce(&mut raw, [0x52, 0x54, 0, 1, 2, 3, 0, 0]), 0);
+    assert_eq!(announce(&mut raw, [0xff; 8]), 1);
+    assert_eq!(raw.ask(19, &[0x52; 6], &[]), 1);
+    assert_eq!(announce(&mut raw, [2, 0, 0, 0, 0, 1, 9, 9]), 0);
+    let announced = [Mac([0x52, 0x54, 0, 1, 2, 3]), Mac([2, 0, 0, 0, 0, 1])];
+    until("both are announced", || yard.announced() == announced);
+}
+
+#[test]
 fn requests_without_their_protocol_feature_are_refused() {
     let yard = Yard::new(1, 1);
     let mut raw = Raw::connect(&yard.path(0));
     raw.send(SET_PROTOCOL_FEATURES, 0, &u64::to_ne_bytes(1 << 3), &[]);
-    for request in [17, 20, 34, 36, 37, 38, 39, 40] {
+    for request in [17, 19, 20, 34, 36, 37, 38, 39, 40] {
         assert_eq!(raw.ask(request, &[], &[]), 1, "{request}");
     }
     raw.assert_alive();
@@ -51,7 +66,7 @@ fn p19_unknown_requests_are_skipped_whole() {
     let yard = Yard::new(1, 1);
     let mut raw = Raw::negotiated(&yard.path(0));
     let file = memfd("extra", 0);
-    for request in [0, 7, 19, 22, 23, 28, 31, 35, 41, 45, 99, u32::MAX] {
+    for request in [0, 7, 22, 23, 28, 31, 35, 41, 45, 99, u32::MAX] {
         raw.send(request, 0, &[0xaa; 100], &[file.as_fd()]);
         assert_eq!(raw.ask(request, &[0xbb; 4096], &[file.as_fd(), file.as_fd()]), 1, "{request}");
     }

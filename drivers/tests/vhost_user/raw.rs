@@ -23,7 +23,7 @@ pub const SET_PROTOCOL_FEATURES: u32 = 16;
 pub const SET_VRING_ENABLE: u32 = 18;
 pub const SET_STATUS: u32 = 39;
 /// All that is offered: MQ, REPLY_ACK, MTU, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS.
-pub const PROTOCOL: u64 = 1 | 1 << 3 | 1 << 4 | 1 << 13 | 1 << 15 | 1 << 16;
+pub const PROTOCOL: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 13 | 1 << 15 | 1 << 16;
 
 pub struct Raw(pub UnixStream);
 

@@ -34,6 +34,7 @@ struct State {
     ports: Vec<(PortIndex, Attachment)>,
     /// By port; others take everything.
     filters: HashMap<usize, Arc<RxFilter>>,
+    announced: Vec<Mac>,
 }
 
 impl Yard {
@@ -52,8 +53,9 @@ impl Yard {
 
     pub fn empty() -> Yard {
         let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
-        let state =
-            State { switch: Switch::start(&config).unwrap(), ports: Vec::new(), filters: HashMap::new() };
+        let switch = Switch::start(&config).unwrap();
+        let (ports, filters, announced) = (Vec::new(), HashMap::new(), Vec::new());
+        let state = State { switch, ports, filters, announced };
         let (state, board) = (Arc::new(Mutex::new(state)), Arc::new(Switchboard::new().unwrap()));
         let stop = Arc::new(AtomicBool::new(false));
         let control = {
@@ -85,6 +87,11 @@ impl Yard {
     /// Lets a port that has no guest yet take frames for `mac` only, and broadcasts.
     pub fn set_mac(&self, port: usize, mac: Mac) {
         self.state.lock().unwrap().filters.insert(port, Arc::new(RxFilter::new(mac)));
+    }
+
+    /// What front ends had announced, oldest first.
+    pub fn announced(&self) -> Vec<Mac> {
+        self.state.lock().unwrap().announced.clone()
     }
 
     pub fn line(&self, port: usize) -> Line {
@@ -129,6 +136,10 @@ fn control(state: &Mutex<State>, board: &Switchboard, stop: &AtomicBool) {
                 News::Attached { attachment, done } => (attachment, done),
                 News::Dropped { frames } => {
                     state.switch.count_ingress_drops(index, DropReason::NoRoom, frames);
+                    continue;
+                }
+                News::Announce { mac } => {
+                    state.announced.push(mac);
                     continue;
                 }
                 // A guest has no state to show, and is no stream.

@@ -1,0 +1,155 @@
+//! The arguments of the commands that speak with a running switch.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use super::CliError;
+use super::draft::option_members;
+use crate::client::{Action, ClientInvocation, View};
+use crate::json;
+use crate::qapi::{Flags, QapiError, Visitor};
+use crate::wire::NetdevAdd;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Where {
+    /// The monitor's socket: the PATH of the switch's -qmp
+    #[arg(
+        long,
+        short,
+        value_name = "PATH",
+        env = "RINGYARD_MONITOR",
+        default_value = "/run/ringyard/qmp.sock"
+    )]
+    monitor: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ShowArgs {
+    /// What to show
+    #[arg(value_name = "WHAT")]
+    view: View,
+    /// As JSON
+    #[arg(long, short)]
+    json: bool,
+    /// Again every second, with rates
+    #[arg(long, short)]
+    watch: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AddArgs {
+    /// As with -netdev: TYPE,id=ID and the type's members, or a JSON object
+    #[arg(value_name = "TYPE,id=ID[,MEMBER=VALUE...]")]
+    netdev: String,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DelArgs {
+    /// A netdev, a nic or a hubport
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LinkArgs {
+    /// A netdev, a nic or a hubport
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// What its link shall be
+    #[arg(value_name = "up|down", value_parser = up_or_down, action = clap::ArgAction::Set)]
+    up: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct QmpArgs {
+    /// A command's name, or a whole request: {"execute": …, "arguments": …}
+    #[arg(value_name = "COMMAND|JSON")]
+    command: String,
+    /// The command's arguments, as a JSON object
+    #[arg(value_name = "JSON")]
+    arguments: Option<String>,
+    #[command(flatten)]
+    place: Where,
+}
+
+impl ShowArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        let ShowArgs { view, json, watch, place } = self;
+        place.has(Action::Show { view, json, watch })
+    }
+}
+
+impl AddArgs {
+    /// Types and names are checked here, so that values need not be written as JSON; the switch checks the rest.
+    pub(super) fn into_invocation(self) -> Result<ClientInvocation, CliError> {
+        let arguments = netdev_members(&self.netdev);
+        let wrong = |error| CliError::Usage(format!("add {}: {error}", self.netdev));
+        let (command, arguments) = ("netdev_add".into(), arguments.map_err(wrong)?.into());
+        Ok(self.place.has(Action::Execute { command, arguments, prints: false }))
+    }
+}
+
+impl DelArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        self.place.has(Action::del(&self.id))
+    }
+}
+
+impl LinkArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        self.place.has(Action::link(&self.name, self.up))
+    }
+}
+
+impl QmpArgs {
+    pub(super) fn into_invocation(self) -> Result<ClientInvocation, CliError> {
+        let object = |text: &str| match json::parse(text) {
+            Ok(Value::Object(members)) => Ok(members),
+            Ok(_) => Err(CliError::Usage(format!("qmp: {text} is not a JSON object"))),
+            Err(error) => Err(CliError::Usage(format!("qmp: {error}"))),
+        };
+        let (command, arguments) = match (&self.arguments, self.command.trim_start().starts_with('{')) {
+            (None, true) => {
+                let mut request = object(&self.command)?;
+                let name = request.shift_remove("execute");
+                let Some(Value::String(name)) = name else {
+                    return Err(CliError::Usage("qmp: the request has no \"execute\"".into()));
+                };
+                (name, request.shift_remove("arguments").unwrap_or_else(|| json!({})))
+            }
+            (arguments, _) => {
+                let arguments = arguments.as_deref().map(object).transpose()?;
+                (self.command, Value::Object(arguments.unwrap_or_default()))
+            }
+        };
+        Ok(self.place.has(Action::Execute { command, arguments, prints: true }))
+    }
+}
+
+impl Where {
+    fn has(self, action: Action) -> ClientInvocation {
+        ClientInvocation { monitor: self.monitor, action }
+    }
+}
+
+fn netdev_members(text: &str) -> Result<Map<String, Value>, QapiError> {
+    let (members, form) = option_members(text, "type", Flags::Refused)?;
+    Ok(NetdevAdd::visit(Visitor::new(members, form))?.members())
+}
+
+fn up_or_down(text: &str) -> Result<bool, String> {
+    match text {
+        "up" | "on" => Ok(true),
+        "down" | "off" => Ok(false),
+        _ => Err("write up or down".into()),
+    }
+}

@@ -1,0 +1,77 @@
+//! A monitor's connection, from the client's side: one command at a time, events passed over.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::ClientError;
+
+/// See the module.
+pub(super) struct Connection {
+    stream: BufReader<UnixStream>,
+    monitor: PathBuf,
+}
+
+impl Connection {
+    /// Connects and negotiates.
+    pub(super) fn open(monitor: &Path) -> Result<Connection, ClientError> {
+        let stream = UnixStream::connect(monitor).map_err(|error| {
+            ClientError(format!(
+                "connecting to the monitor {}: {error}; name the socket of a running switch's -qmp by \
+                 --monitor PATH or RINGYARD_MONITOR",
+                monitor.display()
+            ))
+        })?;
+        let mut connection = Connection { stream: BufReader::new(stream), monitor: monitor.to_owned() };
+        // A monitor that is stuck is as bad as none.
+        let greeting = connection
+            .stream
+            .get_ref()
+            .set_read_timeout(Some(GREETING_TIME_MAX))
+            .and_then(|()| connection.read())
+            .map_err(|error| connection.lost(&error))?;
+        if greeting.get("QMP").is_none() {
+            let text = format!("{} is no QMP monitor: it says {greeting}", monitor.display());
+            return Err(ClientError(text));
+        }
+        connection.execute("qmp_capabilities", json!({}))?;
+        // From now on a command takes the time that it takes, such as a script's.
+        let unlimited = connection.stream.get_ref().set_read_timeout(None);
+        unlimited.map_err(|error| connection.lost(&error))?;
+        Ok(connection)
+    }
+
+    /// What a command returns.
+    pub(super) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, ClientError> {
+        let line = json!({"execute": command, "arguments": arguments}).to_string();
+        let sent = self.stream.get_mut().write_all(line.as_bytes());
+        sent.map_err(|error| self.lost(&error))?;
+        loop {
+            let mut message = self.read().map_err(|error| self.lost(&error))?;
+            if let Some(value) = message.get_mut("return") {
+                return Ok(value.take());
+            }
+            if let Some(why) = message["error"]["desc"].as_str() {
+                return Err(ClientError(format!("{command}: {why}")));
+            }
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Value> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        serde_json::from_str(&line).map_err(io::Error::other)
+    }
+
+    fn lost(&self, error: &io::Error) -> ClientError {
+        ClientError(format!("talking to the monitor {}: {error}", self.monitor.display()))
+    }
+}
+
+/// From the connection to the greeting and the negotiation.
+const GREETING_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,139 @@
+//! The other end of a monitor: what `ringyard show`, `add`, `del`, `link` and `qmp` ask a running switch.
+
+mod connection;
+mod table;
+mod views;
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use connection::Connection;
+pub use views::View;
+
+/// Whom to ask, and what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientInvocation {
+    /// The monitor's socket.
+    pub monitor: PathBuf,
+    /// What.
+    pub action: Action,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// To see something.
+    Show {
+        /// What.
+        view: View,
+        /// As JSON, not as a table.
+        json: bool,
+        /// Again and again.
+        watch: bool,
+    },
+    /// To have a command executed, and to see what it returns.
+    Execute {
+        /// Its name.
+        command: String,
+        /// Its arguments.
+        arguments: Value,
+        /// Whether to print what it returns.
+        prints: bool,
+    },
+}
+
+/// Why it could not be done, and what to do next.
+#[derive(Debug)]
+pub struct ClientError(String);
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        ClientError(format!("writing to stdout: {error}"))
+    }
+}
+
+/// Does it, on stdout.
+pub fn run(invocation: &ClientInvocation) -> Result<(), ClientError> {
+    let mut connection = Connection::open(&invocation.monitor)?;
+    match &invocation.action {
+        Action::Show { view, json, watch } => show(&mut connection, *view, *json, *watch),
+        Action::Execute { command, arguments, prints } => {
+            let answer = connection.execute(command, arguments.clone())?;
+            if *prints { print(&pretty(&answer)) } else { Ok(()) }
+        }
+    }
+}
+
+fn show(connection: &mut Connection, view: View, as_json: bool, watch: bool) -> Result<(), ClientError> {
+    let clears = io::stdout().is_terminal() && !as_json;
+    let mut before: Option<(Instant, Value)> = None;
+    loop {
+        let (now, answer) = (Instant::now(), view.ask(connection)?);
+        let text = if as_json {
+            let line = if watch { answer.to_string() } else { pretty(&answer) };
+            format!("{}\n", line.trim_end())
+        } else {
+            let since = before.as_ref().map(|(time, answer)| (now - *time, answer));
+            view.table(&answer, since).to_string()
+        };
+        let head = if watch && clears { CLEAR } else { "" };
+        let printed = print(&format!("{head}{text}"));
+        if !watch {
+            return printed;
+        }
+        match printed {
+            // Whoever reads us has seen enough.
+            Err(_) => return Ok(()),
+            Ok(()) => before = Some((now, answer)),
+        }
+        thread::sleep(WATCH_PAUSE);
+    }
+}
+
+fn print(text: &str) -> Result<(), ClientError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn pretty(value: &Value) -> String {
+    match value {
+        // What the human monitor prints.
+        Value::String(text) => text.replace("\r\n", "\n"),
+        _ => format!("{value:#}\n"),
+    }
+}
+
+impl Action {
+    /// `del ID`: deletes a netdev.
+    pub fn del(id: &str) -> Action {
+        Action::Execute { command: "netdev_del".into(), arguments: json!({"id": id}), prints: false }
+    }
+
+    /// `link NAME up|down`: changes an administrative link.
+    pub fn link(name: &str, up: bool) -> Action {
+        Action::Execute {
+            command: "set_link".into(),
+            arguments: json!({"name": name, "up": up}),
+            prints: false,
+        }
+    }
+}
+
+/// Moves a terminal's cursor to the top of an empty screen.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+/// From one look to the next.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
