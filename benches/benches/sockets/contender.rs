@@ -206,5 +206,10 @@ fn hubport(side: Side) -> serde_json::Value {
 /// vde_switch's directory in a contender's.
 pub const VDE_SWITCH: &str = "switch";
 /// What the rig itself uses.
-const BASE_PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("setpriv", "util-linux"), ("taskset", "util-linux"), ("timeout", "coreutils")];
+const BASE_PROGRAMS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("setpriv", "util-linux"),
+    ("taskset", "util-linux"),
+    ("timeout", "coreutils"),
+];

@@ -17,7 +17,7 @@ use crate::batch::set_option;
 use crate::contender::{Contender, VDE_SWITCH};
 use crate::ends::{DatagramSink, DatagramSource, PacketSink, Sink, Source, StreamSink, StreamSource};
 use crate::flood::{Flood, Round};
-use crate::medium::{End, Medium, Side, interface, l2tpv3_header, path};
+use crate::medium::{End, Medium, Side, address, interface, l2tpv3_header, path};
 use crate::sockets::{Datagrams, Listener, PATIENCE, connect_stream, listen};
 use crate::vde::{self, Port};
 
@@ -30,20 +30,17 @@ pub struct Lane {
     running: Running,
     _controls: Vec<UnixStream>,
     _directory: TempDir,
-    _netns: Netns,
+    _namespaces: Namespaces,
 }
 
 impl Lane {
     /// Puts `contender` between two peers, and waits until a frame passes.
     pub fn start(contender: Contender, medium: Medium) -> Result<Lane> {
-        let netns = Netns::new()?;
+        let namespaces = Namespaces::new(contender, medium)?;
         let directory = tempfile::tempdir().doing("making a contender's sockets' directory")?;
-        if medium == Medium::AfPacket {
-            lay_wires(&netns, contender)?;
-        }
-        let place = Place { medium, netns: &netns, directory: directory.path() };
+        let place = Place { medium, namespaces: &namespaces, directory: directory.path() };
         let peers = place.open(contender)?;
-        let mut running = contender.start(medium, &netns, directory.path())?;
+        let mut running = contender.start(medium, &namespaces.switch, directory.path())?;
         let joined = place.join(peers, contender);
         let (source, sink, controls) =
             joined.map_err(|error| Error::new(format!("{error}{}", running.last_words())))?;
@@ -56,7 +53,7 @@ impl Lane {
             running,
             _controls: controls,
             _directory: directory,
-            _netns: netns,
+            _namespaces: namespaces,
         };
         let opened = lane.open_way();
         opened.map_err(|error| Error::new(format!("{error}{}", lane.running.last_words())))?;
@@ -86,10 +83,16 @@ impl Lane {
     }
 }
 
+/// The switch's and the sink's namespace, and the source's if that is another one.
+struct Namespaces {
+    switch: Netns,
+    source: Option<Netns>,
+}
+
 /// Where a contender's sockets are.
 struct Place<'a> {
     medium: Medium,
-    netns: &'a Netns,
+    namespaces: &'a Namespaces,
     directory: &'a Path,
 }
 
@@ -112,10 +115,11 @@ impl Place<'_> {
     fn open(&self, contender: Contender) -> Result<Peers> {
         let Place { medium, directory, .. } = *self;
         let straight = contender == Contender::Straight;
-        self.netns.enter(|| match medium {
+        match medium {
             Medium::AfPacket => Ok(Peers::Interfaces),
             Medium::StreamUnix | Medium::StreamTcp if straight => {
-                listen(medium, directory, Side::B).map(|listener| Peers::Streams(Some(listener)))
+                let listener = self.namespaces.switch.enter(|| listen(medium, directory, Side::A))?;
+                Ok(Peers::Streams(Some(listener)))
             }
             Medium::StreamUnix | Medium::StreamTcp => Ok(Peers::Streams(None)),
             Medium::Vde if contender == Contender::Vde => Ok(Peers::Plugs),
@@ -124,17 +128,22 @@ impl Place<'_> {
                 Ok(Peers::Ports([port(Side::A)?, port(Side::B)?]))
             }
             _ => {
-                let bind = |side| Datagrams::bind(medium, directory, side, End::Peer);
-                Ok(Peers::Datagrams([bind(Side::A)?, bind(Side::B)?]))
+                let bind = |side, end| Datagrams::bind(medium, directory, side, end);
+                let source = self.namespaces.source().enter(|| bind(Side::A, End::Peer))?;
+                // Without a switch the sink takes its place.
+                let (side, end) = if straight { (Side::A, End::Switch) } else { (Side::B, End::Peer) };
+                let sink = self.namespaces.switch.enter(|| bind(side, end))?;
+                Ok(Peers::Datagrams([source, sink]))
             }
-        })
+        }
     }
 
     /// The peers, connected to the switch, or the source to the sink.
     fn join(&self, peers: Peers, contender: Contender) -> Result<Joined> {
         let Place { medium, .. } = *self;
         let straight = contender == Contender::Straight;
-        let (source, sink, controls) = self.netns.enter(|| self.connect(peers, straight))?;
+        let netns = &self.namespaces.switch;
+        let (source, sink, controls) = netns.enter(|| self.connect(peers, straight))?;
         if medium.gso() {
             set_option(&sink, libc::SOL_UDP, libc::UDP_GRO, 1).doing("switching UDP_GRO on")?;
         }
@@ -142,8 +151,8 @@ impl Place<'_> {
             true => l2tpv3_header(side.session(end)).to_vec(),
             false => Vec::new(),
         };
-        let received = prefix(Side::B, End::Peer);
-        let sent = if straight { received.clone() } else { prefix(Side::A, End::Switch) };
+        let sent = prefix(Side::A, End::Switch);
+        let received = if straight { sent.clone() } else { prefix(Side::B, End::Peer) };
         Ok(match medium {
             Medium::StreamUnix | Medium::StreamTcp => {
                 let sink = StreamSink::new(sink, medium == Medium::StreamTcp)?;
@@ -154,7 +163,7 @@ impl Place<'_> {
                 (Box::new(source), Box::new(PacketSink::new(sink)?), controls)
             }
             _ => {
-                let source = DatagramSource::new(source, sent, medium.gso())?;
+                let source = DatagramSource::new(source, sent, medium.is_udp())?;
                 (Box::new(source), Box::new(DatagramSink::new(sink, received, medium.gso())?), controls)
             }
         })
@@ -165,11 +174,9 @@ impl Place<'_> {
         let Place { medium, directory, .. } = *self;
         let (source, sink) = match peers {
             Peers::Datagrams([a, b]) => {
-                let (to, from) = match straight {
-                    true => ((Side::B, End::Peer), (Side::A, End::Peer)),
-                    false => ((Side::A, End::Switch), (Side::B, End::Switch)),
-                };
-                (a.connect(medium, directory, to.0, to.1)?, b.connect(medium, directory, from.0, from.1)?)
+                let from = if straight { (Side::A, End::Peer) } else { (Side::B, End::Switch) };
+                let source = a.connect(medium, directory, Side::A, End::Switch)?;
+                (source, b.connect(medium, directory, from.0, from.1)?)
             }
             Peers::Ports([a, b]) => {
                 let (a, b) = (a.plugged()?, b.plugged()?);
@@ -182,7 +189,7 @@ impl Place<'_> {
                 return Ok((a.frames, b.frames, vec![a.control, b.control]));
             }
             Peers::Streams(Some(listener)) => {
-                (connect_stream(medium, directory, Side::B)?, listener.accept()?)
+                (connect_stream(medium, directory, Side::A)?, listener.accept()?)
             }
             Peers::Streams(None) => {
                 let connect = |side| connect_stream(medium, directory, side);
@@ -197,6 +204,23 @@ impl Place<'_> {
     }
 }
 
+impl Namespaces {
+    fn new(contender: Contender, medium: Medium) -> Result<Namespaces> {
+        let switch = Netns::new()?;
+        let mut source = None;
+        if medium == Medium::AfPacket {
+            lay_wires(&switch, contender)?;
+        } else if medium.is_udp() {
+            source = Some(lay_udp_wire(&switch, medium)?);
+        }
+        Ok(Namespaces { switch, source })
+    }
+
+    fn source(&self) -> &Netns {
+        self.source.as_ref().unwrap_or(&self.switch)
+    }
+}
+
 /// A veth pair on each side of the switch; without one, a single pair. The namespace's own kernel says nothing there.
 fn lay_wires(netns: &Netns, contender: Contender) -> Result<()> {
     netns.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")?;
@@ -208,3 +232,23 @@ fn lay_wires(netns: &Netns, contender: Contender) -> Result<()> {
     }
     Ok(())
 }
+
+/// The source is on another host, so that it costs less than what it measures: it hands the kernel many datagrams as one,
+/// and unless the switch is to have them so, they are cut as they leave there.
+fn lay_udp_wire(switch: &Netns, medium: Medium) -> Result<Netns> {
+    let source = Netns::new()?;
+    let ends = [(switch, End::Switch), (&source, End::Peer)];
+    let names = ends.map(|(_, end)| interface(Side::A, end));
+    netns::join((switch, &names[0]), (&source, &names[1]))?;
+    for ((netns, end), name) in ends.into_iter().zip(&names) {
+        netns.ip(&format!("link set {name} mtu {WIRE_MTU}"))?;
+        netns.bring_up(name, &[&format!("{}/24", address(Side::A, end).ip())])?;
+    }
+    if !medium.gso() {
+        source.run(&format!("ethtool -K {} tx-udp-segmentation off", names[1]))?;
+    }
+    Ok(source)
+}
+
+/// As the loopback interface's, so that no datagram is cut into fragments.
+const WIRE_MTU: u32 = 65_535;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub enum Medium {
     DgramUnix,
     DgramUdp,
-    /// The peers send with UDP_SEGMENT and receive with UDP_GRO, as another ringyard does.
+    /// Datagrams come many as one (UDP_SEGMENT), and are taken so (UDP_GRO), as between two ringyards on one host.
     DgramUdpGso,
     StreamUnix,
     StreamTcp,
@@ -63,7 +63,7 @@ impl Medium {
         }
     }
 
-    /// Whether the peers hand the kernel many datagrams as one, and take them so.
+    /// Whether the switch gets many datagrams as one, if it takes them so, and the sink does.
     pub fn gso(self) -> bool {
         matches!(self, Medium::DgramUdpGso | Medium::L2tpv3UdpGso)
     }
@@ -104,6 +104,7 @@ impl Medium {
             let address = address(side, end);
             json!({"type": "inet", "host": address.ip(), "port": address.port().to_string()})
         };
+        let listen = || json!({"type": "inet", "host": "127.0.0.1", "port": tcp(side).port().to_string()});
         let mut netdev = match self {
             Medium::DgramUnix => {
                 json!({"type": "dgram", "local": unix(End::Switch), "remote": unix(End::Peer)})
@@ -112,7 +113,7 @@ impl Medium {
                 json!({"type": "dgram", "local": inet(End::Switch), "remote": inet(End::Peer)})
             }
             Medium::StreamUnix => json!({"type": "stream", "server": true, "addr": unix(End::Switch)}),
-            Medium::StreamTcp => json!({"type": "stream", "server": true, "addr": inet(End::Switch)}),
+            Medium::StreamTcp => json!({"type": "stream", "server": true, "addr": listen()}),
             Medium::L2tpv3Udp | Medium::L2tpv3UdpGso => l2tpv3(side),
             Medium::Vde => json!({"type": "vde", "sock": path(directory, side, End::Peer)}),
             Medium::AfPacket => json!({"type": "af-packet", "ifname": interface(side, End::Switch)}),
@@ -158,15 +159,20 @@ pub fn path(directory: &Path, side: Side, end: End) -> PathBuf {
     directory.join(format!("{}.{}", side.name(), end.name()))
 }
 
-/// An address on the namespace's loopback interface.
+/// Where UDP comes from and goes to: at A from another namespace, at B over the loopback interface.
 pub fn address(side: Side, end: End) -> SocketAddrV4 {
-    let port = match (side, end) {
-        (Side::A, End::Switch) => 4000,
-        (Side::A, End::Peer) => 4001,
-        (Side::B, End::Switch) => 5000,
-        (Side::B, End::Peer) => 5001,
-    };
-    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+    let host = |number| Ipv4Addr::new(10, 9, 0, number);
+    match (side, end) {
+        (Side::A, End::Switch) => SocketAddrV4::new(host(1), 4000),
+        (Side::A, End::Peer) => SocketAddrV4::new(host(2), 4001),
+        (Side::B, End::Switch) => SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000),
+        (Side::B, End::Peer) => SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5001),
+    }
+}
+
+/// Where the switch listens for a TCP stream.
+pub fn tcp(side: Side) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, if side == Side::A { 4000 } else { 5000 })
 }
 
 /// One end of a veth pair.

@@ -13,7 +13,7 @@ use ringyard_tests::error::{Doing, Result};
 use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 
-use crate::medium::{End, Medium, Side, address, interface, path};
+use crate::medium::{End, Medium, Side, address, interface, path, tcp};
 
 /// The switch's end on `side`, in the calling thread's namespace, connected to the peer's. Waits for a peer that connects.
 pub fn switch_end(medium: Medium, directory: &Path, side: Side) -> Result<OwnedFd> {
@@ -71,7 +71,7 @@ pub enum Listener {
 
 pub fn listen(medium: Medium, directory: &Path, side: Side) -> Result<Listener> {
     let listener = match medium {
-        Medium::StreamTcp => TcpListener::bind(address(side, End::Switch)).map(Listener::Tcp),
+        Medium::StreamTcp => TcpListener::bind(tcp(side)).map(Listener::Tcp),
         _ => UnixListener::bind(path(directory, side, End::Switch)).map(Listener::Unix),
     };
     listener.doing("listening")
@@ -94,9 +94,7 @@ impl Listener {
 pub fn connect_stream(medium: Medium, directory: &Path, side: Side) -> Result<OwnedFd> {
     wait_for(&format!("a listener at {side:?}"), PATIENCE, || {
         let connected = match medium {
-            Medium::StreamTcp => {
-                TcpStream::connect(address(side, End::Switch)).and_then(without_delay).map(OwnedFd::from)
-            }
+            Medium::StreamTcp => TcpStream::connect(tcp(side)).and_then(without_delay).map(OwnedFd::from),
             _ => UnixStream::connect(path(directory, side, End::Switch)).map(OwnedFd::from),
         };
         Ok(connected.ok())
