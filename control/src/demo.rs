@@ -126,6 +126,7 @@ impl Drop for PrivateDirectory {
 
 fn demo_config(sockets: &[PathBuf; 2]) -> Result<RunConfig, String> {
     let mut config = RunConfig {
+        name: None,
         monitors: Vec::new(),
         chardevs: Vec::new(),
         netdevs: Vec::new(),

@@ -11,6 +11,7 @@ use ringyard_control::{bench, client, demo};
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(config)) => logged(config.log_level, || run(&config)),
+        Ok(Invocation::Checked(config)) => say(&config.summary()),
         Ok(Invocation::Demo(config)) => logged(LogLevel::Warn, || demo::run(&config)),
         Ok(Invocation::Client(invocation)) => client::run(&invocation).map_err(|error| error.to_string()),
         Ok(Invocation::Bench(invocation)) => logged(LogLevel::Warn, || bench::run(&invocation)),
@@ -27,6 +28,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn say(text: &str) -> Result<(), String> {
+    writeln!(io::stdout(), "{text}").map_err(|error| format!("writing to stdout: {error}"))
 }
 
 fn run(config: &RunConfig) -> Result<(), String> {

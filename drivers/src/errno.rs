@@ -3,9 +3,17 @@
 use std::io;
 
 /// The error as `strerror` has it, without the number that Rust adds.
-pub(crate) fn text(error: impl Into<io::Error>) -> String {
+pub fn text(error: impl Into<io::Error>) -> String {
     let text = error.into().to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// The same of what was done to a file; and who we are, where that is what is wrong.
+pub(crate) fn with_user(error: impl Into<io::Error>) -> String {
+    let error = error.into();
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let uid = rustix::process::geteuid().as_raw();
+    if denied { format!("{} (as uid {uid})", text(error)) } else { text(error) }
 }
 
 #[cfg(test)]

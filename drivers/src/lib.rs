@@ -7,7 +7,8 @@ mod arena;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
-mod errno;
+pub mod dgram;
+pub mod errno;
 pub mod ipv4;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]

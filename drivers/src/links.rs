@@ -51,7 +51,16 @@ impl Link {
 impl Links {
     /// Those of the calling thread's network namespace.
     pub(crate) fn open() -> io::Result<Links> {
-        Ok(Links { events: netlink(libc::RTMGRP_LINK as u32)?, questions: netlink(0)? })
+        Links::hearing(libc::RTMGRP_LINK)
+    }
+
+    /// The same; becomes readable when their addresses of IPv4 change, too.
+    pub(crate) fn open_with_addresses() -> io::Result<Links> {
+        Links::hearing(libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR)
+    }
+
+    fn hearing(groups: libc::c_int) -> io::Result<Links> {
+        Ok(Links { events: netlink(groups as u32)?, questions: netlink(0)? })
     }
 
     /// Those of another namespace. The calling thread goes there and comes back.

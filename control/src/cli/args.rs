@@ -26,6 +26,8 @@ pub(super) enum Subcommand {
     /// Run a switch in the foreground until SIGTERM, SIGINT or the monitor's `quit`.
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Read a configuration file and say what is wrong with it, without making anything
+    Check(CheckArgs),
     /// Show a running switch: its ports, hubs, nics, filters, drops, workers or addresses
     Show(super::client::ShowArgs),
     /// Add a netdev to a running switch
@@ -66,6 +68,9 @@ pub(super) struct RunArgs {
     /// Say how a hub learns addresses: not at all with learning=off, as QEMU's hub; 300 s long without ageing
     #[arg(long, value_name = "HUBID[,learning=on|off][,ageing=S]", allow_hyphen_values = true)]
     hub: Vec<String>,
+    /// Name the switch, for query-name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Forward with so many threads, one without this option
     #[arg(long, value_name = "N", value_parser = parse_workers, conflicts_with = "cores")]
     workers: Option<Placement>,
@@ -90,6 +95,19 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// As for run -c
+    #[arg(value_name = "FILE.toml")]
+    file: PathBuf,
+}
+
+impl CheckArgs {
+    pub(super) fn into_config(self) -> Result<RunConfig, CliError> {
+        Draft::from_file(&self.file)?.finish()
+    }
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct DemoArgs {
     /// How long to move frames
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
@@ -102,6 +120,7 @@ impl RunArgs {
             Some(path) => Draft::from_file(path)?,
             None => Draft::default(),
         };
+        draft.name = self.name.or(draft.name);
         draft.placement = self.workers.or(self.cores).or(draft.placement);
         draft.mode = self.mode.or(draft.mode);
         draft.full_receiver = self.full_receiver.or(draft.full_receiver);
@@ -152,7 +171,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp [OPTIONS]\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp [OPTIONS]\n       ringyard check FILE.toml\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

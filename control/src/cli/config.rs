@@ -14,6 +14,8 @@ pub const WORKERS_MAX: usize = 64;
 /// Everything that `ringyard run` was told.
 #[derive(Debug, PartialEq)]
 pub struct RunConfig {
+    /// What the user calls the switch.
+    pub name: Option<String>,
     /// Where to serve QMP.
     pub monitors: Vec<MonitorConfig>,
     /// To be made first; ids are distinct.
@@ -32,6 +34,20 @@ pub struct RunConfig {
     pub sockets: SocketAccess,
     /// What the log shows.
     pub log_level: LogLevel,
+}
+
+impl RunConfig {
+    /// What it amounts to, in one line.
+    pub fn summary(&self) -> String {
+        let count =
+            |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        let parts = [
+            count(self.netdevs.len(), "netdev"),
+            count(self.chardevs.len(), "chardev"),
+            count(self.monitors.len(), "monitor"),
+        ];
+        format!("nothing wrong: {}", parts.join(", "))
+    }
 }
 
 /// A QMP monitor: a unix socket on which we listen. It never delays the start.

@@ -12,7 +12,8 @@ use super::{CliError, file};
 use crate::json;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
 use crate::wire::{
-    ChardevAdd, ChardevSpec, Netdev, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub, unix_path,
+    ChardevAdd, ChardevSpec, Hubport, Netdev, NetdevAdd, NetdevKind, NetdevSpec, Nic, NicSpec, XSetHub,
+    unix_path,
 };
 
 /// What was read so far. Objects are resolved as they come, so that an error names the option it stands in.
@@ -23,6 +24,7 @@ pub(super) struct Draft {
     netdevs: Vec<NetdevSpec>,
     hubs: Vec<XSetHub>,
     ids: BTreeSet<String>,
+    pub(super) name: Option<String>,
     pub(super) placement: Option<Placement>,
     pub(super) mode: Option<Mode>,
     pub(super) full_receiver: Option<FullReceiver>,
@@ -159,6 +161,27 @@ impl Draft {
         ids.find(|id| !self.ids.contains(id)).unwrap_or_default()
     }
 
+    /// Whether all that is named is there.
+    fn check_references(&self) -> Result<(), CliError> {
+        for NetdevSpec { id, kind, .. } in &self.netdevs {
+            let missing = match kind {
+                NetdevKind::VhostUser(spec) => {
+                    let found = self.chardevs.iter().any(|chardev| chardev.id == spec.chardev);
+                    (!found).then(|| format!("chardev \"{}\" not found", spec.chardev))
+                }
+                NetdevKind::Nic(NicSpec { netdev, .. }) | NetdevKind::Hubport(Hubport { netdev, .. }) => {
+                    let lost = netdev.as_ref().filter(|netdev| !self.ids.contains(*netdev));
+                    lost.map(|netdev| format!("netdev '{netdev}' not found"))
+                }
+                NetdevKind::Port(_) => None,
+            };
+            if let Some(why) = missing {
+                return Err(CliError::Usage(format!("-netdev {id}: {why}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the objects into an order that satisfies references.
     pub(super) fn finish(mut self) -> Result<RunConfig, CliError> {
         if self.monitors.is_empty() && self.netdevs.is_empty() {
@@ -170,7 +193,9 @@ impl Draft {
             NetdevKind::Nic(_) => 1,
             NetdevKind::Hubport(_) => 2,
         });
+        self.check_references()?;
         Ok(RunConfig {
+            name: self.name,
             monitors: self.monitors,
             chardevs: self.chardevs,
             netdevs: self.netdevs,

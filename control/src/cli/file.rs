@@ -61,6 +61,7 @@ fn read_settings(draft: &mut Draft, visitor: &mut Visitor) -> Result<(), String>
             (None, Some(list)) => Some(cores(&list).map_err(|why| format!("switch.cores: {why}"))?),
             (None, None) => None,
         };
+        draft.name = switch.optional("name").map_err(text_of)?;
         draft.mode = switch.optional("mode").map_err(text_of)?;
         draft.full_receiver = switch.optional("full-receiver").map_err(text_of)?;
         switch.finish().map_err(text_of)?;

@@ -27,6 +27,8 @@ pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, Sock
 pub enum Invocation {
     /// Run a switch.
     Run(Box<RunConfig>),
+    /// Nothing: the configuration was read, and nothing is wrong with it.
+    Checked(Box<RunConfig>),
     /// Show what the switch can do.
     Demo(DemoConfig),
     /// Measure a switch.
@@ -50,6 +52,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let parsed = args::Args::try_parse_from(arguments).map_err(|error| CliError::Clap(Box::new(error)))?;
     match parsed.command {
         args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),
+        args::Subcommand::Check(check) => Ok(Invocation::Checked(Box::new(check.into_config()?))),
         args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
         args::Subcommand::Show(show) => Ok(Invocation::Client(show.into_invocation())),
         args::Subcommand::Add(add) => Ok(Invocation::Client(add.into_invocation()?)),

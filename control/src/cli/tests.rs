@@ -89,7 +89,9 @@ fn a_value_may_be_json() {
 
 #[test]
 fn nic_makes_a_netdev_and_a_nic_on_it() {
-    let config = run("-nic tap,ifname=x,mac=52:54:00:00:00:07,model=virtio -nic vhost-user,id=n,chardev=c");
+    let chardev = "-chardev socket,id=c,path=/c,server";
+    let nics = "-nic tap,ifname=x,mac=52:54:00:00:00:07,model=virtio -nic vhost-user,id=n,chardev=c";
+    let config = run(&format!("{chardev} {nics}"));
     assert_eq!(ids(&config), ["net0", "n", "net0-nic", "n-nic"]);
     let NetdevKind::Nic(nic) = &config.netdevs[2].kind else { panic!("it is a nic") };
     assert_eq!(nic.netdev.as_deref(), Some("net0"));
@@ -120,7 +122,9 @@ fn an_error_names_the_option_and_what_is_wrong() {
         ("-hub 0,ageing=0", "-hub 0,ageing=0: Parameter 'ageing' expects a number from 1 to 1000000"),
         ("-hub 0,learning=maybe", "Parameter 'learning' expects 'on' or 'off'"),
         ("-netdev tap", "-netdev tap: Parameter 'id' is missing"),
-        ("-netdev user,id=u", "-netdev user,id=u: network backend 'user' is not compiled into this binary"),
+        ("-netdev none,id=u", "-netdev none,id=u: network backend 'none' is not compiled into this binary"),
+        ("-netdev vhost-user,id=n,chardev=c9", "-netdev n: chardev \"c9\" not found"),
+        ("-netdev hubport,id=h,hubid=0,netdev=n9", "-netdev h: netdev 'n9' not found"),
         ("-netdev tap,id=t -netdev tap,id=t", "-netdev tap,id=t: Duplicate ID 't'"),
         ("-netdev tap,id=t,vnet_hdr=maybe", "Parameter 'vnet_hdr' expects 'on' or 'off'"),
         ("-chardev socket,id=c,path=p,x=1", "Parameter 'x' is unexpected"),
@@ -206,6 +210,19 @@ fn a_files_error_names_file_and_key() {
         let error = refused(&format!("-c {}", file.0.display()));
         assert!(error.contains(&format!("{}", file.0.display())) && error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn a_file_is_checked_without_being_run() {
+    let file = TemporaryFile::new("checked", "qmp = ['unix:/q,server']\n[switch]\nname = 'yard'");
+    let Ok(Invocation::Checked(config)) = parsed(&format!("ringyard check {}", file.0.display())) else {
+        panic!("it is valid")
+    };
+    assert_eq!(config.name.as_deref(), Some("yard"));
+    assert_eq!(config.summary(), "nothing wrong: 0 netdevs, 0 chardevs, 1 monitor");
+    let file = TemporaryFile::new("lost", "[[nic]]\nid = 'g'\nnetdev = 'n'");
+    let error = parsed(&format!("ringyard check {}", file.0.display())).expect_err("it names nobody");
+    assert!(error.to_string().contains("netdev 'n' not found"), "{error}");
 }
 
 #[test]

@@ -141,7 +141,13 @@ impl Model {
         port: Arc<dyn PortSpec>,
         fds: &mut FdSource<'_>,
     ) -> Result<Job, QapiError> {
-        let fds = port.fds().iter().map(fds).collect::<Result<_, _>>()?;
+        let mut fd = |reference: &FdRef| {
+            fds(reference).map_err(|error| match reference {
+                FdRef::Number(_) => QapiError::generic(format!("{}: {}", spec.id, error.desc)),
+                _ => error,
+            })
+        };
+        let fds = port.fds().iter().map(&mut fd).collect::<Result<_, _>>()?;
         let index = self.add_port()?;
         let id = spec.id.clone();
         self.opening_netdevs.insert(id.clone(), (spec, index));

@@ -82,6 +82,9 @@ impl Control {
             }
             Command::QueryVersion => Ok(query_version()),
             Command::QueryCommands => Ok(Command::list()),
+            Command::QueryName => Ok(self.name.as_ref().map_or(json!({}), |name| json!({"name": name}))),
+            // There is no machine that could stand still.
+            Command::Stop | Command::Cont => Ok(json!({})),
             Command::QueryStatus => Ok(json!({"status": "running", "singlestep": false, "running": true})),
             Command::GetFd { fdname } => {
                 let passed = self.clients.get_mut(&client).and_then(Client::take_fd);

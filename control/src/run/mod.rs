@@ -43,6 +43,8 @@ pub struct Control {
     monitors: Vec<Monitor>,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
+    /// What `query-name` says.
+    name: Option<String>,
     fdsets: FdSets,
     /// Who waits for which job.
     asked: BTreeMap<Ticket, Asker>,

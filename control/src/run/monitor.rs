@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ringyard_drivers::chardev::{Server, SocketAccess};
+use ringyard_drivers::errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use serde_json::{Value, json};
@@ -89,8 +90,9 @@ pub(super) fn inherited(number: i32) -> Result<OwnedFd, QapiError> {
         let process = pidfd_open(process, PidfdFlags::empty())?;
         pidfd_getfd(process, number, PidfdGetfdFlags::empty())
     };
-    duplicate(getpid())
-        .map_err(|error| QapiError::generic(format!("File descriptor {number} cannot be used: {error}")))
+    duplicate(getpid()).map_err(|error| {
+        QapiError::generic(format!("Can't use file descriptor {number}: {}", errno::text(error)))
+    })
 }
 
 #[cfg(test)]
@@ -135,6 +137,7 @@ mod tests {
     #[test]
     fn a_number_is_a_descriptor_of_this_process() {
         assert!(inherited(2).is_ok());
-        assert!(refused(inherited(i32::MAX)).starts_with("File descriptor 2147483647 cannot be used: "));
+        let expected = "Can't use file descriptor 2147483647: Bad file descriptor";
+        assert_eq!(refused(inherited(i32::MAX)), expected);
     }
 }

@@ -43,6 +43,7 @@ impl Control {
             monitors: Vec::new(),
             clients: BTreeMap::new(),
             next_client: CLIENTS,
+            name: config.name.clone(),
             fdsets: FdSets::default(),
             asked: BTreeMap::new(),
             next_ticket: 0,

@@ -167,6 +167,7 @@ impl TestClient {
 
 fn config(directory: &Path) -> RunConfig {
     RunConfig {
+        name: None,
         monitors: vec![MonitorConfig { path: directory.join("qmp") }],
         chardevs: Vec::new(),
         netdevs: Vec::new(),

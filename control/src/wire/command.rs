@@ -60,8 +60,14 @@ pub enum Command {
     QueryVersion,
     /// `query-commands`
     QueryCommands,
+    /// `query-name`
+    QueryName,
     /// `query-status`
     QueryStatus,
+    /// `stop`
+    Stop,
+    /// `cont`
+    Cont,
     /// `getfd`; the descriptor comes beside the bytes. [`check_fd_name`](super::check_fd_name) is still to be asked.
     GetFd {
         /// What to call it.
@@ -138,7 +144,7 @@ impl Command {
 
 type Visit = fn(Visitor) -> Result<Command, QapiError>;
 
-const COMMANDS: [(&str, Visit); 28] = [
+const COMMANDS: [(&str, Visit); 31] = [
     ("qmp_capabilities", |_| Err(QapiError::command_not_found(NEGOTIATED))),
     ("chardev-add", |visitor| ChardevAdd::visit(visitor).map(Command::ChardevAdd)),
     ("chardev-remove", |visitor| Ok(Command::ChardevRemove { id: only(visitor, "id")? })),
@@ -159,7 +165,10 @@ const COMMANDS: [(&str, Visit); 28] = [
     ("x-set-worker", set_worker),
     ("query-version", |visitor| none(visitor, Command::QueryVersion)),
     ("query-commands", |visitor| none(visitor, Command::QueryCommands)),
+    ("query-name", |visitor| none(visitor, Command::QueryName)),
     ("query-status", |visitor| none(visitor, Command::QueryStatus)),
+    ("stop", |visitor| none(visitor, Command::Stop)),
+    ("cont", |visitor| none(visitor, Command::Cont)),
     ("getfd", |visitor| Ok(Command::GetFd { fdname: only(visitor, "fdname")? })),
     ("closefd", |visitor| Ok(Command::CloseFd { fdname: only(visitor, "fdname")? })),
     ("add-fd", add_fd),
@@ -248,7 +257,7 @@ mod tests {
     #[test]
     fn every_command_is_listed() {
         let Value::Array(list) = Command::list() else { panic!("it is a list") };
-        assert_eq!(list.len(), 28);
+        assert_eq!(list.len(), 31);
         assert!(list.contains(&json!({"name": "qmp_capabilities"})));
         assert!(Command::exists("x-query-stats") && !Command::exists("query-events"));
     }

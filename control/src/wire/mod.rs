@@ -7,6 +7,7 @@ mod address;
 mod announce;
 mod chardev;
 mod command;
+mod dgram;
 mod fd;
 mod fdb;
 mod hubport;
@@ -21,6 +22,7 @@ pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketA
 pub use announce::AnnounceSelf;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
+pub use dgram::Dgram;
 pub use fd::{FdRef, check_fd_name};
 pub use fdb::{FDB_LIMIT_MAX, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
 pub use hubport::Hubport;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
+use super::{Dgram, Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -155,6 +155,7 @@ impl QapiEnum for Type {
     const NAMES: &'static [(&'static str, Self)] = &[
         here("vhost-user", |visitor| VhostUser::visit(visitor).map(Netdev::from)),
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
+        here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
@@ -162,7 +163,6 @@ impl QapiEnum for Type {
         elsewhere("l2tpv3"),
         elsewhere("socket"),
         elsewhere("stream"),
-        elsewhere("dgram"),
         elsewhere("vde"),
         elsewhere("bridge"),
         elsewhere("netmap"),
@@ -233,6 +233,8 @@ mod tests {
         for arguments in [
             json!({"id": "a", "type": "vhost-user", "chardev": "c", "queues": 2}),
             json!({"id": "a", "type": "tap", "ifname": "t", "vnet_hdr": true, "poll-us": 1, "sndbuf": 0}),
+            json!({"id": "a", "type": "dgram", "local": {"type": "inet", "host": "", "port": "1"},
+                   "remote": {"type": "inet", "host": "h", "port": "2"}}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),
             json!({"id": "a", "type": "nic", "netdev": "n", "macaddr": "52:54:00:00:00:01", "vectors": 3}),
         ] {

@@ -57,16 +57,7 @@ pub struct OpenError(String);
 impl OpenError {
     /// `doing`, and what came of it; who we are, where that is what is wrong.
     fn new(doing: String, error: impl Into<io::Error>) -> OpenError {
-        let error = error.into();
-        let kind = error.kind();
-        let reason = errno::text(error);
-        match kind {
-            io::ErrorKind::PermissionDenied => {
-                let uid = rustix::process::geteuid().as_raw();
-                OpenError(format!("{doing}: {reason} (as uid {uid})"))
-            }
-            _ => OpenError(format!("{doing}: {reason}")),
-        }
+        OpenError(format!("{doing}: {}", errno::with_user(error)))
     }
 }
 

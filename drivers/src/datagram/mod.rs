@@ -10,6 +10,7 @@
 mod inbox;
 mod outbox;
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,20 @@ pub(crate) enum Refusal {
 /// none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Source<'a>(pub(crate) &'a [u8]);
+
+impl Source<'_> {
+    /// The address, if it is one of IPv4.
+    #[inline]
+    pub(crate) fn ipv4(self) -> Option<SocketAddrV4> {
+        const FAMILY: [u8; 2] = (libc::AF_INET as u16).to_ne_bytes();
+        match *self.0 {
+            [f0, f1, p0, p1, a, b, c, d, ..] if [f0, f1] == FAMILY => {
+                Some(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([p0, p1])))
+            }
+            _ => None,
+        }
+    }
+}
 
 /// A frame and nothing else: the encapsulation of `dgram`.
 pub(crate) struct Bare;
@@ -258,7 +273,7 @@ impl<E: Encapsulation> Egress for DatagramQueue<E> {
 
 /// Whether somebody has shut the socket down for reading, so that it says for ever that there is something to read.
 #[cold]
-fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let ended = PollFlags::RDHUP | PollFlags::HUP;
