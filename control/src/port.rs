@@ -34,6 +34,11 @@ pub trait PortSpec: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// What it is instead when one of those is not to be had, for the reason `why`; `None`: `netdev_add` answers that.
+    fn without_fds(&self, _why: &str) -> Option<Arc<dyn PortSpec>> {
+        None
+    }
+
     /// Opens it, beside control: it may block.
     ///
     /// Errors: the text that `netdev_add` answers.

@@ -200,9 +200,19 @@ impl<'m> BurstBuilder<'_, 'm> {
     /// If the burst [is full](Self::is_full).
     pub fn push_slice(&mut self, frame: &'m [u8]) -> Result<(), DropReason> {
         check_len(frame.len())?;
-        let header_len = frame.len().min(HEADER_LEN);
-        self.scratch.headers[self.frames][..header_len].copy_from_slice(&frame[..header_len]);
-        let pieces = self.push_rest(&frame[header_len..]);
+        let slot = &mut self.scratch.headers[self.frames];
+        let rest = match frame.split_first_chunk() {
+            // A copy of a length that is known now.
+            Some((header, rest)) => {
+                *slot = *header;
+                rest
+            }
+            None => {
+                slot[..frame.len()].copy_from_slice(frame);
+                &[]
+            }
+        };
+        let pieces = self.push_rest(rest);
         self.commit(frame.len(), pieces);
         Ok(())
     }

@@ -1,4 +1,7 @@
 //! Memory of an ingress that is no ring: frames are read into it, lent from it, and stay in it while they are held.
+//!
+//! [`Extents`] say where the frames of one burst lie, in whatever memory; an [`Arena`] is memory that each frame is read
+//! into by a call of its own.
 
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, BurstBuilder, Taken};
@@ -10,11 +13,52 @@ const ALIGNMENT: usize = 64;
 /// The frames of one burst, one behind the other.
 pub(crate) struct Arena {
     memory: Box<[u8]>,
-    /// Where each lies.
-    extents: [Extent; BURST_FRAMES],
-    count: usize,
+    frames: Extents,
     /// Bytes that one read may need.
     read_len_max: usize,
+}
+
+impl Arena {
+    /// For reads of up to `read_len_max` bytes each.
+    pub(crate) fn new(read_len_max: usize) -> Arena {
+        // The last read begins before BURST_BYTES are reached.
+        let len = BURST_BYTES + read_len_max;
+        Arena { memory: vec![0; len].into(), frames: Extents::new(), read_len_max }
+    }
+
+    /// Whether there are frames that are to be lent (again).
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Reads frames, a call of `read` each, until a burst is full or `read` says that there is none. Only when nothing is
+    /// held, so that the order stays.
+    pub(crate) fn fill(&mut self, mut read: impl FnMut(&mut [u8]) -> Option<usize>) {
+        let mut end = 0;
+        while !self.frames.is_full() && end < BURST_BYTES {
+            let Some(len) = read(&mut self.memory[end..end + self.read_len_max]) else { break };
+            self.frames.push(end, len);
+            end += len.next_multiple_of(ALIGNMENT);
+        }
+    }
+
+    /// As [`Extents::lend`].
+    pub(crate) fn lend(
+        &mut self,
+        queue: u16,
+        scratch: &mut IngressScratch,
+        forward: &mut dyn FnMut(&Burst<'_>) -> Taken,
+        push: impl for<'b, 'm> Fn(&mut BurstBuilder<'b, 'm>, &'m [u8]) -> Result<(), DropReason>,
+    ) -> usize {
+        self.frames.lend(&self.memory, queue, scratch, forward, push)
+    }
+}
+
+/// Where the frames of a burst lie in their ingress's memory, in the order in which they came.
+pub(crate) struct Extents {
+    list: [Extent; BURST_FRAMES],
+    count: usize,
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -23,40 +67,41 @@ struct Extent {
     len: usize,
 }
 
-impl Arena {
-    /// For reads of up to `read_len_max` bytes each.
-    pub(crate) fn new(read_len_max: usize) -> Arena {
-        // The last read begins before BURST_BYTES are reached.
-        let len = BURST_BYTES + read_len_max;
-        Arena {
-            memory: vec![0; len].into(),
-            extents: [Extent::default(); BURST_FRAMES],
-            count: 0,
-            read_len_max,
-        }
+impl Extents {
+    /// None yet.
+    pub(crate) fn new() -> Extents {
+        Extents { list: [Extent::default(); BURST_FRAMES], count: 0, bytes: 0 }
     }
 
-    /// Whether there are frames that are to be lent (again).
+    /// Whether there are none.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Reads frames, a call of `read` each, until a burst is full or `read` says that there is none. Only when nothing is
-    /// held, so that the order stays.
-    pub(crate) fn fill(&mut self, mut read: impl FnMut(&mut [u8]) -> Option<usize>) {
-        let mut end = 0;
-        while self.count < BURST_FRAMES && end < BURST_BYTES {
-            let Some(len) = read(&mut self.memory[end..end + self.read_len_max]) else { break };
-            self.extents[self.count] = Extent { start: end, len };
-            self.count += 1;
-            end += len.next_multiple_of(ALIGNMENT);
-        }
+    /// Whether there are as many as a burst takes.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.count == BURST_FRAMES || self.bytes >= BURST_BYTES
     }
 
-    /// Lends the frames in order, all that one burst may have; `push` adds each to it, or says why it is none. What
-    /// `forward` leaves unsettled stays. Returns how many frames are gone.
+    /// Adds a frame of `len` bytes at `start`.
+    ///
+    /// # Panics
+    /// If there is [no room](Self::is_full).
+    #[inline]
+    pub(crate) fn push(&mut self, start: usize, len: usize) {
+        self.list[self.count] = Extent { start, len };
+        self.count += 1;
+        self.bytes += len;
+    }
+
+    /// Lends the frames, which lie in `memory`, in order, all that one burst may have; `push` adds each to it, or says why
+    /// it is none. What `forward` leaves unsettled stays. Returns how many frames are gone.
+    #[inline]
     pub(crate) fn lend(
         &mut self,
+        memory: &[u8],
         queue: u16,
         scratch: &mut IngressScratch,
         forward: &mut dyn FnMut(&Burst<'_>) -> Taken,
@@ -66,20 +111,23 @@ impl Arena {
         let mut builder = scratch.burst.begin(queue);
         let mut index = 0;
         while index < before && !builder.is_full_of_segments() {
-            let Extent { start, len } = self.extents[index];
-            match push(&mut builder, &self.memory[start..start + len]) {
-                Ok(()) => self.extents[builder.len() - 1] = self.extents[index],
+            let Extent { start, len } = self.list[index];
+            match push(&mut builder, &memory[start..start + len]) {
+                Ok(()) => self.list[builder.len() - 1] = self.list[index],
                 Err(reason) => scratch.tally.drop(reason),
             }
             index += 1;
         }
         let lent = builder.len();
         let taken = if lent > 0 { forward(&builder.burst()) } else { Taken::ALL };
-        self.count = 0;
+        (self.count, self.bytes) = (0, 0);
+        if index == before && taken.leading(lent) == lent {
+            return before;
+        }
         // What the burst had no place for comes behind what is held.
         for index in (0..lent).filter(|&index| !taken.settled(index)).chain(index..before) {
-            self.extents[self.count] = self.extents[index];
-            self.count += 1;
+            let Extent { start, len } = self.list[index];
+            self.push(start, len);
         }
         before - self.count
     }
@@ -141,7 +189,7 @@ mod tests {
         let mut lens = vec![1985; 64];
         lens.extend([65_551; 4]);
         let arena = filled(&lens);
-        assert_eq!(arena.count, 64);
+        assert_eq!(arena.frames.count, 64);
     }
 
     #[test]

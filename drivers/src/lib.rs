@@ -13,8 +13,8 @@ pub mod ipv4;
 pub mod line;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
-mod minder;
+pub mod minder;
+pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;

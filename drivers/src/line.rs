@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::Attachment;
 use rustix::event::{EventfdFlags, eventfd};
@@ -48,6 +49,11 @@ pub enum News {
     Announce {
         /// It.
         mac: Mac,
+    },
+    /// What the guest's driver wants to receive from now on.
+    Filter {
+        /// All of it.
+        filter: Box<RxFilter>,
     },
     /// The peer of a stream is there.
     Connected {
@@ -119,6 +125,11 @@ impl Line {
     pub fn show(&self, text: impl Into<String>) {
         // Of a port that is gone nothing is shown.
         let _ = self.tell(News::State { text: text.into() });
+    }
+
+    /// Has the guest's nic receive what `filter` says. Does not wait.
+    pub fn filter(&self, filter: RxFilter) {
+        let _ = self.tell(News::Filter { filter: Box::new(filter) });
     }
 
     /// Has the guest's address announced to all others. Does not wait.

@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 /// The thread's owner. Dropping it tells the thread to end, and does not wait for that.
-pub(crate) struct Minder {
+pub struct Minder {
     stop: Arc<OwnedFd>,
 }
 
@@ -21,7 +21,7 @@ impl Minder {
     /// Starts a thread of the given name, at most 15 bytes of which show, that runs `body`.
     ///
     /// Errors: no descriptor or no thread to be had.
-    pub(crate) fn start(name: &str, body: impl FnOnce(&Stop) + Send + 'static) -> io::Result<Minder> {
+    pub fn start(name: &str, body: impl FnOnce(&Stop) + Send + 'static) -> io::Result<Minder> {
         let stop = Arc::new(event()?);
         let minder = Minder { stop: stop.clone() };
         thread::Builder::new().name(name.to_owned()).spawn(move || body(&Stop(stop)))?;
@@ -37,11 +37,11 @@ impl Drop for Minder {
 }
 
 /// What tells the thread to end.
-pub(crate) struct Stop(Arc<OwnedFd>);
+pub struct Stop(Arc<OwnedFd>);
 
 /// Why a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub enum Wait {
     /// This descriptor of those that were waited for is ready, or failed; the first one if there are several.
     Ready(usize),
     /// The time is over.
@@ -52,17 +52,17 @@ pub(crate) enum Wait {
 
 impl Stop {
     /// Becomes readable when the port goes away, and stays so.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
     /// Waits that long. False: the port goes away.
-    pub(crate) fn sleep(&self, time: Duration) -> bool {
+    pub fn sleep(&self, time: Duration) -> bool {
         self.wait(&[], Some(time)) != Wait::Stopped
     }
 
     /// Waits until one of `fds` has what is asked of it, an error or an end included; without a limit for ever.
-    pub(crate) fn wait(&self, fds: &[(BorrowedFd<'_>, PollFlags)], limit: Option<Duration>) -> Wait {
+    pub fn wait(&self, fds: &[(BorrowedFd<'_>, PollFlags)], limit: Option<Duration>) -> Wait {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut polled = vec![PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
         polled.extend(fds.iter().map(|&(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
@@ -84,12 +84,14 @@ impl Stop {
 }
 
 /// How a worker tells the thread that something is wrong.
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
 pub(crate) struct Alarm {
     fd: OwnedFd,
     /// So that a worker that finds the same thing wrong again does not say so again.
     raised: AtomicBool,
 }
 
+#[allow(dead_code, reason = "the drivers that come next use the rest")]
 impl Alarm {
     /// Errors: no descriptor to be had.
     pub(crate) fn new() -> io::Result<Alarm> {

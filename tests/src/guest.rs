@@ -176,7 +176,12 @@ impl Guest {
 
     /// A client of the guest's own QEMU monitor.
     pub fn monitor(&self) -> Result<Qmp> {
-        Qmp::connect(&self.directory.path().join(MONITOR), ANSWER_TIME_MAX)
+        Qmp::connect(&self.monitor_path(), ANSWER_TIME_MAX)
+    }
+
+    /// The socket of that monitor; it serves one client at a time.
+    pub fn monitor_path(&self) -> PathBuf {
+        self.directory.path().join(MONITOR)
     }
 
     /// Kills QEMU, as a crash would.

@@ -2,42 +2,59 @@
 
 use std::sync::Arc;
 
+use ringyard_dataplane::filter::RxFilter;
 use serde_json::{Value, json};
 
-use super::Model;
-use super::netdev::{Netdev, NicPart, Part};
+use super::netdev::{Netdev, Part};
+use super::{Event, Model};
 use crate::qapi::QapiError;
 use crate::wire::{XSetRxFilter, rx_filter_info};
 
 impl Model {
-    /// `query-rx-filter`: of one nic, or of all, oldest first.
-    pub fn query_rx_filter(&self, name: Option<&str>) -> Result<Value, QapiError> {
+    /// `query-rx-filter`: of one nic, or of all, oldest first. Their next changes are events again.
+    pub fn query_rx_filter(&mut self, name: Option<&str>) -> Result<Value, QapiError> {
         if let Some(name) = name {
-            let netdev = self.netdevs.get(name).ok_or_else(|| no_client(name))?;
-            let nic = nic_part(&netdev.part).ok_or_else(|| no_nic(name))?;
+            let netdev = self.netdevs.get_mut(name).ok_or_else(|| no_client(name))?;
+            let Part::Nic(nic) = &mut netdev.part else { return Err(no_nic(name)) };
+            nic.is_event_due = true;
             return Ok(json!([rx_filter_info(&nic.filter, name)]));
         }
-        let info = |(id, netdev): (&str, &Netdev)| Some(rx_filter_info(&nic_part(&netdev.part)?.filter, id));
+        for netdev in self.netdevs.values_mut() {
+            if let Part::Nic(nic) = &mut netdev.part {
+                nic.is_event_due = true;
+            }
+        }
+        let info = |(id, netdev): (&str, &Netdev)| match &netdev.part {
+            Part::Nic(nic) => Some(rx_filter_info(&nic.filter, id)),
+            _ => None,
+        };
         Ok(self.by_age().into_iter().filter_map(info).collect())
     }
 
     /// `x-set-rx-filter`: from the next publish on, the nic's port takes what the filter admits.
     pub fn set_rx_filter(&mut self, change: XSetRxFilter) -> Result<(), QapiError> {
         let name = change.name.clone();
-        let netdev = self.netdevs.get_mut(&name).ok_or_else(|| no_client(&name))?;
-        let Part::Nic(nic) = &mut netdev.part else { return Err(no_nic(&name)) };
-        nic.filter = Arc::new(change.apply(&nic.filter));
-        if let Some(backend) = nic.netdev.clone() {
-            self.replan(&backend);
-        }
+        let netdev = self.netdevs.get(&name).ok_or_else(|| no_client(&name))?;
+        let Part::Nic(nic) = &netdev.part else { return Err(no_nic(&name)) };
+        let filter = change.apply(&nic.filter);
+        self.change_filter(&name, filter);
         Ok(())
     }
-}
 
-fn nic_part(part: &Part) -> Option<&NicPart> {
-    match part {
-        Part::Nic(nic) => Some(nic),
-        _ => None,
+    /// Gives a nic another filter. The first change since somebody asked for filters is an event.
+    pub(super) fn change_filter(&mut self, id: &str, filter: RxFilter) {
+        let Some(Netdev { part: Part::Nic(nic), .. }) = self.netdevs.get_mut(id) else { return };
+        if *nic.filter == filter {
+            return;
+        }
+        nic.filter = Arc::new(filter);
+        let backend = nic.netdev.clone();
+        if std::mem::take(&mut nic.is_event_due) {
+            let path = format!("/machine/peripheral/{id}/virtio-backend");
+            self.events
+                .push(Event { name: "NIC_RX_FILTER_CHANGED", data: json!({"name": id, "path": path}) });
+        }
+        backend.iter().for_each(|backend| self.replan(backend));
     }
 }
 

@@ -88,6 +88,7 @@ fn nic_info(netdev: &Netdev, nic: &NicPart) -> String {
     let mut info = format!("model=virtio,macaddr={}", nic.filter.main_mac);
     if let NetdevKind::Nic(spec) = &netdev.spec.kind {
         info.extend(spec.addr.iter().map(|addr| format!(",addr={addr}")));
+        info.extend(nic.follower.iter().map(|follower| format!(",x-follow={}", follower.state)));
         info.extend(spec.vectors.iter().map(|vectors| format!(",vectors={vectors}")));
     }
     info

@@ -3,7 +3,7 @@
 use ringyard_dataplane::switch::PortPlan;
 
 use super::Model;
-use super::netdev::{Backend, Netdev, Part};
+use super::netdev::{Backend, Netdev, NicPart, Part};
 use crate::qapi::QapiError;
 use crate::wire::SetLink;
 
@@ -22,8 +22,20 @@ impl Model {
         if let Some(nic) = nic.and_then(|nic| self.netdevs.get_mut(&nic)) {
             nic.link = set.up;
         }
-        backend.iter().for_each(|backend| self.replan(backend));
+        backend.iter().for_each(|backend| {
+            self.replan(backend);
+            self.tell_machine(backend);
+        });
         Ok(())
+    }
+
+    /// Has the machine behind a backend see its link, if its monitor is followed.
+    fn tell_machine(&self, id: &str) {
+        let Some(Netdev { part: Part::Backend(backend), link, .. }) = self.netdevs.get(id) else { return };
+        let nic = backend.nic.as_ref().and_then(|nic| self.netdevs.get(nic));
+        if let Some(Netdev { part: Part::Nic(NicPart { follower: Some(follower), .. }), .. }) = nic {
+            follower.follower.set_link(self.is_link_up(*link, backend));
+        }
     }
 
     /// Gives the switch the present plan of a backend; takes effect at the next publish.

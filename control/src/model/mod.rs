@@ -35,7 +35,7 @@ use crate::wire::NetdevSpec;
 use announce::Timers;
 use chardev::Chardev;
 pub use netdev::FdSource;
-use netdev::{Driver, Netdev, Part};
+use netdev::{Driver, Netdev, NicPart, Part};
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;
@@ -107,7 +107,11 @@ impl Model {
     fn take_report(&mut self, report: Report) {
         // A report that is dropped tells its driver that the port is gone.
         let Some(id) = self.ids.get(&report.port).cloned() else { return };
-        let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(&id) else { return };
+        let backend = match self.netdevs.get_mut(&id) {
+            Some(Netdev { part: Part::Backend(backend), .. }) => backend,
+            Some(Netdev { part: Part::Nic(_), .. }) => return self.take_nic_report(&id, report.news),
+            _ => return,
+        };
         let (attachment, done) = match report.news {
             News::Attached { attachment, done } => (attachment, done),
             News::Dropped { frames } => {
@@ -116,6 +120,12 @@ impl Model {
             News::State { text } => {
                 tracing::info!("netdev '{id}': {text}");
                 backend.state = Some(text);
+                return;
+            }
+            News::Filter { filter } => {
+                if let Some(nic) = backend.nic.clone() {
+                    self.change_filter(&nic, *filter);
+                }
                 return;
             }
             News::Announce { mac } => return self.announce(&id, mac),
@@ -134,6 +144,23 @@ impl Model {
         drop(old);
         self.answers.push(done);
         self.replan(&id);
+    }
+
+    /// Takes what follows a nic's machine has to say.
+    fn take_nic_report(&mut self, id: &str, news: News) {
+        match news {
+            News::Filter { filter } => self.change_filter(id, *filter),
+            News::State { text } => {
+                if let Some(Netdev { part: Part::Nic(NicPart { follower: Some(follower), .. }), .. }) =
+                    self.netdevs.get_mut(id)
+                    && follower.state != text
+                {
+                    tracing::info!("nic '{id}': x-follow: {text}");
+                    follower.state = text;
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Makes the workers follow, then answers the drivers whose reports were taken. Returns the events since the last time.
@@ -170,7 +197,7 @@ impl Model {
 
     /// How many ports there are.
     pub fn port_count(&self) -> usize {
-        self.ids.len()
+        self.netdevs.values().filter(|netdev| matches!(netdev.part, Part::Backend(_))).count()
     }
 
     /// How the workers are doing.

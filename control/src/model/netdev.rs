@@ -16,6 +16,7 @@ use ringyard_drivers::line::PortKey;
 use ringyard_drivers::vhost_user::VhostUserPort;
 
 use super::{Model, OBJECTS_MAX};
+use crate::follow::{Followed, Follower};
 use crate::open::Job;
 use crate::port::{OpenPort, Opening, PortSpec};
 use crate::qapi::QapiError;
@@ -76,8 +77,19 @@ pub(super) enum Driver {
 pub(super) struct NicPart {
     pub(super) netdev: Option<String>,
     pub(super) filter: Arc<RxFilter>,
+    /// Nobody was told that the filter has changed since somebody asked for it.
+    pub(super) is_event_due: bool,
+    pub(super) follower: Option<NicFollower>,
     /// How `info network` showed the netdev when it was deleted; it goes on showing that.
     pub(super) ghost: Option<String>,
+}
+
+/// What follows the monitor of a nic's machine.
+pub(super) struct NicFollower {
+    pub(super) key: PortKey,
+    pub(super) follower: Follower,
+    /// How it stands.
+    pub(super) state: String,
 }
 
 /// A backend's place on a hub, or an empty one.
@@ -111,7 +123,10 @@ impl Model {
         tracing::debug!("netdev '{id}' is deleted");
         match netdev.part {
             Part::Backend(backend) => return Ok(self.remove_backend(id, *backend, ghost)),
-            Part::Nic(nic) => self.detach(nic.netdev, |backend| backend.nic = None),
+            Part::Nic(nic) => {
+                nic.follower.iter().for_each(|follower| drop(self.ids.remove(&follower.key)));
+                self.detach(nic.netdev, |backend| backend.nic = None);
+            }
             Part::Hubport(port) => self.detach(port.netdev, |backend| backend.hubport = None),
         }
         Ok(None)
@@ -147,7 +162,11 @@ impl Model {
                 _ => error,
             })
         };
-        let fds = port.fds().iter().map(&mut fd).collect::<Result<_, _>>()?;
+        let fds: Result<_, QapiError> = port.fds().iter().map(&mut fd).collect();
+        let (port, fds) = match fds {
+            Ok(fds) => (port, fds),
+            Err(error) => (port.without_fds(&error.desc).ok_or(error)?, Vec::new()),
+        };
         let index = self.add_port()?;
         let id = spec.id.clone();
         self.opening_netdevs.insert(id.clone(), (spec, index));
@@ -209,9 +228,24 @@ impl Model {
         }
         let mac = options.mac.unwrap_or_else(|| self.free_mac());
         let filter = Arc::new(RxFilter::new(mac));
-        self.insert(spec, Part::Nic(NicPart { netdev: netdev.clone(), filter, ghost: None }));
+        let follower = options.follow.map(|followed| self.start_follower(&spec.id, followed, mac));
+        let follower = follower.transpose().inspect_err(|_| {
+            self.detach(netdev.clone(), |backend| backend.nic = None);
+        })?;
+        let (netdev_id, ghost, is_event_due) = (netdev.clone(), None, true);
+        let nic = NicPart { netdev: netdev_id, filter, is_event_due, follower, ghost };
+        self.insert(spec, Part::Nic(nic));
         netdev.iter().for_each(|netdev| self.replan(netdev));
         Ok(())
+    }
+
+    fn start_follower(&mut self, id: &str, followed: Followed, mac: Mac) -> Result<NicFollower, QapiError> {
+        let key = PortKey(self.next_serial());
+        let follower = Follower::start(followed, mac, true, self.board.line(key));
+        let follower = follower
+            .map_err(|error| QapiError::generic(format!("starting to follow for '{id}': {error}")))?;
+        self.ids.insert(key, id.to_owned());
+        Ok(NicFollower { key, follower, state: String::new() })
     }
 
     fn add_hubport(&mut self, spec: NetdevSpec, options: Hubport) -> Result<(), QapiError> {

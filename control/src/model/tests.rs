@@ -274,14 +274,37 @@ fn nics_without_an_address_get_the_next_free_one() {
 fn only_nics_have_a_filter() {
     let mut yard = Yard::with_two_netdevs();
     yard.add("nic,id=g0,netdev=n0");
-    let of = |yard: &Yard, name| yard.model.query_rx_filter(Some(name)).map_err(|error| error.desc);
-    assert_eq!(of(&yard, "nope"), Err("invalid net client name: nope".into()));
-    assert_eq!(of(&yard, "n0"), Err("net client(n0) isn't a NIC".into()));
+    let of = |yard: &mut Yard, name| yard.model.query_rx_filter(Some(name)).map_err(|error| error.desc);
+    assert_eq!(of(&mut yard, "nope"), Err("invalid net client name: nope".into()));
+    assert_eq!(of(&mut yard, "n0"), Err("net client(n0) isn't a NIC".into()));
     let Value::Object(change) = json!({"name": "g0", "vlan-table": [4]}) else { unreachable!() };
     let change = XSetRxFilter::visit(Visitor::new(change, Form::Json)).expect("it is valid");
     yard.model.set_rx_filter(change).expect("g0 is a nic");
-    let filter = of(&yard, "g0").expect("g0 is a nic");
+    let filter = of(&mut yard, "g0").expect("g0 is a nic");
     assert_eq!((&filter[0]["vlan"], &filter[0]["vlan-table"]), (&json!("normal"), &json!([4])));
+}
+
+#[test]
+fn the_first_change_of_a_filter_since_it_was_asked_for_is_an_event() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.add("nic,id=g0,netdev=n0");
+    yard.add("nic,id=g1,netdev=n1");
+    let mut events = |id: &str, broadcast: bool, asks: bool| {
+        let Value::Object(change) = json!({"name": id, "broadcast-allowed": broadcast}) else {
+            unreachable!()
+        };
+        let change = XSetRxFilter::visit(Visitor::new(change, Form::Json)).expect("it is valid");
+        yard.model.set_rx_filter(change).expect("it is a nic");
+        if asks {
+            yard.model.query_rx_filter(Some(id)).expect("it is a nic");
+        }
+        yard.model.publish().into_iter().map(|event| event.data["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(events("g0", true, false), [json!(null); 0], "nothing changed");
+    assert_eq!(events("g0", false, false), ["g0"]);
+    assert_eq!(events("g0", true, true), [json!(null); 0], "nobody has asked");
+    assert_eq!(events("g1", false, false), ["g1"]);
+    assert_eq!(events("g0", false, false), ["g0"]);
 }
 
 #[test]

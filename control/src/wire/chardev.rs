@@ -131,7 +131,7 @@ impl ChardevSpec {
 }
 
 /// The schema says `int`; what makes sense fits into 32 bits without a sign.
-fn limited(name: &str, value: i64) -> Result<u64, QapiError> {
+pub(super) fn limited(name: &str, value: i64) -> Result<u64, QapiError> {
     let value = u32::try_from(value).map(u64::from);
     value.map_err(|_| QapiError::generic(format!("'{name}' must be in range [0, {}]", u32::MAX)))
 }

@@ -15,6 +15,8 @@ mod mac;
 mod netdev;
 mod nic;
 mod rx_filter;
+mod socket;
+mod stream;
 mod tap;
 mod vhost_user;
 
@@ -30,5 +32,7 @@ pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Members, Netdev, NetdevAdd, NetdevKind, NetdevSpec};
 pub use nic::{Nic, NicSpec};
 pub use rx_filter::{XSetRxFilter, rx_filter_info};
+pub use socket::Socket;
+pub use stream::Stream;
 pub use tap::Tap;
 pub use vhost_user::{VhostUser, VhostUserSpec};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Dgram, Hubport, Nic, NicSpec, Tap, VhostUser, VhostUserSpec};
+use super::{Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, VhostUser, VhostUserSpec};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -155,14 +155,14 @@ impl QapiEnum for Type {
     const NAMES: &'static [(&'static str, Self)] = &[
         here("vhost-user", |visitor| VhostUser::visit(visitor).map(Netdev::from)),
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
+        here("stream", |visitor| Stream::visit(visitor).map(Netdev::from)),
+        here("socket", |visitor| Socket::visit(visitor).map(Netdev::from)),
         here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
         elsewhere("l2tpv3"),
-        elsewhere("socket"),
-        elsewhere("stream"),
         elsewhere("vde"),
         elsewhere("bridge"),
         elsewhere("netmap"),
@@ -233,6 +233,9 @@ mod tests {
         for arguments in [
             json!({"id": "a", "type": "vhost-user", "chardev": "c", "queues": 2}),
             json!({"id": "a", "type": "tap", "ifname": "t", "vnet_hdr": true, "poll-us": 1, "sndbuf": 0}),
+            json!({"id": "a", "type": "stream", "addr": {"type": "inet", "host": "h", "port": "1", "ipv6": true},
+                   "server": false, "reconnect": 1}),
+            json!({"id": "a", "type": "socket", "udp": "h:1", "localaddr": ":2"}),
             json!({"id": "a", "type": "dgram", "local": {"type": "inet", "host": "", "port": "1"},
                    "remote": {"type": "inet", "host": "h", "port": "2"}}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),

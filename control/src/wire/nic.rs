@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::netdev::{Members, NetdevKind, shown};
-use super::nic_mac;
+use super::{nic_mac, unix_path};
+use crate::follow::Followed;
 use crate::qapi::{QapiError, Visitor};
 
 /// The members of a `nic` netdev, as given.
@@ -26,6 +27,12 @@ pub struct Nic {
     /// The number of interrupt vectors, kept and shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vectors: Option<u32>,
+    /// The monitor of the guest's machine, whose rx-filter is followed.
+    #[serde(rename = "x-follow", skip_serializing_if = "Option::is_none")]
+    pub x_follow: Option<String>,
+    /// What that machine calls the nic.
+    #[serde(rename = "x-follow-nic", skip_serializing_if = "Option::is_none")]
+    pub x_follow_nic: Option<String>,
 }
 
 /// A `nic` that makes sense.
@@ -39,6 +46,8 @@ pub struct NicSpec {
     pub addr: Option<String>,
     /// The number of interrupt vectors, to be shown.
     pub vectors: Option<u32>,
+    /// Where the guest's rx-filter can be learned.
+    pub follow: Option<Followed>,
 }
 
 impl Members for Nic {
@@ -63,6 +72,8 @@ impl Nic {
             model: visitor.optional("model")?,
             addr: visitor.optional("addr")?,
             vectors: visitor.optional("vectors")?,
+            x_follow: visitor.optional("x-follow")?,
+            x_follow_nic: visitor.optional("x-follow-nic")?,
         })
     }
 
@@ -79,7 +90,12 @@ impl Nic {
             return Err(QapiError::generic(format!("invalid # of vectors: {vectors}")));
         }
         let (netdev, addr) = (self.netdev.clone(), self.addr.clone());
-        Ok(NicSpec { netdev, mac, addr, vectors: self.vectors })
+        let follow = match (&self.x_follow, self.x_follow_nic.clone()) {
+            (Some(monitor), nic) => Some(Followed { monitor: unix_path(monitor)?, nic }),
+            (None, Some(_)) => return Err(QapiError::generic("x-follow-nic= is invalid without x-follow=")),
+            (None, None) => None,
+        };
+        Ok(NicSpec { netdev, mac, addr, vectors: self.vectors, follow })
     }
 }
 
@@ -105,7 +121,10 @@ mod tests {
     #[test]
     fn a_nic_is_virtio_or_refused() {
         let virtio = Nic { model: Some("virtio".into()), ..Nic::default() };
-        assert_eq!(virtio.spec(), Ok(NicSpec { netdev: None, mac: None, addr: None, vectors: None }));
+        assert_eq!(
+            virtio.spec(),
+            Ok(NicSpec { netdev: None, mac: None, addr: None, vectors: None, follow: None })
+        );
         let e1000 = Nic { model: Some("e1000".into()), ..Nic::default() };
         assert_eq!(refused(e1000), "model 'e1000' is not available: every nic of ringyard is 'virtio'");
     }

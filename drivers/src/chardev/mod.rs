@@ -168,7 +168,7 @@ impl SocketChardev {
 }
 
 /// Connects without blocking, even at a server whose queue is full.
-fn connect_to(path: &Path) -> rustix::io::Result<UnixStream> {
+pub fn connect_to(path: &Path) -> rustix::io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -48,6 +48,26 @@ impl Server {
         Ok(Server { listener, path, file: identity(&file) })
     }
 
+    /// As [`Self::bind`], with `path` as the socket's own name, for peers that ask what they are connected to. Between its
+    /// making and its listening, the socket is there and refuses them.
+    pub(crate) fn bind_by_name(path: &Path, access: &SocketAccess) -> Result<Server, OpenError> {
+        let fail = |error| OpenError::new(format!("Failed to bind socket to {}", path.display()), error);
+        if is_stale(path).map_err(fail)? {
+            rustix::fs::unlink(path).map_err(fail)?;
+        }
+        let listener = new_socket().map_err(fail)?;
+        // The file's mode follows from the socket's: until it has its group, it is for us alone.
+        rustix::fs::fchmod(&listener, Mode::RUSR | Mode::WUSR).map_err(fail)?;
+        let address = SocketAddrUnix::new(path).map_err(fail)?;
+        bind(&listener, &address).map_err(fail)?;
+        let file = rustix::fs::lstat(path).map_err(fail)?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let server = Server { listener, path, file: identity(&file) };
+        set_access(CWD, &server.path, access).map_err(fail)?;
+        listen(&server.listener, BACKLOG).map_err(fail)?;
+        Ok(server)
+    }
+
     /// Removes the socket file, if it is still ours: while we listen, no other file can have its number.
     pub(super) fn remove_file(&self) {
         if rustix::fs::lstat(&self.path).is_ok_and(|now| identity(&now) == self.file) {
@@ -109,6 +129,19 @@ fn is_stale(path: &Path) -> Result<bool, Errno> {
     }
 }
 
+fn new_socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Gives the socket file `path` in `directory` its group and its mode, in this order: nobody of another group gets in.
+fn set_access(directory: BorrowedFd<'_>, path: &Path, access: &SocketAccess) -> Result<(), Errno> {
+    if let Some(group) = access.group {
+        rustix::fs::chownat(directory, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    rustix::fs::chmodat(directory, path, Mode::from_raw_mode(access.mode), AtFlags::empty())
+}
+
 fn identity(file: &Stat) -> (u64, u64) {
     (file.st_dev, file.st_ino)
 }
@@ -144,21 +177,11 @@ impl Nursery {
 
     /// A socket that listens here, with its rights.
     fn listen(&self, access: &SocketAccess) -> Result<OwnedFd, Errno> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = new_socket()?;
         // By way of the descriptor, because the directory's name may be too long for a socket address.
         let address = format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd());
         bind(&socket, &SocketAddrUnix::new(address.as_str())?)?;
-        if let Some(group) = access.group {
-            rustix::fs::chownat(
-                &self.fd,
-                SOCKET,
-                None,
-                Some(Gid::from_raw(group)),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )?;
-        }
-        rustix::fs::chmodat(&self.fd, SOCKET, Mode::from_raw_mode(access.mode), AtFlags::empty())?;
+        set_access(self.fd.as_fd(), Path::new(SOCKET), access)?;
         listen(&socket, BACKLOG)?;
         Ok(socket)
     }

@@ -143,7 +143,9 @@ fn control(state: &Mutex<State>, board: &Switchboard, stop: &AtomicBool) {
                     continue;
                 }
                 // A guest has no state to show, and is no stream.
-                News::State { .. } | News::Connected { .. } | News::Disconnected => continue,
+                News::State { .. } | News::Filter { .. } | News::Connected { .. } | News::Disconnected => {
+                    continue;
+                }
             };
             *current = attachment.clone();
             let filter = state.filters.get(&(report.port.0 as usize)).cloned();
