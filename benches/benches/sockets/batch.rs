@@ -84,12 +84,19 @@ impl Batch {
         send(socket, &mut self.headers[first..end])
     }
 
-    /// Sends what was received on, from `first` up to `end`.
-    pub fn send_received(&mut self, socket: &OwnedFd, first: usize, end: usize) -> io::Result<usize> {
+    /// Sends what was received on to `name`, from `first` up to `end`.
+    pub fn send_received(
+        &mut self,
+        socket: &OwnedFd,
+        name: &[u8],
+        first: usize,
+        end: usize,
+    ) -> io::Result<usize> {
         for place in first..end {
             let iov_len = self.received_len(place);
             self.vectors[place] = libc::iovec { iov_base: self.pointer(place), iov_len };
-            self.headers[place].msg_hdr.msg_controllen = 0;
+            self.headers[place] = header_of(&mut self.vectors[place..=place], None);
+            set_name(&mut self.headers[place], name);
         }
         send(socket, &mut self.headers[first..end])
     }
@@ -136,6 +143,14 @@ pub fn header_of(vectors: &mut [libc::iovec], control: Option<&mut Control>) -> 
         header.msg_hdr.msg_controllen = size_of::<Control>() as _;
     }
     header
+}
+
+/// Where it goes: a `sockaddr` that stays where it is, or nothing for a socket that is connected.
+pub fn set_name(header: &mut libc::mmsghdr, name: &[u8]) {
+    if !name.is_empty() {
+        header.msg_hdr.msg_name = name.as_ptr().cast_mut().cast();
+        header.msg_hdr.msg_namelen = name.len() as u32;
+    }
 }
 
 /// Sends datagrams whose headers came from [`header_of`]. Returns how many were taken.

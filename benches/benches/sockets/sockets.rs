@@ -14,17 +14,38 @@ use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 
 use crate::medium::{End, Medium, Side, address, interface, path, tcp};
+use crate::vde;
 
-/// The switch's end on `side`, in the calling thread's namespace, connected to the peer's. Waits for a peer that connects.
+/// The switch's end on `side`, in the calling thread's namespace. Waits for a peer that connects.
 pub fn switch_end(medium: Medium, directory: &Path, side: Side) -> Result<OwnedFd> {
     match medium {
         Medium::StreamUnix | Medium::StreamTcp => listen(medium, directory, side)?.accept(),
         Medium::AfPacket => open_bound(&interface(side, End::Switch)),
         _ => {
             let datagrams = Datagrams::bind(medium, directory, side, End::Switch)?;
-            datagrams.connect(medium, directory, side, End::Peer)
+            // A plug is connected to its port; other sockets take frames from anybody.
+            if medium == Medium::Vde {
+                return datagrams.connect(medium, directory, side, End::Peer);
+            }
+            datagrams.prepared()
         }
     }
+}
+
+/// What a datagram to `end` of `side` has as its address (a `sockaddr`); nothing where the socket is connected.
+pub fn name(medium: Medium, directory: &Path, side: Side, end: End) -> Result<Vec<u8>> {
+    if medium == Medium::Vde {
+        return Ok(Vec::new());
+    }
+    if !medium.is_udp() {
+        return vde::pack(&path(directory, side, end)).map(|packed| packed.to_vec());
+    }
+    let address = address(side, end);
+    let mut name = (libc::AF_INET as u16).to_ne_bytes().to_vec();
+    name.extend(address.port().to_be_bytes());
+    name.extend(address.ip().octets());
+    name.resize(size_of::<libc::sockaddr_in>(), 0);
+    Ok(name)
 }
 
 /// A datagram socket with an address and no peer yet.
@@ -55,6 +76,10 @@ impl Datagrams {
             };
             Ok(connected.ok())
         })?;
+        self.prepared()
+    }
+
+    fn prepared(self) -> Result<OwnedFd> {
         let socket = match self {
             Datagrams::Unix(socket) => OwnedFd::from(socket),
             Datagrams::Udp(socket) => socket.into(),

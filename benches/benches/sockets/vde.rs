@@ -76,7 +76,7 @@ pub fn plug(directory: &Path, own: &Path) -> Result<Plugged> {
 }
 
 /// `struct sockaddr_un`.
-fn pack(path: &Path) -> Result<[u8; ADDRESS_LEN]> {
+pub fn pack(path: &Path) -> Result<[u8; ADDRESS_LEN]> {
     let bytes = path.as_os_str().as_bytes();
     let mut address = [0; ADDRESS_LEN];
     address[..2].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());

@@ -141,8 +141,13 @@ impl StreamSink {
         let first = self.received.next_multiple_of(record);
         let at = (first - self.received) as usize;
         let Some(bytes) = self.buffer[..len].get(at..at + record as usize) else { return };
-        let expected = self.template.stamp(first / record % period(frame_len));
-        if bytes[..4] != (frame_len as u32).to_be_bytes() || bytes[4..] != *expected {
+        let (length, frame) = bytes.split_at(4);
+        // Frames before it may have been lost, so its own number says which one it is.
+        let mut number = [0; 8];
+        number.copy_from_slice(&frame[SEQUENCE..FRAME_LEN_MIN]);
+        let number = u64::from_le_bytes(number);
+        let expected = self.template.stamp(number);
+        if length != (frame_len as u32).to_be_bytes() || frame != expected || number >= period(frame_len) {
             self.corrupted += 1;
         }
     }

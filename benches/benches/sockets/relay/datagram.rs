@@ -1,6 +1,7 @@
 //! The relay of datagrams: `recvmmsg` into 64 buffers, `sendmmsg` from where they lie; L2TPv3's session is looked at and
 //! rewritten in place. The other form receives what UDP_GRO has put together, and has the kernel cut what it sends
-//! (UDP_SEGMENT), whether it came so or one by one.
+//! (UDP_SEGMENT), whether it came so or one by one. Sockets that take frames from anybody are not connected, and every
+//! datagram has its address.
 
 use std::os::fd::OwnedFd;
 
@@ -8,7 +9,7 @@ use ringyard_tests::error::{Doing, Result};
 use rustix::event::PollFlags;
 
 use super::Idler;
-use crate::batch::{BATCH, Batch, Control, header_of, send, set_option};
+use crate::batch::{BATCH, Batch, Control, header_of, send, set_name, set_option};
 use crate::medium::{End, Medium, Side, l2tpv3_header};
 
 /// What stands before frames that come in and before those that go out.
@@ -41,7 +42,7 @@ impl Prefix {
 }
 
 /// One datagram a frame.
-pub fn run(from: &OwnedFd, to: &OwnedFd, prefix: Prefix) -> Result<()> {
+pub fn run(from: &OwnedFd, (to, name): (&OwnedFd, &[u8]), prefix: Prefix) -> Result<()> {
     let mut batch = Batch::new(BATCH, SLOT_LEN);
     let (mut empty, mut full) = (Idler::new(), Idler::new());
     loop {
@@ -58,7 +59,7 @@ pub fn run(from: &OwnedFd, to: &OwnedFd, prefix: Prefix) -> Result<()> {
         }
         let mut sent = 0;
         while sent < got {
-            match batch.send_received(to, sent, got).doing("sending")? {
+            match batch.send_received(to, name, sent, got).doing("sending")? {
                 0 => full.idle(to, PollFlags::OUT)?,
                 count => {
                     full.worked();
@@ -70,7 +71,7 @@ pub fn run(from: &OwnedFd, to: &OwnedFd, prefix: Prefix) -> Result<()> {
 }
 
 /// As many frames a datagram as the kernel allows, both ways.
-pub fn run_gso(from: &OwnedFd, to: &OwnedFd, prefix: Prefix) -> Result<()> {
+pub fn run_gso(from: &OwnedFd, (to, name): (&OwnedFd, &[u8]), prefix: Prefix) -> Result<()> {
     set_option(from, libc::SOL_UDP, libc::UDP_GRO, 1).doing("switching UDP_GRO on")?;
     let mut batch = Batch::new(BATCH, GRO_SLOT_LEN);
     let mut trains: Vec<Train> = Vec::with_capacity(BATCH);
@@ -97,7 +98,7 @@ pub fn run_gso(from: &OwnedFd, to: &OwnedFd, prefix: Prefix) -> Result<()> {
                 _ => trains.push(Train::new(bytes.len(), segment)),
             }
         }
-        let mut headers = couple(&mut trains, &mut vectors);
+        let mut headers = couple(&mut trains, &mut vectors, name);
         let mut sent = 0;
         while sent < headers.len() {
             match send(to, &mut headers[sent..]).doing("sending")? {
@@ -139,13 +140,15 @@ impl Train {
     }
 }
 
-fn couple(trains: &mut [Train], mut vectors: &mut [libc::iovec]) -> Vec<libc::mmsghdr> {
+fn couple(trains: &mut [Train], mut vectors: &mut [libc::iovec], name: &[u8]) -> Vec<libc::mmsghdr> {
     let mut headers = Vec::with_capacity(trains.len());
     for train in trains {
         let (own, rest) = vectors.split_at_mut(train.vectors);
         vectors = rest;
         let alone = train.len <= train.segment;
-        headers.push(header_of(own, if alone { None } else { Some(&mut train.control) }));
+        let mut header = header_of(own, if alone { None } else { Some(&mut train.control) });
+        set_name(&mut header, name);
+        headers.push(header);
     }
     headers
 }

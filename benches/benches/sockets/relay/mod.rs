@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ringyard_tests::error::{Doing, Error, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::medium::{Medium, Side};
+use crate::medium::{End, Medium, Side};
 use crate::sockets;
 
 /// Runs as the relay if the arguments (without the program's name) say so. It never ends then, but by a signal.
@@ -39,8 +39,11 @@ fn run(medium: Medium, directory: &Path, gso: bool) -> Result<()> {
     match medium {
         Medium::StreamUnix | Medium::StreamTcp => stream::run(&from, &to),
         Medium::AfPacket => packet::run(&from, &to),
-        _ if gso => datagram::run_gso(&from, &to, datagram::Prefix::of(medium)),
-        _ => datagram::run(&from, &to, datagram::Prefix::of(medium)),
+        _ => {
+            let name = sockets::name(medium, directory, Side::B, End::Peer)?;
+            let (to, prefix) = ((&to, name.as_slice()), datagram::Prefix::of(medium));
+            if gso { datagram::run_gso(&from, to, prefix) } else { datagram::run(&from, to, prefix) }
+        }
     }
 }
 
