@@ -63,6 +63,8 @@ impl Batch {
         let parts = self.headers.iter_mut().zip(&mut self.vectors).zip(&mut self.controls);
         for (((header, vector), control), bytes) in parts.zip(self.bytes.chunks_exact_mut(self.size)) {
             *vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: room };
+            // Not where the last batch went: the kernel would write the sources there.
+            header.msg_hdr.msg_name = std::ptr::null_mut();
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = std::ptr::from_mut(control).cast();
