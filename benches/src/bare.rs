@@ -23,7 +23,7 @@ pub fn attachment(guest: &Guest) -> Result<Attachment> {
     let memory = MemoryTable::new(vec![guest.memory().region()]).doing("taking in a guest's memory")?;
     let memory = Arc::new(memory);
     let view = |queue: &Queue| {
-        let signals = RingSignals { call: Some(queue.call_fd().clone()), ..RingSignals::default() };
+        let signals = RingSignals { call: Some(queue.call_fd().clone().into()), ..RingSignals::default() };
         let layout: RingLayout = queue.layout();
         RingView::new(memory.clone(), layout, guest.features().ring_options(), signals)
             .map(Arc::new)

@@ -34,6 +34,11 @@ pub trait PortSpec: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// The error about one of those that is not to be had, in the type's own words.
+    fn fd_error(&self, why: String) -> String {
+        why
+    }
+
     /// What it is instead when one of those is not to be had, for the reason `why`; `None`: `netdev_add` answers that.
     fn without_fds(&self, _why: &str) -> Option<Arc<dyn PortSpec>> {
         None

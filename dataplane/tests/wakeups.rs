@@ -116,7 +116,7 @@ impl Queue {
 
 impl Plug {
     fn view(&self, device: &Device) -> Arc<RingView> {
-        let signals = RingSignals { call: Some(device.call.clone()), ..RingSignals::default() };
+        let signals = RingSignals { call: Some(device.call.clone().into()), ..RingSignals::default() };
         Arc::new(RingView::new(self.table.clone(), device.layout, self.options, signals).unwrap())
     }
 

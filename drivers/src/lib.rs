@@ -3,19 +3,25 @@
 //! Opening a port may block, so it happens on threads beside control; a port whose peer comes and goes says so over its
 //! [`line::Line`] and never touches the switch itself.
 
+pub mod af_packet;
 mod arena;
+mod bucket;
 pub mod chardev;
 #[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 pub mod dgram;
 pub mod errno;
+mod ioctl;
 pub mod ipv4;
 pub mod line;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
 pub mod minder;
 pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod vduse;
 pub mod vhost_user;
+pub mod vhost_vdpa;
+mod virtio_net;
+mod vring;

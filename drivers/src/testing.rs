@@ -11,3 +11,9 @@ pub(crate) fn in_namespace(body: impl FnOnce() + Send + 'static) {
     };
     std::thread::spawn(run).join().unwrap();
 }
+
+/// An eventfd that does not block.
+pub(crate) fn event() -> std::sync::Arc<std::os::fd::OwnedFd> {
+    let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+    std::sync::Arc::new(rustix::event::eventfd(0, flags).unwrap())
+}

@@ -12,6 +12,7 @@ pub mod netns;
 pub mod ovs;
 pub mod packet;
 pub mod plug;
+pub mod probe;
 pub mod process;
 pub mod qmp;
 pub mod running;

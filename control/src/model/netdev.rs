@@ -157,9 +157,12 @@ impl Model {
         fds: &mut FdSource<'_>,
     ) -> Result<Job, QapiError> {
         let mut fd = |reference: &FdRef| {
-            fds(reference).map_err(|error| match reference {
-                FdRef::Number(_) => QapiError::generic(format!("{}: {}", spec.id, error.desc)),
-                _ => error,
+            fds(reference).map_err(|error| {
+                let desc = port.fd_error(match reference {
+                    FdRef::Number(_) => format!("{}: {}", spec.id, error.desc),
+                    _ => error.desc,
+                });
+                QapiError { desc, ..error }
             })
         };
         let fds: Result<_, QapiError> = port.fds().iter().map(&mut fd).collect();

@@ -4,6 +4,7 @@
 //! yields a spec that cannot hold nonsense. What needs the model (is the id taken, does the chardev exist) comes between.
 
 mod address;
+mod af_packet;
 mod announce;
 mod chardev;
 mod command;
@@ -18,9 +19,12 @@ mod rx_filter;
 mod socket;
 mod stream;
 mod tap;
+mod vduse;
 mod vhost_user;
+mod vhost_vdpa;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
+pub use af_packet::AfPacket;
 pub use announce::AnnounceSelf;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
@@ -35,4 +39,6 @@ pub use rx_filter::{XSetRxFilter, rx_filter_info};
 pub use socket::Socket;
 pub use stream::Stream;
 pub use tap::Tap;
+pub use vduse::Vduse;
 pub use vhost_user::{VhostUser, VhostUserSpec};
+pub use vhost_vdpa::VhostVdpa;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, VhostUser, VhostUserSpec};
+use super::{
+    AfPacket, Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, Vduse, VhostUser, VhostUserSpec, VhostVdpa,
+};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -160,16 +162,18 @@ impl QapiEnum for Type {
         here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
+        here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
         elsewhere("l2tpv3"),
         elsewhere("vde"),
         elsewhere("bridge"),
         elsewhere("netmap"),
-        elsewhere("vhost-vdpa"),
+        here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
         elsewhere("vmnet-shared"),
         elsewhere("vmnet-bridged"),
+        here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
     ];
 }
 
@@ -233,6 +237,7 @@ mod tests {
         for arguments in [
             json!({"id": "a", "type": "vhost-user", "chardev": "c", "queues": 2}),
             json!({"id": "a", "type": "tap", "ifname": "t", "vnet_hdr": true, "poll-us": 1, "sndbuf": 0}),
+            json!({"id": "a", "type": "af-packet", "ifname": "v0", "queues": 2, "fanout": "lb", "promisc": false}),
             json!({"id": "a", "type": "stream", "addr": {"type": "inet", "host": "h", "port": "1", "ipv6": true},
                    "server": false, "reconnect": 1}),
             json!({"id": "a", "type": "socket", "udp": "h:1", "localaddr": ":2"}),
@@ -249,7 +254,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_option_text_makes_it_panic(
-            name in "vhost-user|tap|hubport|nic|user|\\PC{0,4}",
+            name in "vhost-user|tap|af-packet|hubport|nic|user|\\PC{0,4}",
             options in prop::collection::vec(("[a-z_-]{1,9}|hubid|queues|sndbuf|fds|macaddr|addr", "\\PC{0,12}|-?[0-9a-fx:.kMG]{0,20}"), 0..5),
         ) {
             let options: String = options.iter().map(|(key, value)| format!(",{key}={value}")).collect();

@@ -15,10 +15,11 @@ use super::walk::{prefetch, prefetch_for_write};
 pub struct DriverMemory {
     mapping: Arc<Mapping>,
     file: OwnedFd,
+    guest_addr: u64,
 }
 
 impl DriverMemory {
-    /// Where it begins in descriptors.
+    /// Where it begins in descriptors, unless it was made for another place.
     pub const GUEST_ADDR: u64 = 0x1_0000_0000;
     /// Where it begins in the addresses that vhost-user calls the front end's own. Not where it is mapped: nobody but a
     /// vhost-user back end computes with it, and one that takes it for a guest address is to fail.
@@ -26,8 +27,18 @@ impl DriverMemory {
 
     /// `len` zero bytes; `name` shows in `/proc`.
     pub fn new(name: &str, len: usize) -> io::Result<DriverMemory> {
+        DriverMemory::at(name, len, Self::GUEST_ADDR)
+    }
+
+    /// As [`Self::new`], to begin at `guest_addr` in descriptors: for a device that reaches some addresses only.
+    pub fn at(name: &str, len: usize, guest_addr: u64) -> io::Result<DriverMemory> {
         let (mapping, file) = Mapping::memfd(name, len)?;
-        Ok(DriverMemory { mapping: Arc::new(mapping), file })
+        Ok(DriverMemory { mapping: Arc::new(mapping), file, guest_addr })
+    }
+
+    /// Where it begins here.
+    pub fn start(&self) -> *mut u8 {
+        self.mapping.start()
     }
 
     /// The memory file, for a back end to map.
@@ -38,7 +49,7 @@ impl DriverMemory {
     /// The whole memory, as the device's end of a ring in this process needs it.
     pub fn region(&self) -> Region {
         Region {
-            guest_addr: Self::GUEST_ADDR,
+            guest_addr: self.guest_addr,
             user_addr: Self::USER_ADDR,
             len: self.mapping.len() as u64,
             offset: 0,
@@ -49,7 +60,7 @@ impl DriverMemory {
     /// Where byte `offset` stands in descriptors.
     #[inline]
     pub fn guest_addr(&self, offset: usize) -> u64 {
-        Self::GUEST_ADDR + offset as u64
+        self.guest_addr + offset as u64
     }
 
     /// Bytes.
@@ -112,8 +123,12 @@ impl DriverMemory {
         prefetch_for_write(self.mapping.start().wrapping_add(offset));
     }
 
+    /// Where `len` bytes at `offset` lie here.
+    ///
+    /// # Panics
+    /// If they do not lie inside.
     #[inline]
-    fn place(&self, offset: usize, len: usize) -> *mut u8 {
+    pub(super) fn place(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(offset <= self.mapping.len() && len <= self.mapping.len() - offset, "inside the memory");
         // SAFETY: offset is at most the mapping's length, as asserted.
         unsafe { self.mapping.start().add(offset) }

@@ -347,7 +347,7 @@ impl<'v, 's, F: Format> Round<'v, 's, F> {
 /// # Safety
 /// `frame` is mapped for `len` bytes during `'v`, and `len` is that of a frame.
 #[inline(always)]
-unsafe fn lend_frame<'v>(builder: &mut BurstBuilder<'_, 'v>, frame: *mut u8, len: usize) {
+pub(super) unsafe fn lend_frame<'v>(builder: &mut BurstBuilder<'_, 'v>, frame: *mut u8, len: usize) {
     let header_len = len.min(HEADER_LEN);
     let slot = builder.header_slot().as_mut_ptr();
     // SAFETY: the frame has header_len bytes, the slot as many or more.

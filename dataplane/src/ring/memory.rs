@@ -38,7 +38,17 @@ impl Mapping {
     ///
     /// Errors: as mapping, and when [`super::GUARDS_MAX`] mappings are guarded already.
     pub fn of_foreign_file(file: impl AsFd, len: usize, bell: Arc<OwnedFd>) -> io::Result<Mapping> {
-        let mut mapping = Mapping::of_file(file, len)?;
+        Mapping::of_foreign_range(file, 0, len, bell)
+    }
+
+    /// As [`Self::of_foreign_file`], from byte `start` on, which begins a page.
+    pub fn of_foreign_range(
+        file: impl AsFd,
+        start: u64,
+        len: usize,
+        bell: Arc<OwnedFd>,
+    ) -> io::Result<Mapping> {
+        let mut mapping = Mapping::of_range(file, start, len)?;
         mapping.start.as_ptr().expose_provenance();
         mapping.guard = Some(Guard::new(mapping.start.as_ptr(), len, bell)?);
         Ok(mapping)
@@ -51,9 +61,13 @@ impl Mapping {
 
     /// Maps the first `len` bytes of `file`. It is the caller's to know that the file has them and keeps them.
     pub fn of_file(file: impl AsFd, len: usize) -> io::Result<Mapping> {
+        Mapping::of_range(file, 0, len)
+    }
+
+    fn of_range(file: impl AsFd, from: u64, len: usize) -> io::Result<Mapping> {
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
         // SAFETY: a new mapping at an address that the kernel chooses touches no memory of ours.
-        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, 0) }?;
+        let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, file, from) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let mapping = Mapping { start, len, guard: None };
         // SAFETY: the range was mapped above; a core dump without it is all that changes. Not all kernels can.

@@ -29,7 +29,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::port::{Doorbell, Egress, Ingress};
 
-pub use driver::{DeviceFault, DriverOptions, DriverRing, Part, Used};
+pub use driver::{
+    DeviceFault, DeviceQueue, DriverEgress, DriverIngress, DriverOptions, DriverRing, MERGED_MAX, Part,
+    SEND_BUFFER_LEN_MIN, Used,
+};
 pub use driver_memory::DriverMemory;
 use egress::RingEgress;
 pub(crate) use egress::Spread;
@@ -40,7 +43,7 @@ pub use memory::{Mapping, MemoryError, MemoryTable, REGIONS_MAX, Region};
 use packed::{Packed, Place};
 pub(crate) use signal::start_watchdog;
 use split::Split;
-pub use view::{RingError, RingLayout, RingOptions, RingSignals, RingView};
+pub use view::{Call, RingError, RingLayout, RingOptions, RingSignals, RingView};
 pub(crate) use walk::{Lookahead, lookahead};
 
 /// Entries of a ring, at most (virtio 1.2, 2.7: 2^15).

@@ -62,11 +62,45 @@ impl RingOptions {
     }
 }
 
-/// Whom a ring tells: eventfds, all non-blocking.
+/// How a ring tells its guest of used buffers.
+#[derive(Clone)]
+pub enum Call {
+    /// Adds 1 to a non-blocking eventfd.
+    Eventfd(Arc<OwnedFd>),
+    /// Does this, which does not wait: for a guest that hears no eventfd.
+    Other(Arc<dyn Fn() + Send + Sync>),
+}
+
+impl From<Arc<OwnedFd>> for Call {
+    fn from(eventfd: Arc<OwnedFd>) -> Call {
+        Call::Eventfd(eventfd)
+    }
+}
+
+impl Call {
+    /// Tells the guest, whatever it asked to hear.
+    pub fn make(&self) {
+        // Who made the eventfd block and kept it full hears of it at the next burst.
+        let _ = self.try_make();
+    }
+
+    #[inline]
+    fn try_make(&self) -> Result<(), Jammed> {
+        match self {
+            Call::Eventfd(eventfd) => signal(eventfd),
+            Call::Other(tell) => {
+                tell();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whom a ring tells: eventfds, all non-blocking, but for [`Call::Other`].
 #[derive(Clone, Default)]
 pub struct RingSignals {
     /// The guest, of used buffers. `None`: it polls.
-    pub call: Option<Arc<OwnedFd>>,
+    pub call: Option<Call>,
     /// The front end, of a fault.
     pub error: Option<Arc<OwnedFd>>,
     /// The driver that serves the connection, of a fault.
@@ -280,7 +314,7 @@ impl RingView {
     /// Signals the guest.
     #[inline]
     pub(crate) fn signal(&self) -> Result<(), Jammed> {
-        self.signals.call.as_ref().map_or(Ok(()), signal)
+        self.signals.call.as_ref().map_or(Ok(()), Call::try_make)
     }
 
     /// Signals the front end and the driver that the ring is broken.

@@ -3,6 +3,12 @@
 //! A [`DatagramQueue`] reads up to 64 datagrams a system call into memory of its own ([`inbox`]) and sends a burst in one,
 //! from where its frames lie ([`outbox`]). What stands around a frame in a datagram is the [`Encapsulation`]'s.
 //!
+//! Over UDP, consecutive datagrams of one length are one message (UDP_SEGMENT), which the kernel cuts where the receiver
+//! wants it cut, and what it did not need to cut comes as one (UDP_GRO). From one queue to another by the loopback, in
+//! bursts of 64 (Linux 6.18; medians of 300 interleaved rounds on a busy machine), a frame of 64 B takes 12.6 us without
+//! either, 3.9 us with the first and 0.1 us with both; one of 1500 B 14.0, 5.1 and 0.3 us. In bursts of 8 it is 11.1, 1.7
+//! and 0.7 us, alone 4.1 us each way. By a veth pair it is much the same. UDP_GRO alone costs nothing.
+//!
 //! Nothing that a peer or the network says ends a port. A pending error of the socket (an ICMP message that came back) is
 //! taken off by whichever call gets it, which is then made again, once; a datagram that the kernel refuses is an
 //! `io_error` drop, and the rest goes on; only a socket that is of no use any more raises the port's alarm.

@@ -44,6 +44,12 @@ impl Multicast {
         given: Option<OwnedFd>,
         alarm: Arc<Alarm>,
     ) -> Result<Multicast, String> {
+        if !group.ip().is_multicast() {
+            let (address, bits) = (group.ip(), group.ip().to_bits());
+            return Err(format!(
+                "specified mcastaddr {address} (0x{bits:08x}) does not contain a multicast address"
+            ));
+        }
         let is_given = given.is_some();
         let hearing = Arc::new(match given {
             Some(socket) => prepared(socket, group)?,

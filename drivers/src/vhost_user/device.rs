@@ -7,17 +7,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringyard_dataplane::port::{Attachment, QueueRings};
-use ringyard_dataplane::ring::{MemoryTable, RingError, is_ring_size};
+use ringyard_dataplane::ring::{Call, MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
     VhostUserVringState,
 };
 
 use super::body::{check_mtu, empty, mac, read};
-use super::bucket::Bucket;
-use super::vring::{Surroundings, Vring, event};
 use super::{body, features, memory};
+use crate::bucket::Bucket;
 use crate::line::{Line, Unplugged};
+use crate::virtio_net;
+use crate::vring::{Surroundings, Vring, event};
 
 /// What a request that was served says.
 pub(super) enum Answer {
@@ -143,7 +144,7 @@ impl<'a> Device<'a> {
             FrontendReq::SET_VRING_KICK => self.set_vring_kick(body, fds)?,
             FrontendReq::SET_VRING_CALL => {
                 let (index, call) = self.event(body, fds)?;
-                self.change(index, |vring| vring.call = call)?;
+                self.change(index, |vring| vring.call = call.map(Call::from))?;
             }
             FrontendReq::SET_VRING_ERR => {
                 let (index, error) = self.event(body, fds)?;
@@ -217,7 +218,7 @@ impl<'a> Device<'a> {
         if features & features::PROTOCOL_FEATURES == 0 {
             vrings.iter_mut().for_each(|vring| vring.enabled = true);
         }
-        let around = Surroundings { options: features::options(features), ..self.surroundings() };
+        let around = Surroundings { options: virtio_net::options(features), ..self.surroundings() };
         self.replace(vrings, &around)?;
         if features != self.features {
             tracing::info!(socket = self.name, features = format!("{features:#x}"), "vhost-user: negotiated");
@@ -359,7 +360,7 @@ impl<'a> Device<'a> {
 
     /// VIRTIO_F_RING_PACKED was negotiated.
     fn packed(&self) -> bool {
-        features::options(self.features).packed
+        virtio_net::options(self.features).packed
     }
 
     /// Tries `edit` on a ring; workers follow if it is started.
@@ -411,7 +412,7 @@ impl<'a> Device<'a> {
 
     fn surroundings(&self) -> Surroundings {
         let (memory, trouble) = (self.memory.clone(), self.trouble.clone());
-        Surroundings { memory, options: features::options(self.features), trouble }
+        Surroundings { memory, options: virtio_net::options(self.features), trouble }
     }
 
     /// The ring that a message is about, by the index as it came (P02).

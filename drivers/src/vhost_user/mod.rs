@@ -2,7 +2,7 @@
 //!
 //! One thread a port waits for a front end, serves its messages, and waits for the next one when it is gone. A
 //! [`channel`] carries whole messages, under a time limit; [`device`] keeps what was negotiated and turns every change
-//! into a whole new attachment; [`vring`] is one ring of it, [`memory`] the guest's memory.
+//! into a whole new attachment; [`Vring`](crate::vring::Vring) is one ring of it, [`memory`] the guest's memory.
 //!
 //! Messages and their numbers are the `vhost` crate's; the loop over them is ours. Its `BackendReqHandler` refuses what
 //! QEMU sends (SET_VRING_ENABLE before SET_FEATURES) and NET_SET_MTU, SET_STATUS and GET_STATUS, cuts ring indexes to 8
@@ -10,13 +10,11 @@
 //! do not fit: any front end could keep its thread for ever.
 
 mod body;
-mod bucket;
 mod channel;
 mod device;
 mod features;
 mod memory;
 mod session;
-mod vring;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

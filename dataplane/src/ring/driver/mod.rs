@@ -1,11 +1,15 @@
 //! A ring in the driver role: the other end of [`super::RingIngress`] and [`super::RingEgress`], for built-in guests,
-//! load and tests. [`split`] and [`packed`] are the two forms of it.
+//! load, tests, and ports on devices that we drive. [`split`] and [`packed`] are the two forms of it; [`receive`] and [`send`]
+//! are a port's two directions on top.
 //!
 //! The driver keeps its own copy of all that it wrote, so the device is believed in one place only, what it says that it
 //! used, and checked there.
 
 mod free;
 mod packed;
+mod queue;
+mod receive;
+mod send;
 mod split;
 
 use std::fmt;
@@ -13,6 +17,9 @@ use std::sync::Arc;
 
 use super::{DriverMemory, RingError, RingLayout, is_ring_size};
 use packed::PackedDriver;
+pub use queue::DeviceQueue;
+pub use receive::{DriverIngress, MERGED_MAX};
+pub use send::{DriverEgress, SEND_BUFFER_LEN_MIN};
 use split::SplitDriver;
 
 /// What was negotiated, as far as the driver's end of a ring cares.
@@ -54,6 +61,8 @@ pub enum DeviceFault {
     IndexJump,
     /// A used entry names a chain that is not with the device.
     NotInFlight,
+    /// A used entry says that more was written than the buffer has.
+    Overrun,
 }
 
 impl fmt::Display for DeviceFault {
@@ -61,6 +70,7 @@ impl fmt::Display for DeviceFault {
         f.write_str(match self {
             DeviceFault::IndexJump => "the used index is ahead of the available one",
             DeviceFault::NotInFlight => "a used entry names a chain that the device does not have",
+            DeviceFault::Overrun => "a used entry says that more was written than the buffer has",
         })
     }
 }
@@ -223,6 +233,8 @@ fn user_addr(offset: usize) -> u64 {
 /// Parts begin at cache lines, so that each side writes lines of its own.
 const ALIGNMENT: usize = 64;
 
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 mod tests {
     use super::*;

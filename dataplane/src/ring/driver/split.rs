@@ -137,16 +137,19 @@ impl SplitDriver {
         if parts.is_empty() || parts.len() > self.free.len() {
             return None;
         }
-        let chain: Vec<u16> = (0..parts.len()).filter_map(|_| self.free.pop()).collect();
+        let head = self.free.pop()?;
+        let mut index = head;
         for (place, part) in parts.iter().enumerate() {
             let mut entry = self.entry(*part);
-            if let Some(next) = chain.get(place + 1) {
-                (entry.flags, entry.next) = (entry.flags | NEXT, *next);
+            let next = if place + 1 < parts.len() { self.free.pop() } else { None };
+            if let Some(next) = next {
+                (entry.flags, entry.next) = (entry.flags | NEXT, next);
             }
-            self.describe(chain[place], entry);
+            self.describe(index, entry);
+            index = next.unwrap_or(index);
         }
-        self.post(chain[0], parts.len() as u16);
-        Some(chain[0])
+        self.post(head, parts.len() as u16);
+        Some(head)
     }
 
     pub(super) fn add_indirect(&mut self, table: usize, parts: &[Part]) -> Option<u16> {

@@ -234,7 +234,7 @@ fn kicks_are_asked_for_as_negotiated_and_work_is_seen_at_the_last_look() {
 #[test]
 fn guest_is_signalled_once_a_burst_and_only_if_it_asks() {
     let call = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
-    let signals = RingSignals { call: Some(call.clone()), ..RingSignals::default() };
+    let signals = RingSignals { call: Some(call.clone().into()), ..RingSignals::default() };
     let count = || {
         let mut value = [0; 8];
         rustix::io::read(&*call, &mut value).map_or(0, |_| u64::from_ne_bytes(value))

@@ -114,7 +114,7 @@ fn g03_g24_bad_indices_break_a_receive_ring_too() {
 fn guest_is_signalled_once_a_burst_and_only_if_it_asks() {
     use rustix::event::{EventfdFlags, eventfd};
     let call = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
-    let signals = RingSignals { call: Some(call.clone()), ..RingSignals::default() };
+    let signals = RingSignals { call: Some(call.clone().into()), ..RingSignals::default() };
     let count = || {
         let mut value = [0; 8];
         rustix::io::read(&*call, &mut value).map_or(0, |_| u64::from_ne_bytes(value))

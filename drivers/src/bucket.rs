@@ -1,22 +1,22 @@
-//! How often a connection may make the whole switch follow it.
+//! How often the peer of a port may make the whole switch follow it.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A token bucket; waits are short sleeps of the connection's own thread.
-pub(super) struct Bucket {
+/// A token bucket; waits are short sleeps of the port's own thread.
+pub(crate) struct Bucket {
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
     /// A full one.
-    pub(super) fn new() -> Bucket {
+    pub(crate) fn new() -> Bucket {
         Bucket { tokens: BURST, filled: Instant::now() }
     }
 
     /// Takes a token, when there is one.
-    pub(super) fn take(&mut self) {
+    pub(crate) fn take(&mut self) {
         let wait = self.wait(Instant::now());
         if !wait.is_zero() {
             thread::sleep(wait);

@@ -1,7 +1,7 @@
-//! One virtqueue of a connection: what the front end said of it, and our end of it while it is started.
+//! One virtqueue of a virtio-net device that we are: what was said of it, and our end of it while it is started.
 //!
-//! Ring 2k is the guest's receive queue, our egress k; ring 2k + 1 its transmit queue, our ingress k. A ring starts with
-//! its kick descriptor and stops when its base is asked for. Our end is made anew with every change and shared with the
+//! Ring 2k is the guest's receive queue, our egress k; ring 2k + 1 its transmit queue, our ingress k. Over vhost-user a ring
+//! starts with its kick descriptor and stops when its base is asked for; over VDUSE it follows the device's status. Our end is made anew with every change and shared with the
 //! workers by the attachment; the positions survive.
 
 use std::fmt::Display;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::port::{Egress, IngressEnd};
 use ringyard_dataplane::ring::{
-    self, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingOptions, RingSignals, RingView,
+    self, Call, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingOptions, RingSignals, RingView,
 };
 use rustix::fs::OFlags;
 
-/// What all rings of a connection share.
-pub(super) struct Surroundings {
+/// What all rings of a device share.
+pub(crate) struct Surroundings {
     pub memory: Arc<MemoryTable>,
     pub options: RingOptions,
     /// What a ring that breaks signals.
@@ -25,7 +25,7 @@ pub(super) struct Surroundings {
 
 /// One ring.
 #[derive(Clone, Default)]
-pub(super) struct Vring {
+pub(crate) struct Vring {
     /// Size and addresses as last set; size 0 until then.
     pub layout: RingLayout,
     /// Where the ring goes on when it starts; `None`: at its beginning.
@@ -35,7 +35,7 @@ pub(super) struct Vring {
     /// Who tells us; `None`: nobody, we look.
     pub kick: Option<Arc<OwnedFd>>,
     /// Whom we tell of used buffers.
-    pub call: Option<Arc<OwnedFd>>,
+    pub call: Option<Call>,
     /// Whom we tell of a fault.
     pub error: Option<Arc<OwnedFd>>,
     /// Frames may pass.
@@ -57,22 +57,22 @@ enum Part {
 
 impl Vring {
     /// Between its kick descriptor and the question for its base.
-    pub(super) fn is_started(&self) -> bool {
+    pub(crate) fn is_started(&self) -> bool {
         self.ring.is_some()
     }
 
     /// Frames pass.
-    pub(super) fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.part.is_some() && self.enabled
     }
 
     /// The positions, while started.
-    pub(super) fn ring(&self) -> Option<Arc<Ring>> {
+    pub(crate) fn ring(&self) -> Option<Arc<Ring>> {
         self.ring.clone()
     }
 
     /// The ingress, while started.
-    pub(super) fn ingress(&self) -> Option<Arc<IngressEnd>> {
+    pub(crate) fn ingress(&self) -> Option<Arc<IngressEnd>> {
         match &self.part {
             Some(Part::Ingress(end)) => Some(end.clone()),
             _ => None,
@@ -80,7 +80,7 @@ impl Vring {
     }
 
     /// The egress, while started and enabled.
-    pub(super) fn egress(&self) -> Option<Arc<dyn Egress>> {
+    pub(crate) fn egress(&self) -> Option<Arc<dyn Egress>> {
         match &self.part {
             Some(Part::Egress(egress)) if self.enabled => Some(egress.clone()),
             _ => None,
@@ -88,7 +88,7 @@ impl Vring {
     }
 
     /// Starts the ring, or starts it anew if it is broken; makes our end of it, number `index` of its device.
-    pub(super) fn start(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
+    pub(crate) fn start(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
         if self.broken {
             self.stop();
             self.settle();
@@ -104,7 +104,7 @@ impl Vring {
     }
 
     /// Makes our end of the ring anew if it is started: something of it changed.
-    pub(super) fn refit(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
+    pub(crate) fn refit(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
         if self.is_started() && !self.broken {
             self.fit(index, self.view(around)?);
         }
@@ -113,7 +113,7 @@ impl Vring {
 
     /// Takes our end away. The positions are final when no worker has it any more: then [`Self::give_back`], and
     /// [`Self::settle`].
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.part = None;
         self.broken = false;
     }
@@ -121,7 +121,7 @@ impl Vring {
     /// Gives back what a stopped or broken ring held before it let later frames pass, so that it can go on from its base.
     /// Returns the frames that are lost by that.
     #[must_use = "every drop is counted"]
-    pub(super) fn give_back(&self) -> u64 {
+    pub(crate) fn give_back(&self) -> u64 {
         match (&self.ring, &self.view, &self.part) {
             (Some(ring), Some(view), None) => ring.settle(view),
             _ => 0,
@@ -129,7 +129,7 @@ impl Vring {
     }
 
     /// Remembers where a stopped ring got to.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.view = None;
         if let Some(ring) = self.ring.take() {
             self.base = Some(ring.base());
@@ -137,14 +137,14 @@ impl Vring {
     }
 
     /// Forgets all of a stopped ring but where it got to, and whom to tell: QEMU does not repeat that after a reset.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.settle();
         let Vring { base, packed, call, error, .. } = std::mem::take(self);
         *self = Vring { base, packed, call, error, ..Vring::default() };
     }
 
     /// Takes a ring that broke since the last time out of service, and says why.
-    pub(super) fn retire_broken(&mut self) -> Option<Fault> {
+    pub(crate) fn retire_broken(&mut self) -> Option<Fault> {
         let fault = self.ring.as_ref()?.fault()?;
         if self.broken {
             return None;
@@ -155,9 +155,9 @@ impl Vring {
     }
 
     /// Tells the guest to look: what was signalled to its descriptor before may have gone unheard.
-    pub(super) fn signal(&self) {
+    pub(crate) fn signal(&self) {
         if let (Some(call), Some(_)) = (&self.call, &self.part) {
-            let _ = rustix::io::write(&**call, &1u64.to_ne_bytes());
+            call.make();
         }
     }
 
@@ -185,7 +185,7 @@ impl Vring {
 }
 
 /// Takes an eventfd from a front end. Anything else could make a worker wait when it signals.
-pub(super) fn event(fd: OwnedFd) -> Result<Arc<OwnedFd>, String> {
+pub(crate) fn event(fd: OwnedFd) -> Result<Arc<OwnedFd>, String> {
     let cannot = |error: &dyn Display| format!("looking at a descriptor: {error}");
     let kind =
         std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|error| cannot(&error))?;
