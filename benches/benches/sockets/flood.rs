@@ -16,6 +16,7 @@ pub struct Flood<'a> {
     sink: &'a mut dyn Sink,
     window: u64,
     burst: usize,
+    silence: Duration,
     /// Frames up to here have come or are given up.
     settled: u64,
 }
@@ -62,7 +63,8 @@ impl Flood<'_> {
         source.start(frame_len)?;
         sink.start(frame_len)?;
         let (window, burst) = (medium.window(frame_len), medium.burst(frame_len));
-        Ok(Flood { source, sink, window, burst, settled: 0 })
+        let silence = medium.silence();
+        Ok(Flood { source, sink, window, burst, silence, settled: 0 })
     }
 
     /// Warms up, measures for `time`, and waits for the last frames. `cpu` says how long the switch had a core so far.
@@ -126,7 +128,7 @@ impl Flood<'_> {
         let start = Instant::now();
         let mut last = start;
         let mut whole = false;
-        while last.elapsed() < SILENCE && start.elapsed() < SETTLE_TIME_MAX {
+        while last.elapsed() < self.silence && start.elapsed() < SETTLE_TIME_MAX {
             whole = whole || self.source.complete()?;
             if whole && self.sink.next() >= self.source.sent() {
                 break;
@@ -143,6 +145,4 @@ impl Flood<'_> {
 const WARM_UP: Duration = Duration::from_millis(50);
 /// Nothing can be sent and nothing comes for so long: what is under way is lost.
 const STALL: Duration = Duration::from_millis(2);
-/// What has not come is lost when nothing has for so long.
-const SILENCE: Duration = Duration::from_millis(200);
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(2);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -94,6 +95,14 @@ impl Medium {
         match self {
             Medium::StreamUnix | Medium::StreamTcp => (128 << 10) / frame_len,
             _ => 64,
+        }
+    }
+
+    /// What has not come is lost when nothing has for so long. A stream loses its place if we are wrong.
+    pub fn silence(self) -> Duration {
+        match self {
+            Medium::StreamUnix | Medium::StreamTcp => Duration::from_secs(1),
+            _ => Duration::from_millis(200),
         }
     }
 
