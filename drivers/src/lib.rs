@@ -13,13 +13,16 @@ pub mod dgram;
 pub mod errno;
 mod ioctl;
 pub mod ipv4;
+pub mod l2tpv3;
 pub mod line;
 mod links;
 pub mod minder;
+mod resolve;
 pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod vde;
 pub mod vduse;
 pub mod vhost_user;
 pub mod vhost_vdpa;

@@ -103,7 +103,7 @@ impl Options {
         Purpose::Run(Options {
             rounds: 1,
             round_time: SMOKE_TIME,
-            media: SMOKE_MEDIA.into(),
+            media: Medium::ALL.into(),
             without: vec![Contender::Qemu, Contender::Vde, Contender::Ovs, Contender::Straight],
             markdown: None,
             smoke: true,
@@ -128,9 +128,6 @@ fn list<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Res
 
 const ROUNDS: usize = 7;
 const ROUND_TIME: Duration = Duration::from_millis(500);
-/// Those that ringyard has.
-pub const SMOKE_MEDIA: [Medium; 5] =
-    [Medium::DgramUnix, Medium::DgramUdp, Medium::DgramUdpGso, Medium::StreamUnix, Medium::StreamTcp];
 const SMOKE_TIME: Duration = Duration::from_millis(20);
 /// The name of the test.
 pub const SMOKE_NAME: &str = "every_row_of_sockets_runs_with_ringyard_and_the_bare_relay";

@@ -11,7 +11,7 @@ use crate::contender::Contender;
 use crate::flood::Round;
 use crate::lane::Lane;
 use crate::medium::Medium;
-use crate::options::{Options, SMOKE_MEDIA};
+use crate::options::Options;
 use crate::{PEERS_CORE, SWITCH_CORE};
 
 /// Rates, and rates of the switch's own time, at every frame length.
@@ -97,7 +97,7 @@ pub fn check(report: &Report) -> Result<()> {
             }
         }
     }
-    let wanted = SMOKE_MEDIA.len() * FRAME_LENS.len() * 2;
+    let wanted = Medium::ALL.len() * FRAME_LENS.len() * 2;
     if figures != wanted {
         return Err(Error::new(format!("{figures} figures, not {wanted}:\n{}", report.markdown())));
     }
