@@ -20,5 +20,6 @@ pub mod slot;
 pub mod stats;
 pub mod switch;
 pub mod tools;
+pub mod vde;
 
 pub use ringyard_benches::error::{self, Doing, Error, Result};

@@ -11,6 +11,7 @@ use ringyard_tests::deadline::wait_for;
 use ringyard_tests::error::{Doing, Error, Result};
 use ringyard_tests::netns::{self, Netns};
 use ringyard_tests::running::Running;
+use ringyard_tests::vde::{self, Plugged, Port};
 use tempfile::TempDir;
 
 use crate::batch::set_option;
@@ -18,8 +19,7 @@ use crate::contender::{Contender, VDE_SWITCH};
 use crate::ends::{DatagramSink, DatagramSource, PacketSink, Sink, Source, StreamSink, StreamSource};
 use crate::flood::{Flood, Round};
 use crate::medium::{End, Medium, Side, address, interface, l2tpv3_header, path};
-use crate::sockets::{Datagrams, Listener, PATIENCE, connect_stream, listen};
-use crate::vde::{self, Port};
+use crate::sockets::{Datagrams, Listener, PATIENCE, connect_stream, listen, prepare};
 
 /// See the module.
 pub struct Lane {
@@ -179,14 +179,12 @@ impl Place<'_> {
                 (source, b.connect(medium, directory, from.0, from.1)?)
             }
             Peers::Ports([a, b]) => {
-                let (a, b) = (a.plugged()?, b.plugged()?);
-                return Ok((a.frames, b.frames, vec![a.control, b.control]));
+                return plugs(a.plugged()?, b.plugged()?);
             }
             Peers::Plugs => {
                 let switch = directory.join(VDE_SWITCH);
                 let plug = |side| vde::plug(&switch, &path(directory, side, End::Peer));
-                let (a, b) = (plug(Side::A)?, plug(Side::B)?);
-                return Ok((a.frames, b.frames, vec![a.control, b.control]));
+                return plugs(plug(Side::A)?, plug(Side::B)?);
             }
             Peers::Streams(Some(listener)) => {
                 (connect_stream(medium, directory, Side::A)?, listener.accept()?)
@@ -202,6 +200,11 @@ impl Place<'_> {
         };
         Ok((source, sink, Vec::new()))
     }
+}
+
+fn plugs(a: Plugged, b: Plugged) -> Result<(OwnedFd, OwnedFd, Vec<UnixStream>)> {
+    let (source, sink) = (prepare(a.frames.into(), true)?, prepare(b.frames.into(), true)?);
+    Ok((source, sink, vec![a.control, b.control]))
 }
 
 impl Namespaces {

@@ -22,7 +22,6 @@ mod relay;
 mod report;
 mod ring;
 mod sockets;
-mod vde;
 
 use std::fs;
 use std::time::Instant;

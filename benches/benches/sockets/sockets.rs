@@ -10,11 +10,11 @@ use std::time::Duration;
 use ringyard_benches::bench::packet::open_bound;
 use ringyard_tests::deadline::wait_for;
 use ringyard_tests::error::{Doing, Result};
+use ringyard_tests::vde;
 use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt::{set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force};
 
 use crate::medium::{End, Medium, Side, address, interface, path, tcp};
-use crate::vde;
 
 /// The switch's end on `side`, in the calling thread's namespace. Waits for a peer that connects.
 pub fn switch_end(medium: Medium, directory: &Path, side: Side) -> Result<OwnedFd> {

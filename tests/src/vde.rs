@@ -1,18 +1,16 @@
-//! VDE's handshake (vde_switch 2), from both sides: as a switch, for the contenders that are plugs, and as a plug, for
-//! vde_switch itself. What follows is one frame a unix datagram.
+//! VDE's handshake (vde_switch 2), from both sides: a port of a switch that is the test itself, for plugs, and a plug into
+//! vde_switch. What follows is one frame a unix datagram.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 use std::{fs, thread};
 
-use ringyard_tests::deadline::wait_for;
-use ringyard_tests::error::{Doing, Error, Result};
-
-use crate::sockets::{PATIENCE, prepare};
+use crate::deadline::wait_for;
+use crate::error::{Doing, Error, Result};
 
 /// A port of a VDE switch that waits for its plug.
 pub struct Port {
@@ -21,7 +19,9 @@ pub struct Port {
 
 /// Either side's datagram socket. The port lasts as long as the stream beside it.
 pub struct Plugged {
-    pub frames: OwnedFd,
+    /// Its frames.
+    pub frames: UnixDatagram,
+    /// The stream beside it.
     pub control: UnixStream,
 }
 
@@ -54,7 +54,7 @@ fn serve(listener: &UnixListener, path: &Path) -> Result<Plugged> {
     let frames = UnixDatagram::bind(path).doing("binding a port")?;
     frames.connect(unpack(&request[HEAD_LEN..])).doing("connecting to a plug")?;
     control.write_all(&pack(path)?).doing("answering a plug")?;
-    Ok(Plugged { frames: prepare(frames.into(), true)?, control })
+    Ok(Plugged { frames, control })
 }
 
 /// Plugs into the vde_switch in `directory`.
@@ -72,10 +72,10 @@ pub fn plug(directory: &Path, own: &Path) -> Result<Plugged> {
     let mut answer = [0; ADDRESS_LEN];
     control.read_exact(&mut answer).doing("waiting for a port")?;
     frames.connect(unpack(&answer)).doing("connecting to a port")?;
-    Ok(Plugged { frames: prepare(frames.into(), true)?, control })
+    Ok(Plugged { frames, control })
 }
 
-/// `struct sockaddr_un`.
+/// The path as a `struct sockaddr_un`.
 pub fn pack(path: &Path) -> Result<[u8; ADDRESS_LEN]> {
     let bytes = path.as_os_str().as_bytes();
     let mut address = [0; ADDRESS_LEN];
@@ -92,11 +92,14 @@ fn unpack(address: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(&path[..len]))
 }
 
+/// How long the other side may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 const CONTROL: &str = "ctl";
 const MAGIC: u32 = 0xfeed_face;
 const VERSION: u32 = 3;
 const NEW_PORT: u32 = 0;
 const HEAD_LEN: usize = 12;
-const ADDRESS_LEN: usize = 110;
+/// Bytes of a `struct sockaddr_un`.
+pub const ADDRESS_LEN: usize = 110;
 /// Without the description, which nobody has to send.
 const REQUEST_LEN: usize = HEAD_LEN + ADDRESS_LEN;
