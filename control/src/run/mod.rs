@@ -240,7 +240,9 @@ impl Control {
         self.publish();
         let deadline = Instant::now() + CLOSE_TIME_MAX;
         while !self.asked.is_empty() && Instant::now() < deadline {
-            await_readable(self.hands.fd(), deadline);
+            await_readable([self.hands.fd(), self.model.reports_fd()], deadline);
+            // Drivers that wait for an answer, and jobs that wait for them.
+            self.model.take_reports();
             for (ticket, outcome) in self.hands.drain() {
                 self.asked.remove(&ticket);
                 // What was still being opened is closed like the rest.
@@ -259,10 +261,11 @@ impl Control {
     }
 }
 
-fn await_readable(fd: BorrowedFd<'_>, deadline: Instant) {
+/// Waits until one of them is.
+fn await_readable(fds: [BorrowedFd<'_>; 2], deadline: Instant) {
     let limit = timespec(deadline.saturating_duration_since(Instant::now()));
     // Interrupted, or in time: the caller looks in either case.
-    let _ = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
+    let _ = poll(&mut fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)), Some(&limit));
 }
 
 fn timespec(duration: Duration) -> Timespec {
