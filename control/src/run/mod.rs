@@ -163,11 +163,15 @@ impl Control {
 
     fn take_outcomes(&mut self) {
         for (ticket, outcome) in self.hands.drain() {
+            let printed = match &outcome {
+                Outcome::Printed(text) => Some(json!(text)),
+                _ => None,
+            };
             let result = self.model.finish(outcome).map(|()| json!({}));
             let Some(asker) = self.asked.remove(&ticket) else { continue };
             // A client that left does not learn what became of its command.
             if let Some(client) = self.clients.get_mut(&asker.client) {
-                client.answer(asker.form.render(result));
+                client.answer(printed.map_or_else(|| asker.form.render(result), Ok));
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AfPacket, Dgram, Hubport, L2tpv3, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse, VhostUser,
+    AfPacket, Dgram, Hubport, L2tpv3, Nic, NicSpec, Socket, Stream, Tap, User, Vde, Vduse, VhostUser,
     VhostUserSpec, VhostVdpa,
 };
 use crate::port::PortSpec;
@@ -167,7 +167,7 @@ impl QapiEnum for Type {
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
-        elsewhere("user"),
+        here("user", |visitor| User::visit(visitor).map(Netdev::from)),
         elsewhere("bridge"),
         elsewhere("netmap"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
