@@ -6,6 +6,7 @@
 mod address;
 mod af_packet;
 mod announce;
+mod bridge;
 mod chardev;
 mod command;
 mod dgram;
@@ -26,6 +27,7 @@ mod vhost_vdpa;
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use af_packet::AfPacket;
 pub use announce::AnnounceSelf;
+pub use bridge::Bridge;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
 pub use dgram::Dgram;

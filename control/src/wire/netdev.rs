@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AfPacket, Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, Vduse, VhostUser, VhostUserSpec, VhostVdpa,
+    AfPacket, Bridge, Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, Vduse, VhostUser, VhostUserSpec,
+    VhostVdpa,
 };
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
@@ -167,7 +168,7 @@ impl QapiEnum for Type {
         elsewhere("user"),
         elsewhere("l2tpv3"),
         elsewhere("vde"),
-        elsewhere("bridge"),
+        here("bridge", |visitor| Bridge::visit(visitor).map(Netdev::from)),
         elsewhere("netmap"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
@@ -243,6 +244,8 @@ mod tests {
             json!({"id": "a", "type": "socket", "udp": "h:1", "localaddr": ":2"}),
             json!({"id": "a", "type": "dgram", "local": {"type": "inet", "host": "", "port": "1"},
                    "remote": {"type": "inet", "host": "h", "port": "2"}}),
+            json!({"id": "a", "type": "tap", "helper": "/bin/h", "br": "lan"}),
+            json!({"id": "a", "type": "bridge", "br": "lan"}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),
             json!({"id": "a", "type": "nic", "netdev": "n", "macaddr": "52:54:00:00:00:01", "vectors": 3}),
         ] {

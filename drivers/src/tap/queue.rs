@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{Burst, FRAME_LEN_MAX, Taken};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::device::{Device, Unwritten};
 use super::train::Train;
 use crate::arena::Arena;
+use crate::minder::Alarm;
 
 /// One queue of a tap, both ways.
 pub(super) struct TapQueue {
@@ -25,12 +26,14 @@ pub(super) struct TapQueue {
     /// The last read found nothing and nothing is held, so the next one waits for the doorbell. Written by the worker that
     /// has the duty; relaxed, since that is the only one that reads it.
     drained: AtomicBool,
-    /// The interface was deleted. As `drained`.
-    gone: AtomicBool,
+    /// The interface is down or was deleted, so that nothing is tried before the port's thread has seen to it. Written by
+    /// the workers, and by that thread; relaxed, since it comes with nothing else.
+    away: AtomicBool,
+    alarm: Arc<Alarm>,
 }
 
 impl TapQueue {
-    pub(super) fn new(device: Device, queue: u16) -> TapQueue {
+    pub(super) fn new(device: Device, queue: u16, alarm: Arc<Alarm>) -> TapQueue {
         // One byte more than the longest frame, so that a longer one is seen to be.
         let arena = Arena::new(device.net_header_len() + FRAME_LEN_MAX + 1);
         TapQueue {
@@ -39,13 +42,29 @@ impl TapQueue {
             arena: Mutex::new(arena),
             bounce: Mutex::new(vec![0; FRAME_LEN_MAX].into()),
             drained: AtomicBool::new(true),
-            gone: AtomicBool::new(false),
+            away: AtomicBool::new(false),
+            alarm,
         }
     }
 
-    #[cfg(test)]
     pub(super) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Frames that were lent and not settled.
+    pub(super) fn held(&self) -> usize {
+        self.arena().len()
+    }
+
+    /// The interface is there and up: frames are read and written again. Whether it was away.
+    pub(super) fn set_back(&self) -> bool {
+        self.away.swap(false, Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn is_away(&self) {
+        self.away.store(true, Ordering::Relaxed);
+        self.alarm.raise();
     }
 
     fn arena(&self) -> MutexGuard<'_, Arena> {
@@ -59,8 +78,10 @@ impl TapQueue {
                 Ok(len) if len > self.device.net_header_len() => return Some(len),
                 Ok(_) => {}
                 Err(error) => {
-                    let gone = error.raw_os_error() == Some(Errno::BADFD.raw_os_error());
-                    self.gone.store(gone, Ordering::Relaxed);
+                    // EIO is that of an interface that is being taken away.
+                    if !matches!(Errno::from_io_error(&error), Some(Errno::AGAIN | Errno::INTR)) {
+                        self.is_away();
+                    }
                     self.drained.store(true, Ordering::Relaxed);
                     return None;
                 }
@@ -98,6 +119,7 @@ impl Ingress for TapQueue {
             arena.fill(|room| self.read(room));
         }
         let (net_len, offloads) = (self.device.net_header_len(), self.device.offloads());
+        let malformed = scratch.tally.drops[DropReason::Malformed as usize];
         let gone =
             arena.lend(self.queue, scratch, forward, |builder, bytes| match bytes.split_first_chunk() {
                 Some((net, frame)) if net_len == net.len() => builder.push_asking(net, frame, offloads),
@@ -105,6 +127,10 @@ impl Ingress for TapQueue {
             });
         if !arena.is_empty() {
             self.drained.store(false, Ordering::Relaxed);
+        }
+        if scratch.tally.drops[DropReason::Malformed as usize] > malformed {
+            // The kernel's headers are true, unless they have come to be of another length.
+            self.alarm.raise();
         }
         gone
     }
@@ -121,7 +147,7 @@ impl Doorbell for TapQueue {
             self.drained.store(false, Ordering::Relaxed);
             return Arming::Work;
         }
-        if self.gone.load(Ordering::Relaxed) { Arming::Dead } else { Arming::Quiet }
+        if self.away.load(Ordering::Relaxed) { Arming::Dead } else { Arming::Quiet }
     }
 
     fn disarm(&self) {
@@ -131,6 +157,10 @@ impl Doorbell for TapQueue {
 
 impl Egress for TapQueue {
     fn send(&self, scratch: &mut EgressScratch, burst: &Burst<'_>, picks: &[u8]) -> usize {
+        if self.away.load(Ordering::Relaxed) {
+            scratch.tally.drops[DropReason::IoError as usize] += picks.len() as u64;
+            return picks.len();
+        }
         let mut bounce = self.bounce.lock().unwrap_or_else(PoisonError::into_inner);
         let mut settled = 0;
         while settled < picks.len() {
@@ -143,6 +173,11 @@ impl Egress for TapQueue {
                 }
                 Err(Unwritten::Full) => return settled,
                 Err(Unwritten::Cut) => scratch.tally.drop(DropReason::NoRoom),
+                Err(Unwritten::Away) => {
+                    self.is_away();
+                    scratch.tally.drops[DropReason::IoError as usize] += (picks.len() - settled) as u64;
+                    return picks.len();
+                }
                 Err(Unwritten::Failed) => scratch.tally.drop(DropReason::IoError),
             }
             settled += count;
