@@ -1,7 +1,7 @@
 //! Taps of this kernel. They need CAP_NET_ADMIN and /dev/net/tun.
 
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ringyard_dataplane::frame::{BurstScratch, Taken};
@@ -359,4 +359,17 @@ fn udp_frames(queue: &TapQueue) -> (Vec<Option<u16>>, Vec<u8>) {
     }
     assert_eq!(scratch.tally.dropped(), 0);
     (asking, received)
+}
+
+#[test]
+fn s06_descriptors_with_different_headers_are_refused_together() {
+    in_namespace(|| {
+        let fd = |name, header| {
+            let device = Device::open(Some(name), false, header).unwrap();
+            device.as_fd().try_clone_to_owned().unwrap()
+        };
+        let fds = vec![fd("t0", VnetHeader::Required), fd("t1", VnetHeader::Off)];
+        let options = TapOptions { source: TapSource::Fds(fds), ..named("") };
+        assert_eq!(open_error(options), "vnet_hdr not consistent across given tap fds");
+    });
 }

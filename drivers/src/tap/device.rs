@@ -291,9 +291,8 @@ impl Device {
         }
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Err(Unwritten::Full),
-            Some(libc::EIO | libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::ENOLINK) => {
-                Err(Unwritten::Away)
-            }
+            Some(libc::EIO) => Err(Unwritten::Down),
+            Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::ENOLINK) => Err(Unwritten::Gone),
             _ => Err(Unwritten::Failed),
         }
     }
@@ -305,8 +304,10 @@ pub(super) enum Unwritten {
     Full,
     /// There was no room for the rest of its segments. It can't be written again.
     Cut,
-    /// The interface is down or gone.
-    Away,
+    /// The interface is down.
+    Down,
+    /// It was deleted.
+    Gone,
     /// The kernel does not like the frame, or its memory is gone (EFAULT).
     Failed,
 }

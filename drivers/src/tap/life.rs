@@ -23,7 +23,7 @@ use crate::minder::{Alarm, Stop, Wait};
 
 /// After the interface could not be had again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// After an alarm: what raises it again and again must not keep a core busy.
+/// In which an alarm is not heard again.
 const ALARM_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the interface is had again.
@@ -67,8 +67,8 @@ pub(super) struct Life {
 enum State {
     /// Frames pass; or would, if it were up, which it never was.
     Attached,
-    /// They do not. What is said of that, if it is worth saying.
-    Down(Option<String>),
+    /// They do not, and why.
+    Down(String),
     /// It is to be had again.
     Gone(String),
 }
@@ -114,15 +114,15 @@ impl Life {
         loop {
             let alarmed = self.alarm.is_raised();
             self.alarm.clear();
-            self.home.clear();
-            self.away.iter().for_each(|(_, links)| links.clear());
-            let state = self.look(alarmed);
+            let at_home = self.home.clear();
+            let were_up = self.away.as_ref().map_or(at_home, |(_, links)| links.clear());
+            let state = self.look(&were_up);
             if self.tell(line, &state).is_err() {
                 return;
             }
             match &state {
                 State::Attached => show(info.to_owned()),
-                State::Down(why) => why.iter().for_each(|why| show(format!("error: {why}"))),
+                State::Down(why) => show(format!("error: {why}")),
                 State::Gone(why) => {
                     show(format!("error: {why}"));
                     match self.make_again(line) {
@@ -135,31 +135,30 @@ impl Life {
                     continue;
                 }
             }
-            if alarmed && !stop.sleep(ALARM_PAUSE) {
-                return;
-            }
-            if self.wait(stop, &state) == Wait::Stopped {
+            if self.wait(stop, &state, alarmed) == Wait::Stopped {
                 return;
             }
         }
     }
 
-    /// Until there may be news.
-    fn wait(&self, stop: &Stop, state: &State) -> Wait {
-        let mut events = vec![(self.alarm.fd(), PollFlags::IN), (self.home.as_fd(), PollFlags::IN)];
+    /// Until there may be news. What raises the alarm again and again must not keep a core busy.
+    fn wait(&self, stop: &Stop, state: &State, alarmed: bool) -> Wait {
+        let (heard, limit) =
+            if alarmed { (PollFlags::empty(), Some(ALARM_PAUSE)) } else { (PollFlags::IN, None) };
+        let mut events = vec![(self.alarm.fd(), heard), (self.home.as_fd(), PollFlags::IN)];
         events.extend(self.away.iter().map(|(_, links)| (links.as_fd(), PollFlags::IN)));
         // A tap that is up can be written to; that it was deleted is told in any case.
         let up = if matches!(state, State::Down(_)) { PollFlags::OUT } else { PollFlags::empty() };
         events.extend(self.device().map(|device| (device.as_fd(), up)));
-        stop.wait(&events, None)
+        stop.wait(&events, limit)
     }
 
     fn device(&self) -> Option<&Device> {
         self.queues.first().map(|queue| queue.device())
     }
 
-    /// How the interface stands. `alarmed`: a worker found something wrong.
-    fn look(&mut self, alarmed: bool) -> State {
+    /// How the interface stands. `were_up`: the interfaces that were up since the last time.
+    fn look(&mut self, were_up: &[u32]) -> State {
         let Some(device) = self.device() else { return State::Gone("the interface is not there".into()) };
         let (name, _) = device.whereabouts();
         match device.condition() {
@@ -171,29 +170,26 @@ impl Life {
                 if !failed {
                     self.alarm.raise();
                 }
-                return State::Down(Some(format!("the virtio-net header of {name} was changed")));
+                return State::Down(format!("the virtio-net header of {name} was changed"));
             }
         }
-        if self.is_up() {
+        if self.is_up(were_up) {
             self.was_up = true;
             if self.queues.iter().any(|queue| queue.set_back()) {
                 self.generation += 1;
             }
             return State::Attached;
         }
-        match (self.was_up, self.told) {
-            // Nobody has set it up yet: as long as no frame is for it, that is nobody's trouble.
-            (false, Some(_)) if !alarmed => State::Attached,
-            (false, _) => State::Down(None),
-            (true, _) => State::Down(Some(format!("the interface {name} is down"))),
-        }
+        // Until somebody sets it up, nobody is missing anything; and then no frame is to be lost because we are late.
+        if self.was_up { State::Down(format!("the interface {name} is down")) } else { State::Attached }
     }
 
-    fn is_up(&mut self) -> bool {
+    fn is_up(&mut self, were_up: &[u32]) -> bool {
         self.follow();
         let Some(device) = self.device() else { return false };
         let links = self.away.as_ref().map_or(&self.home, |(_, links)| links);
         if let Ok(Some(link)) = links.by_name(&device.whereabouts().0) {
+            self.was_up |= were_up.contains(&link.index);
             return link.is_up();
         }
         // In a namespace that we may not look into. A tap that can be written to is up.

@@ -26,9 +26,9 @@ pub(super) struct TapQueue {
     /// The last read found nothing and nothing is held, so the next one waits for the doorbell. Written by the worker that
     /// has the duty; relaxed, since that is the only one that reads it.
     drained: AtomicBool,
-    /// The interface is down or was deleted, so that nothing is tried before the port's thread has seen to it. Written by
-    /// the workers, and by that thread; relaxed, since it comes with nothing else.
-    away: AtomicBool,
+    /// The interface was deleted, so that nothing is tried before the port's thread has it again. Written by the workers,
+    /// and by that thread; relaxed, since it comes with nothing else.
+    gone: AtomicBool,
     alarm: Arc<Alarm>,
 }
 
@@ -42,7 +42,7 @@ impl TapQueue {
             arena: Mutex::new(arena),
             bounce: Mutex::new(vec![0; FRAME_LEN_MAX].into()),
             drained: AtomicBool::new(true),
-            away: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             alarm,
         }
     }
@@ -56,15 +56,9 @@ impl TapQueue {
         self.arena().len()
     }
 
-    /// The interface is there and up: frames are read and written again. Whether it was away.
+    /// The interface is there: frames are read and written again. Whether it was taken for gone.
     pub(super) fn set_back(&self) -> bool {
-        self.away.swap(false, Ordering::Relaxed)
-    }
-
-    #[cold]
-    fn is_away(&self) {
-        self.away.store(true, Ordering::Relaxed);
-        self.alarm.raise();
+        self.gone.swap(false, Ordering::Relaxed)
     }
 
     fn arena(&self) -> MutexGuard<'_, Arena> {
@@ -78,9 +72,10 @@ impl TapQueue {
                 Ok(len) if len > self.device.net_header_len() => return Some(len),
                 Ok(_) => {}
                 Err(error) => {
-                    // EIO is that of an interface that is being taken away.
+                    // EIO is that of an interface that is being deleted.
                     if !matches!(Errno::from_io_error(&error), Some(Errno::AGAIN | Errno::INTR)) {
-                        self.is_away();
+                        self.gone.store(true, Ordering::Relaxed);
+                        self.alarm.raise();
                     }
                     self.drained.store(true, Ordering::Relaxed);
                     return None;
@@ -147,7 +142,7 @@ impl Doorbell for TapQueue {
             self.drained.store(false, Ordering::Relaxed);
             return Arming::Work;
         }
-        if self.away.load(Ordering::Relaxed) { Arming::Dead } else { Arming::Quiet }
+        if self.gone.load(Ordering::Relaxed) { Arming::Dead } else { Arming::Quiet }
     }
 
     fn disarm(&self) {
@@ -157,7 +152,7 @@ impl Doorbell for TapQueue {
 
 impl Egress for TapQueue {
     fn send(&self, scratch: &mut EgressScratch, burst: &Burst<'_>, picks: &[u8]) -> usize {
-        if self.away.load(Ordering::Relaxed) {
+        if self.gone.load(Ordering::Relaxed) {
             scratch.tally.drops[DropReason::IoError as usize] += picks.len() as u64;
             return picks.len();
         }
@@ -173,8 +168,9 @@ impl Egress for TapQueue {
                 }
                 Err(Unwritten::Full) => return settled,
                 Err(Unwritten::Cut) => scratch.tally.drop(DropReason::NoRoom),
-                Err(Unwritten::Away) => {
-                    self.is_away();
+                Err(why @ (Unwritten::Down | Unwritten::Gone)) => {
+                    self.gone.fetch_or(matches!(why, Unwritten::Gone), Ordering::Relaxed);
+                    self.alarm.raise();
                     scratch.tally.drops[DropReason::IoError as usize] += (picks.len() - settled) as u64;
                     return picks.len();
                 }
