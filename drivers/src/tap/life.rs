@@ -180,6 +180,7 @@ impl Life {
             }
             return State::Attached;
         }
+        self.was_up |= self.queues.iter().any(|queue| queue.is_used());
         // Until somebody sets it up, nobody is missing anything; and then no frame is to be lost because we are late.
         if self.was_up { State::Down(format!("the interface {name} is down")) } else { State::Attached }
     }
@@ -256,7 +257,7 @@ impl Life {
         for queue in &self.queues {
             let failed = |error| OpenError::new("TUNSETSNDBUF ioctl failed", error);
             queue.device().set_sndbuf(self.sndbuf_bytes).map_err(failed)?;
-            queue.set_back();
+            queue.begin();
         }
         self.was_up = false;
         self.generation += 1;

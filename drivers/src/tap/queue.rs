@@ -29,6 +29,8 @@ pub(super) struct TapQueue {
     /// The interface was deleted, so that nothing is tried before the port's thread has it again. Written by the workers,
     /// and by that thread; relaxed, since it comes with nothing else.
     gone: AtomicBool,
+    /// A frame went out: the interface is, or was, up. As `gone`.
+    used: AtomicBool,
     alarm: Arc<Alarm>,
 }
 
@@ -43,6 +45,7 @@ impl TapQueue {
             bounce: Mutex::new(vec![0; FRAME_LEN_MAX].into()),
             drained: AtomicBool::new(true),
             gone: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             alarm,
         }
     }
@@ -54,6 +57,17 @@ impl TapQueue {
     /// Frames that were lent and not settled.
     pub(super) fn held(&self) -> usize {
         self.arena().len()
+    }
+
+    /// Whether a frame went out since the interface was made.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The interface is another one.
+    pub(super) fn begin(&self) {
+        self.used.store(false, Ordering::Relaxed);
+        self.set_back();
     }
 
     /// The interface is there: frames are read and written again. Whether it was taken for gone.
@@ -162,6 +176,9 @@ impl Egress for TapQueue {
             let (count, bytes, result) = self.write_first(burst, &picks[settled..], &mut bounce);
             match result {
                 Ok(segments) => {
+                    if !self.is_used() {
+                        self.used.store(true, Ordering::Relaxed);
+                    }
                     scratch.tally.frames += count as u64;
                     scratch.tally.bytes += bytes as u64;
                     scratch.tally.segments += segments as u64;
