@@ -8,7 +8,6 @@ pub mod af_xdp;
 mod arena;
 mod bucket;
 pub mod chardev;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 pub mod dgram;
 pub mod errno;
@@ -26,6 +25,7 @@ pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod user;
 pub mod vde;
 pub mod vduse;
 pub mod vhost_user;
