@@ -172,6 +172,10 @@ impl QapiEnum for Type {
         here("user", |visitor| User::visit(visitor).map(Netdev::from)),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
+        elsewhere("none"),
+        elsewhere("vmnet-host"),
+        elsewhere("vmnet-shared"),
+        elsewhere("vmnet-bridged"),
     ];
 }
 
