@@ -4,6 +4,7 @@
 //! [`line::Line`] and never touches the switch itself.
 
 pub mod af_packet;
+pub mod af_xdp;
 mod arena;
 mod bucket;
 pub mod chardev;
@@ -11,13 +12,16 @@ pub mod chardev;
 mod datagram;
 pub mod dgram;
 pub mod errno;
+mod health;
 mod ioctl;
 pub mod ipv4;
 pub mod l2tpv3;
 pub mod line;
 mod links;
 pub mod minder;
+pub mod netmap;
 mod resolve;
+mod spread;
 pub mod stream;
 pub mod tap;
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The netdev types that are opened beside control: what their options resolve to, and how that is opened.
 
 mod af_packet;
+mod af_xdp;
 mod dgram;
 mod l2tpv3;
+mod netmap;
 mod socket;
 mod socket_datagrams;
 mod stream;
@@ -12,8 +14,10 @@ mod vduse;
 mod vhost_vdpa;
 
 pub use af_packet::AfPacketSpec;
+pub use af_xdp::{AfXdpSource, AfXdpSpec};
 pub use dgram::DgramSpec;
 pub use l2tpv3::L2tpv3Spec;
+pub use netmap::NetmapSpec;
 pub use socket::SocketSpec;
 pub use stream::{StreamSource, StreamSpec};
 pub use tap::{Script, TapSource, TapSpec};

@@ -5,6 +5,7 @@
 
 mod address;
 mod af_packet;
+mod af_xdp;
 mod announce;
 mod chardev;
 mod command;
@@ -15,6 +16,7 @@ mod hubport;
 mod l2tpv3;
 mod mac;
 mod netdev;
+mod netmap;
 mod nic;
 mod rx_filter;
 mod socket;
@@ -27,6 +29,7 @@ mod vhost_vdpa;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use af_packet::AfPacket;
+pub use af_xdp::AfXdp;
 pub use announce::AnnounceSelf;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
@@ -37,6 +40,7 @@ pub use hubport::Hubport;
 pub use l2tpv3::L2tpv3;
 pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Members, Netdev, NetdevAdd, NetdevKind, NetdevSpec};
+pub use netmap::Netmap;
 pub use nic::{Nic, NicSpec};
 pub use rx_filter::{XSetRxFilter, rx_filter_info};
 pub use socket::Socket;

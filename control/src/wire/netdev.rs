@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AfPacket, Dgram, Hubport, L2tpv3, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse, VhostUser,
-    VhostUserSpec, VhostVdpa,
+    AfPacket, AfXdp, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse,
+    VhostUser, VhostUserSpec, VhostVdpa,
 };
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
@@ -163,13 +163,14 @@ impl QapiEnum for Type {
         here("stream", |visitor| Stream::visit(visitor).map(Netdev::from)),
         here("socket", |visitor| Socket::visit(visitor).map(Netdev::from)),
         here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
+        here("af-xdp", |visitor| AfXdp::visit(visitor).map(Netdev::from)),
+        here("netmap", |visitor| Netmap::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
         elsewhere("bridge"),
-        elsewhere("netmap"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
         elsewhere("vmnet-shared"),

@@ -141,9 +141,25 @@ pub(crate) struct DatagramQueue<E> {
     dead: AtomicBool,
 }
 
+/// Who made the socket that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    Us,
+    SomebodyElse,
+}
+
 impl<E: Encapsulation> DatagramQueue<E> {
-    /// Over open sockets. They need not be non-blocking.
+    /// Over sockets of our own. They need not be non-blocking.
     pub(crate) fn new(encapsulation: E, options: DatagramOptions) -> DatagramQueue<E> {
+        DatagramQueue::made_by(Maker::Us, encapsulation, options)
+    }
+
+    /// Over a socket that somebody else made and may use after us: it stays as it is.
+    pub(crate) fn over_given(encapsulation: E, options: DatagramOptions) -> DatagramQueue<E> {
+        DatagramQueue::made_by(Maker::SomebodyElse, encapsulation, options)
+    }
+
+    fn made_by(maker: Maker, encapsulation: E, options: DatagramOptions) -> DatagramQueue<E> {
         const { assert!(E::PREFIX_MAX <= PREFIX_LEN_MAX) };
         let DatagramOptions { receive, send, destination, queue, alarm } = options;
         let (fixed, peer) = match destination {
@@ -151,7 +167,7 @@ impl<E: Encapsulation> DatagramQueue<E> {
             Destination::Fixed(address) => (Some(address), None),
             Destination::FirstSource => (None, Some(Mutex::default())),
         };
-        let inbox = Inbox::new(receive.as_fd(), E::WANTS_SOURCE || peer.is_some());
+        let inbox = Inbox::new(receive.as_fd(), maker, E::WANTS_SOURCE || peer.is_some());
         let outbox = Outbox::new(send.as_fd(), fixed, E::PREFIX_MAX);
         DatagramQueue {
             encapsulation,

@@ -174,6 +174,11 @@ fn attachment<E: Encapsulation>(encapsulation: E, options: DatagramOptions) -> A
     datagram::attachment(Arc::new(DatagramQueue::new(encapsulation, options)))
 }
 
+/// The same over a socket of somebody else's.
+fn attachment_of_given<E: Encapsulation>(encapsulation: E, options: DatagramOptions) -> Attachment {
+    datagram::attachment(Arc::new(DatagramQueue::over_given(encapsulation, options)))
+}
+
 /// Gives a socket that we made room for what a burst or two of its peer's brings. It may get less.
 fn make_room(socket: &OwnedFd) {
     let _ = set_socket_recv_buffer_size_force(socket, BUFFER_BYTES)

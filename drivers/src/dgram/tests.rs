@@ -248,6 +248,20 @@ fn group_is_heard_with_a_socket_that_was_passed() {
 }
 
 #[test]
+fn group_is_not_joined_across_network_namespaces() {
+    let (give, given) = std::sync::mpsc::channel();
+    in_namespace(move || give.send(inet::socket().unwrap()).unwrap());
+    with_interface(move || {
+        let socket = Some(given.recv().unwrap());
+        let error = refused(Wire::Multicast { group: address("230.0.0.1:1234"), interface: None, socket });
+        assert_eq!(
+            error,
+            "can't set up multicast to 230.0.0.1:1234 on a socket of another network namespace"
+        );
+    });
+}
+
+#[test]
 fn unix_takes_its_path_over_with_the_rights_that_were_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));

@@ -1,6 +1,7 @@
 //! QEMU's own netdevs at the other end, and its words for what is wrong.
 
 use ringyard_tests::Result;
+use ringyard_tests::error::Doing;
 use ringyard_tests::netns::Netns;
 use ringyard_tests::probe::Probe;
 use ringyard_tests::switch::Switch;
@@ -174,6 +175,31 @@ fn known(switch: &mut Switch) -> Result<Vec<Value>> {
         netdev
     };
     Ok(netdevs.into_iter().map(bare).collect())
+}
+
+#[test]
+fn configuration_file_plugs_datagram_netdevs_too() -> Result<()> {
+    let netns = network()?;
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let file = directory.path().join("switch.toml");
+    let text = r#"
+        [[netdev]]
+        type = "dgram"
+        id = "a"
+        local = { type = "inet", host = "10.0.0.1", port = "0" }
+        remote = { type = "inet", host = "230.0.0.1", port = "1234" }
+
+        [[netdev]]
+        type = "socket"
+        id = "b"
+        mcast = "230.0.0.1:1235"
+        localaddr = "10.0.0.1"
+    "#;
+    std::fs::write(&file, text).doing("writing a configuration")?;
+    let mut switch = Switch::start_in(&netns, &["--config", &file.display().to_string()])?;
+    assert_eq!(info(&mut switch, "a")?, "type=dgram,mcast=230.0.0.1:1234");
+    assert_eq!(info(&mut switch, "b")?, "type=socket,socket: mcast=230.0.0.1:1235");
+    Ok(())
 }
 
 #[test]
