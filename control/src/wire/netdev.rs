@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AfPacket, AfXdp, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse,
+    AfPacket, AfXdp, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, User, Vde, Vduse,
     VhostUser, VhostUserSpec, VhostVdpa,
 };
 use crate::port::PortSpec;
@@ -169,7 +169,7 @@ impl QapiEnum for Type {
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
-        elsewhere("user"),
+        here("user", |visitor| User::visit(visitor).map(Netdev::from)),
         elsewhere("bridge"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
