@@ -171,7 +171,15 @@ impl QapiEnum for Type {
         here("bridge", |visitor| Bridge::visit(visitor).map(Netdev::from)),
         here("user", |visitor| User::visit(visitor).map(Netdev::from)),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
+        elsewhere("none"),
+        elsewhere("vmnet-host"),
+        elsewhere("vmnet-shared"),
+        elsewhere("vmnet-bridged"),
         here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
+        elsewhere("none"),
+        elsewhere("vmnet-host"),
+        elsewhere("vmnet-shared"),
+        elsewhere("vmnet-bridged"),
     ];
 }
 
