@@ -168,10 +168,18 @@ impl QapiEnum for Type {
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
+        elsewhere("none"),
         here("bridge", |visitor| Bridge::visit(visitor).map(Netdev::from)),
         here("user", |visitor| User::visit(visitor).map(Netdev::from)),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
+        elsewhere("vmnet-host"),
+        elsewhere("vmnet-shared"),
+        elsewhere("vmnet-bridged"),
         here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
+        elsewhere("none"),
+        elsewhere("vmnet-host"),
+        elsewhere("vmnet-shared"),
+        elsewhere("vmnet-bridged"),
     ];
 }
 
