@@ -176,10 +176,6 @@ impl QapiEnum for Type {
         elsewhere("vmnet-shared"),
         elsewhere("vmnet-bridged"),
         here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
-        elsewhere("none"),
-        elsewhere("vmnet-host"),
-        elsewhere("vmnet-shared"),
-        elsewhere("vmnet-bridged"),
     ];
 }
 
