@@ -175,7 +175,7 @@ fn exchange(from: &mut End, to: &mut End, length: usize) -> Result<()> {
 }
 
 fn hold(from: &mut End, to: &mut End) -> Result<()> {
-    let frames: Vec<Vec<u8>> = (0..4).map(|number| frame(number, 3000.min(1514))).collect();
+    let frames: Vec<Vec<u8>> = (0..4).map(|number| frame(number, 1514)).collect();
     from.send(&frames, None)?;
     let (mut held, deadline) = (Vec::new(), Instant::now() + PATIENCE);
     while held.len() < frames.len() && Instant::now() < deadline {
