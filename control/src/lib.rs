@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod demo;
+pub mod doctor;
 pub mod follow;
 pub mod hmp;
 pub mod json;

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
 use ringyard_control::log::Log;
 use ringyard_control::run::{Control, Stopper};
-use ringyard_control::{bench, client, demo};
+use ringyard_control::{bench, client, demo, doctor};
 
 fn main() -> ExitCode {
     let result = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(config)) => logged(config.log_level, || run(&config)),
         Ok(Invocation::Checked(config)) => say(&config.summary()),
+        Ok(Invocation::Doctor) => doctor::examine().iter().try_for_each(|finding| say(&finding.to_string())),
         Ok(Invocation::Demo(config)) => logged(LogLevel::Warn, || demo::run(&config)),
         Ok(Invocation::Client(invocation)) => client::run(&invocation).map_err(|error| error.to_string()),
         Ok(Invocation::Bench(invocation)) => logged(LogLevel::Warn, || bench::run(&invocation)),

@@ -95,7 +95,8 @@ pub fn socket_access(access: &cli::SocketAccess) -> Result<chardev::SocketAccess
     Ok(chardev::SocketAccess { mode: access.mode, group })
 }
 
-fn group_number(name: &str) -> Result<u32, String> {
+/// The number of the group `name`, which may be a number itself.
+pub(crate) fn group_number(name: &str) -> Result<u32, String> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }

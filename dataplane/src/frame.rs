@@ -38,6 +38,12 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// The `len` bytes from `start` on, for whoever lends them to say so.
+    #[inline]
+    pub fn at(start: *const u8, len: u32) -> Piece {
+        Piece { start, len }
+    }
+
     /// First byte. Readable for [`Piece::len`] bytes as long as the burst lives.
     #[inline]
     pub fn start(&self) -> *const u8 {

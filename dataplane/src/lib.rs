@@ -16,6 +16,7 @@ pub mod frame;
 pub mod grace;
 pub mod hold;
 pub mod hub;
+mod lent;
 pub mod mac;
 pub mod offload;
 pub mod port;

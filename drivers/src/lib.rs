@@ -3,6 +3,8 @@
 //! Opening a port may block, so it happens on threads beside control; a port whose peer comes and goes says so over its
 //! [`line::Line`] and never touches the switch itself.
 
+pub mod af_packet;
+pub mod af_xdp;
 mod arena;
 mod bucket;
 pub mod chardev;
@@ -10,16 +12,21 @@ pub mod chardev;
 mod datagram;
 pub mod dgram;
 pub mod errno;
+mod health;
 mod ioctl;
 pub mod ipv4;
+pub mod l2tpv3;
 pub mod line;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod links;
 pub mod minder;
+pub mod netmap;
+mod resolve;
+mod spread;
 pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod vde;
 pub mod vduse;
 pub mod vhost_user;
 pub mod vhost_vdpa;

@@ -63,6 +63,7 @@ impl Links {
         Ok(Links { events: netlink(groups as u32)?, questions: netlink(0)? })
     }
 
+    #[allow(dead_code, reason = "taps that move away, next")]
     /// Those of another namespace. The calling thread goes there and comes back.
     pub(crate) fn open_in(namespace: BorrowedFd<'_>) -> io::Result<Links> {
         let home = rustix::fs::open(HOME, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -183,6 +184,7 @@ const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
 const ANSWER_LEN_MAX: usize = 32 * 1024;
 /// The kernel answers before it returns from the question.
 const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+#[allow(dead_code, reason = "taps that move away, next")]
 const HOME: &str = "/proc/thread-self/ns/net";
 
 #[cfg(test)]

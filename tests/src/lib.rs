@@ -12,6 +12,7 @@ mod initramfs;
 pub mod netns;
 pub mod packet;
 pub mod plug;
+pub mod probe;
 pub mod process;
 pub mod qmp;
 pub mod slot;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Doing, Result};
 use crate::netns::Netns;
+use crate::process::{command, run};
 use crate::switch::Switch;
 
 impl Switch {
@@ -59,6 +60,27 @@ impl Switch {
         netns.bring_up(name, addresses)
     }
 
+    /// Adds the af-packet netdev `name` on `hub`, on an interface that is joined to one of that name in `netns`, which comes
+    /// up with these addresses; the interface's name.
+    pub fn plug_af_packet(
+        &mut self,
+        name: &str,
+        hub: u32,
+        netns: &Netns,
+        addresses: &[&str],
+        members: &Value,
+    ) -> Result<String> {
+        let interface = unique_interface();
+        join_to_ours(netns, name, &interface, addresses)?;
+        let mut netdev = json!({"type": "af-packet", "id": name, "ifname": interface});
+        for (member, value) in members.as_object().into_iter().flatten() {
+            netdev[member] = value.clone();
+        }
+        self.order("netdev_add", netdev)?;
+        self.plug_into_hub(name, hub)?;
+        Ok(interface)
+    }
+
     /// Adds a nic with this MAC address to the netdev `name`: from then on the port takes what its filter says.
     pub fn plug_nic(&mut self, name: &str, mac: &str) -> Result<()> {
         let nic = json!({"type": "nic", "id": nic(name), "netdev": name, "macaddr": mac});
@@ -97,6 +119,14 @@ impl Switch {
         let port = json!({"type": "hubport", "id": hubport(name), "hubid": hub, "netdev": name});
         self.order("netdev_add", port).map(drop)
     }
+}
+
+/// Makes the interface `ours`, up and without addresses, in the test's own namespace, joined to `theirs` in `netns`.
+pub fn join_to_ours(netns: &Netns, theirs: &str, ours: &str, addresses: &[&str]) -> Result<()> {
+    let ip = |arguments: &str| run(command("ip")?.args(arguments.split_whitespace())).map(drop);
+    ip(&format!("link add {ours} type veth peer name {theirs} netns {}", netns.name()))?;
+    ip(&format!("link set {ours} addrgenmode none up"))?;
+    netns.bring_up(theirs, addresses)
 }
 
 /// A name that is free in the whole machine, for an interface that is yet to move into its namespace: tests run side by

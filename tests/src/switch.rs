@@ -2,6 +2,7 @@
 //! directory. However a test ends it, the books must balance first.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::deadline::wait_for;
 use crate::error::{Doing, Error, Result};
+use crate::netns::Netns;
 use crate::process::{Process, command};
 use crate::qmp::Qmp;
 use crate::stats::Stats;
@@ -27,9 +29,18 @@ impl Switch {
     /// Starts `ringyard run -qmp … ARGS` in a new directory, which is its working directory, and waits until its
     /// monitor answers.
     pub fn start(args: &[&str]) -> Result<Switch> {
+        Switch::start_by(command(tools::switch_binary()?)?, args)
+    }
+
+    /// As [`Switch::start`], in a network namespace: its sockets and interfaces are there.
+    pub fn start_in(netns: &Netns, args: &[&str]) -> Result<Switch> {
+        let binary = tools::switch_binary()?.display().to_string();
+        Switch::start_by(netns.command(&binary)?, args)
+    }
+
+    fn start_by(mut ringyard: Command, args: &[&str]) -> Result<Switch> {
         let directory = tempfile::tempdir().doing("making the switch's directory")?;
         let monitor = directory.path().join(MONITOR);
-        let mut ringyard = command(tools::switch_binary()?)?;
         ringyard.current_dir(directory.path());
         ringyard.args(["run", "-qmp", &format!("unix:{},server=on,wait=off", monitor.display())]).args(args);
         let mut process = Process::start("ringyard", ringyard, directory.path())?;

@@ -28,6 +28,8 @@ pub(super) enum Subcommand {
     Run(Box<RunArgs>),
     /// Read a configuration file and say what is wrong with it, without making anything
     Check(CheckArgs),
+    /// Say which netdev types this host lets you use, and what is missing for the others
+    Doctor,
     /// Show a running switch: its ports, hubs, nics, filters, drops, workers or addresses
     Show(super::client::ShowArgs),
     /// Add a netdev to a running switch
@@ -171,7 +173,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp [OPTIONS]\n       ringyard check FILE.toml\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

@@ -29,6 +29,8 @@ pub enum Invocation {
     Run(Box<RunConfig>),
     /// Nothing: the configuration was read, and nothing is wrong with it.
     Checked(Box<RunConfig>),
+    /// Say what this host lets the switch do.
+    Doctor,
     /// Show what the switch can do.
     Demo(DemoConfig),
     /// Measure a switch.
@@ -53,6 +55,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     match parsed.command {
         args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),
         args::Subcommand::Check(check) => Ok(Invocation::Checked(Box::new(check.into_config()?))),
+        args::Subcommand::Doctor => Ok(Invocation::Doctor),
         args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
         args::Subcommand::Show(show) => Ok(Invocation::Client(show.into_invocation())),
         args::Subcommand::Add(add) => Ok(Invocation::Client(add.into_invocation()?)),

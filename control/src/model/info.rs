@@ -80,7 +80,7 @@ fn queue_line(id: &str, netdev: &Netdev, queue: usize) -> String {
     };
     let cut = (0..=INFO_BYTES_MAX.min(info.len())).rev().find(|&end| info.is_char_boundary(end));
     info.truncate(cut.unwrap_or(0));
-    let index = if kind == "vhost-user" { queue } else { 0 };
+    let index = if matches!(kind, "vhost-user" | "af-xdp") { queue } else { 0 };
     format!("{id}: index={index},type={kind},{info}")
 }
 

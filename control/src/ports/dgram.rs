@@ -9,9 +9,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use ringyard_dataplane::port::Attachment;
+use ringyard_drivers::chardev::SocketAccess;
 use ringyard_drivers::dgram::{DgramPort, UnixName, Wire};
 use ringyard_drivers::ipv4;
 use ringyard_drivers::line::Line;
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
 
 use crate::port::{OpenPort, Opening, PortSpec};
 use crate::wire::{FdRef, InetSocketAddress, SocketAddress, UnixSocketAddress};
@@ -32,8 +35,16 @@ impl PortSpec for DgramSpec {
         "dgram"
     }
 
+    /// None where `remote` forbids it: that is the error then, whatever it names.
     fn fds(&self) -> Vec<FdRef> {
-        self.fd.iter().cloned().collect()
+        let fits = match &self.remote {
+            None => true,
+            Some(SocketAddress::Inet(remote)) => {
+                ipv4::literal(&remote.host).is_none_or(|remote| remote.is_multicast())
+            }
+            Some(_) => false,
+        };
+        self.fd.iter().filter(|_| fits).cloned().collect()
     }
 
     fn open(&self, opening: Opening) -> Result<Box<dyn OpenPort>, String> {
@@ -42,8 +53,7 @@ impl PortSpec for DgramSpec {
         let number = shown_number(&self.fd, &fd);
         let kind = self.kind()?;
         let info = kind.info(number, &fd);
-        let port = DgramPort::open(kind.wire(fd)?, &access)?;
-        Ok(Box::new(OpenDgram { port, info }))
+        OpenDgram::open(kind.wire(fd)?, info, &access)
     }
 }
 
@@ -110,7 +120,7 @@ impl Kind {
             (Kind::Multicast { group, .. }, None) => format!("mcast={group}"),
             (Kind::Multicast { group, .. }, Some(_)) => format!("fd={number} (cloned mcast={group})"),
             (Kind::Unix { local, remote }, _) => format!("udp={}:{}", local.text(), remote.text()),
-            (Kind::Given, fd) => format!("fd={number}{}", family(fd)),
+            (Kind::Given, fd) => format!("fd={number}{}", fd.as_ref().map_or("", family)),
         }
     }
 }
@@ -120,6 +130,12 @@ pub(super) struct OpenDgram {
     port: DgramPort,
     /// While all is well.
     info: String,
+}
+
+impl OpenDgram {
+    pub(super) fn open(wire: Wire, info: String, access: &SocketAccess) -> Result<Box<dyn OpenPort>, String> {
+        Ok(Box::new(OpenDgram { port: DgramPort::open(wire, access)?, info }))
+    }
 }
 
 impl OpenPort for OpenDgram {
@@ -145,12 +161,10 @@ fn shown_number(reference: &Option<FdRef>, fd: &Option<OwnedFd>) -> i32 {
 }
 
 /// What kind of socket it is, to be written behind its number.
-fn family(fd: &Option<OwnedFd>) -> &'static str {
-    use rustix::net::AddressFamily;
-    let domain = fd.as_ref().and_then(|fd| rustix::net::sockopt::socket_domain(fd).ok());
-    match domain {
-        Some(AddressFamily::UNIX) => " unix",
-        Some(AddressFamily::INET | AddressFamily::INET6) => " inet",
+pub(super) fn family(socket: &OwnedFd) -> &'static str {
+    match socket_domain(socket) {
+        Ok(AddressFamily::UNIX) => " unix",
+        Ok(AddressFamily::INET | AddressFamily::INET6) => " inet",
         _ => "",
     }
 }

@@ -1,8 +1,11 @@
-//! The datagram forms of `socket`.
+//! The datagram forms of `socket`: those of `dgram` under other names.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
+use ringyard_drivers::dgram::Wire;
+
+use super::dgram::{OpenDgram, family};
 use crate::port::{OpenPort, Opening};
 
 /// What is to be opened. Addresses are whole; that a group is one is not checked yet.
@@ -32,13 +35,15 @@ pub(super) enum Datagrams {
 
 /// Opens it. Its `info network` begins with `socket: `.
 pub(super) fn open(datagrams: Datagrams, opening: Opening) -> Result<Box<dyn OpenPort>, String> {
-    let (form, local) = match &datagrams {
+    let (wire, info) = match datagrams {
         Datagrams::Multicast { group, interface } => {
-            (format!("mcast={group}"), interface.map(|at| at.to_string()))
+            (Wire::Multicast { group, interface, socket: None }, format!("socket: mcast={group}"))
         }
-        Datagrams::Udp { remote, local } => (format!("udp={remote}"), Some(local.to_string())),
-        Datagrams::Fd { socket: _socket, number } => (format!("fd={number}"), None),
+        Datagrams::Udp { remote, local } => (Wire::Inet { local, remote }, format!("socket: udp={remote}")),
+        Datagrams::Fd { socket, number } => {
+            let info = format!("socket: fd={number}{}", family(&socket));
+            (Wire::Given(socket), info)
+        }
     };
-    let local = local.map(|local| format!(",localaddr={local}")).unwrap_or_default();
-    Err(format!("{}: socket,{form}{local} is not available", opening.id))
+    OpenDgram::open(wire, info, &opening.access)
 }

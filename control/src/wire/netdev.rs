@@ -6,7 +6,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Dgram, Hubport, Nic, NicSpec, Socket, Stream, Tap, Vduse, VhostUser, VhostUserSpec, VhostVdpa};
+use super::{
+    AfPacket, AfXdp, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse,
+    VhostUser, VhostUserSpec, VhostVdpa,
+};
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
 
@@ -155,17 +158,19 @@ impl QapiEnum for Type {
     const NAMES: &'static [(&'static str, Self)] = &[
         here("vhost-user", |visitor| VhostUser::visit(visitor).map(Netdev::from)),
         here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
+        here("l2tpv3", |visitor| L2tpv3::visit(visitor).map(Netdev::from)),
+        here("vde", |visitor| Vde::visit(visitor).map(Netdev::from)),
         here("stream", |visitor| Stream::visit(visitor).map(Netdev::from)),
         here("socket", |visitor| Socket::visit(visitor).map(Netdev::from)),
         here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
+        here("af-xdp", |visitor| AfXdp::visit(visitor).map(Netdev::from)),
+        here("netmap", |visitor| Netmap::visit(visitor).map(Netdev::from)),
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
+        here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
         elsewhere("user"),
-        elsewhere("l2tpv3"),
-        elsewhere("vde"),
         elsewhere("bridge"),
-        elsewhere("netmap"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
         elsewhere("vmnet-host"),
         elsewhere("vmnet-shared"),
@@ -234,6 +239,10 @@ mod tests {
         for arguments in [
             json!({"id": "a", "type": "vhost-user", "chardev": "c", "queues": 2}),
             json!({"id": "a", "type": "tap", "ifname": "t", "vnet_hdr": true, "poll-us": 1, "sndbuf": 0}),
+            json!({"id": "a", "type": "l2tpv3", "src": "::1", "dst": "::1", "ipv6": true, "cookie64": false,
+                "txcookie": u64::MAX, "rxcookie": 0, "txsession": 1, "rxsession": 2, "offset": 256}),
+            json!({"id": "a", "type": "vde", "sock": "/s", "port": 3, "group": "g", "mode": 432}),
+            json!({"id": "a", "type": "af-packet", "ifname": "v0", "queues": 2, "fanout": "lb", "promisc": false}),
             json!({"id": "a", "type": "stream", "addr": {"type": "inet", "host": "h", "port": "1", "ipv6": true},
                    "server": false, "reconnect": 1}),
             json!({"id": "a", "type": "socket", "udp": "h:1", "localaddr": ":2"}),
@@ -250,7 +259,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_option_text_makes_it_panic(
-            name in "vhost-user|tap|hubport|nic|user|\\PC{0,4}",
+            name in "vhost-user|tap|l2tpv3|vde|hubport|nic|user|af-packet|\\PC{0,4}",
             options in prop::collection::vec(("[a-z_-]{1,9}|hubid|queues|sndbuf|fds|macaddr|addr", "\\PC{0,12}|-?[0-9a-fx:.kMG]{0,20}"), 0..5),
         ) {
             let options: String = options.iter().map(|(key, value)| format!(",{key}={value}")).collect();

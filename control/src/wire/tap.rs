@@ -143,11 +143,7 @@ impl Tap {
         };
         let too_many = || QapiError::generic(format!("queues must not be greater than {QUEUES_MAX}"));
         let ifname = self.ifname.clone().filter(|name| !name.is_empty());
-        if let Some(name) = ifname.as_deref().filter(|name| !is_interface_name(name)) {
-            let text =
-                format!("'{name}' is no interface name: at most 15 bytes, without '/', ':' and spaces");
-            return refused(&text);
-        }
+        ifname.as_deref().map_or(Ok(()), check_interface_name)?;
         Ok(TapSource::Name {
             ifname,
             script: script(self.script.as_deref(), "/etc/qemu-ifup"),
@@ -179,6 +175,14 @@ fn script(given: Option<&str>, default: &str) -> Script {
         Some("" | "no") => Script::Off,
         Some(path) => Script::Run(path.into()),
     }
+}
+
+/// Errors: a name that no interface can have.
+pub(super) fn check_interface_name(name: &str) -> Result<(), QapiError> {
+    if is_interface_name(name) {
+        return Ok(());
+    }
+    refused(&format!("'{name}' is no interface name: at most 15 bytes, without '/', ':' and spaces"))
 }
 
 /// What the kernel accepts as the name of an interface.

@@ -16,7 +16,7 @@ use ringyard_dataplane::port::IngressScratch;
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
-use super::{Encapsulation, PREFIX_LEN_MAX, Refusal, Source};
+use super::{Encapsulation, Maker, PREFIX_LEN_MAX, Refusal, Source};
 
 /// Bytes of a slot: a whole number of cache lines, and an odd one, so that the first lines of slots do not all compete for
 /// the same places of the cache.
@@ -84,12 +84,17 @@ pub(super) enum Received {
 }
 
 impl Inbox {
-    pub(super) fn new(socket: BorrowedFd<'_>, wants_source: bool) -> Inbox {
+    pub(super) fn new(socket: BorrowedFd<'_>, maker: Maker, wants_source: bool) -> Inbox {
+        // Only where we are the only reader: whoever has a socket of somebody else's after us does not expect it.
+        let coalesces = match maker {
+            Maker::Us => set_coalescing(socket),
+            Maker::SomebodyElse => is_coalescing(socket),
+        };
         Inbox {
             memory: vec![0; SLOTS * SLOT_LEN].into(),
             arrays: Arrays::new(),
             wants_source,
-            coalesces: set_coalescing(socket),
+            coalesces,
             datagrams: [Datagram::default(); SLOTS],
             count: 0,
             slot: 0,
@@ -362,6 +367,22 @@ fn set_coalescing(socket: BorrowedFd<'_>) -> bool {
         )
     };
     result == 0
+}
+
+/// Whether somebody has asked for that before us.
+fn is_coalescing(socket: BorrowedFd<'_>) -> bool {
+    let (mut on, mut len): (libc::c_int, u32) = (0, size_of::<libc::c_int>() as u32);
+    // SAFETY: an int, by its address and size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            ptr::from_mut(&mut on).cast(),
+            &mut len,
+        )
+    };
+    result == 0 && on != 0
 }
 
 fn last_errno() -> Errno {

@@ -3,6 +3,12 @@
 //! A [`DatagramQueue`] reads up to 64 datagrams a system call into memory of its own ([`inbox`]) and sends a burst in one,
 //! from where its frames lie ([`outbox`]). What stands around a frame in a datagram is the [`Encapsulation`]'s.
 //!
+//! Over UDP, consecutive datagrams of one length are one message (UDP_SEGMENT), which the kernel cuts where the receiver
+//! wants it cut, and what it did not need to cut comes as one (UDP_GRO). From one queue to another by the loopback, in
+//! bursts of 64 (Linux 6.18; medians of 300 interleaved rounds on a busy machine), a frame of 64 B takes 12.6 us without
+//! either, 3.9 us with the first and 0.1 us with both; one of 1500 B 14.0, 5.1 and 0.3 us. In bursts of 8 it is 11.1, 1.7
+//! and 0.7 us, alone 4.1 us each way. By a veth pair it is much the same. UDP_GRO alone costs nothing.
+//!
 //! Nothing that a peer or the network says ends a port. A pending error of the socket (an ICMP message that came back) is
 //! taken off by whichever call gets it, which is then made again, once; a datagram that the kernel refuses is an
 //! `io_error` drop, and the rest goes on; only a socket that is of no use any more raises the port's alarm.
@@ -135,9 +141,25 @@ pub(crate) struct DatagramQueue<E> {
     dead: AtomicBool,
 }
 
+/// Who made the socket that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    Us,
+    SomebodyElse,
+}
+
 impl<E: Encapsulation> DatagramQueue<E> {
-    /// Over open sockets. They need not be non-blocking.
+    /// Over sockets of our own. They need not be non-blocking.
     pub(crate) fn new(encapsulation: E, options: DatagramOptions) -> DatagramQueue<E> {
+        DatagramQueue::made_by(Maker::Us, encapsulation, options)
+    }
+
+    /// Over a socket that somebody else made and may use after us: it stays as it is.
+    pub(crate) fn over_given(encapsulation: E, options: DatagramOptions) -> DatagramQueue<E> {
+        DatagramQueue::made_by(Maker::SomebodyElse, encapsulation, options)
+    }
+
+    fn made_by(maker: Maker, encapsulation: E, options: DatagramOptions) -> DatagramQueue<E> {
         const { assert!(E::PREFIX_MAX <= PREFIX_LEN_MAX) };
         let DatagramOptions { receive, send, destination, queue, alarm } = options;
         let (fixed, peer) = match destination {
@@ -145,7 +167,7 @@ impl<E: Encapsulation> DatagramQueue<E> {
             Destination::Fixed(address) => (Some(address), None),
             Destination::FirstSource => (None, Some(Mutex::default())),
         };
-        let inbox = Inbox::new(receive.as_fd(), E::WANTS_SOURCE || peer.is_some());
+        let inbox = Inbox::new(receive.as_fd(), maker, E::WANTS_SOURCE || peer.is_some());
         let outbox = Outbox::new(send.as_fd(), fixed, E::PREFIX_MAX);
         DatagramQueue {
             encapsulation,

@@ -350,7 +350,7 @@ impl<'a> Progress<'a> {
     /// The kernel does not take the next datagram: its frame is lost.
     #[cold]
     fn fail(&mut self, datagram: &Datagram, error: Errno) {
-        self.tally.drop(DropReason::IoError);
+        self.tally.drop(if error == Errno::MSGSIZE { DropReason::TooLong } else { DropReason::IoError });
         self.settled += 1;
         self.failed = datagram.of == 0;
         self.cut = false;

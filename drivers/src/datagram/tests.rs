@@ -451,11 +451,41 @@ fn interface_that_is_down_costs_frames_and_nothing_else() {
 }
 
 #[test]
+fn given_socket_stays_as_it_is_and_is_read_right_either_way() {
+    for coalescing in [false, true] {
+        let (one, other) = udp_pair();
+        if coalescing {
+            // Somebody had asked for it before the socket was given away.
+            drop(Inbox::new(other.as_fd(), Maker::Us, false));
+        }
+        let (from, fd) = (connected(one), Arc::new(OwnedFd::from(other)));
+        let to = DatagramQueue::over_given(
+            Bare,
+            DatagramOptions {
+                receive: fd.clone(),
+                send: fd.clone(),
+                destination: Destination::Connected,
+                queue: 0,
+                alarm: Arc::new(Alarm::new().unwrap()),
+            },
+        );
+        let frames: Vec<_> = (0..64).map(|number| frame(number, 60)).collect();
+        assert_eq!(send(&from, &frames).0, 64);
+        assert_eq!(drain(&to, 64).0, frames);
+        drop(to);
+        assert_eq!(send(&from, &frames).0, 64);
+        let mut bytes = [0; 5000];
+        let socket = UdpSocket::from(Arc::into_inner(fd).unwrap());
+        assert_eq!(socket.recv(&mut bytes).unwrap(), if coalescing { 64 * 60 } else { 60 });
+    }
+}
+
+#[test]
 fn source_is_an_address_as_the_kernel_writes_it() {
     let (one, other) = udp_pair();
     let SocketAddr::V4(address) = one.local_addr().unwrap() else { panic!("it is bound to IPv4") };
     one.send(&[0; 60]).unwrap();
-    let mut inbox = Inbox::new(other.as_fd(), true);
+    let mut inbox = Inbox::new(other.as_fd(), Maker::Us, true);
     while inbox.is_empty() {
         inbox.receive(other.as_fd());
     }

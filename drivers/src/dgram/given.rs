@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::socket_type;
 use rustix::net::{RawAddressFamily, SocketAddrAny, SocketType, connect, getpeername};
 
-use super::{Medium, attachment};
+use super::{Medium, attachment_of_given};
 use crate::datagram::{Bare, DatagramOptions, Destination, is_shut_down};
 use crate::errno;
 use crate::minder::Alarm;
@@ -87,5 +87,5 @@ fn attached(socket: &Arc<OwnedFd>, is_connected: bool, alarm: Arc<Alarm>) -> Att
     let destination = if is_connected { Destination::Connected } else { Destination::FirstSource };
     let options =
         DatagramOptions { receive: socket.clone(), send: socket.clone(), destination, queue: 0, alarm };
-    attachment(Bare, options)
+    attachment_of_given(Bare, options)
 }

@@ -139,29 +139,30 @@ struct Watch {
 
 impl Watch {
     fn run(mut self, stop: &Stop, line: &Line, info: &str) -> Result<(), Unplugged> {
-        let mut up = true;
+        let mut fault = None;
         loop {
             let watched = [(self.alarm.fd(), PollFlags::IN), (self.links.as_fd(), PollFlags::IN)];
-            if stop.wait(&watched, (!up).then_some(PAUSE)) == Wait::Stopped {
+            if stop.wait(&watched, fault.as_ref().map(|_| PAUSE)) == Wait::Stopped {
                 return Ok(());
             }
             let alarmed = self.alarm.is_raised();
             self.alarm.clear();
             self.links.clear();
             match self.medium.mend() {
-                Ok(renewed) if renewed || !up => {
-                    up = true;
-                    line.attach(self.medium.attachment())?;
+                Ok(renewed) if renewed || fault.is_some() => {
+                    fault = None;
                     line.show(info);
+                    line.attach(self.medium.attachment())?;
                 }
                 // A fault that is none by the time that we look may be one again for the next frame.
                 Ok(_) if alarmed && !stop.sleep(PAUSE) => return Ok(()),
                 Ok(_) => {}
+                Err(why) if fault.as_ref() == Some(&why) => {}
                 Err(why) => {
-                    if std::mem::take(&mut up) {
+                    line.show(format!("error: {why}"));
+                    if fault.replace(why).is_none() {
                         line.attach(Attachment::default())?;
                     }
-                    line.show(format!("error: {why}"));
                 }
             }
         }
@@ -171,6 +172,11 @@ impl Watch {
 /// Makes an attachment of one queue.
 fn attachment<E: Encapsulation>(encapsulation: E, options: DatagramOptions) -> Attachment {
     datagram::attachment(Arc::new(DatagramQueue::new(encapsulation, options)))
+}
+
+/// The same over a socket of somebody else's.
+fn attachment_of_given<E: Encapsulation>(encapsulation: E, options: DatagramOptions) -> Attachment {
+    datagram::attachment(Arc::new(DatagramQueue::over_given(encapsulation, options)))
 }
 
 /// Gives a socket that we made room for what a burst or two of its peer's brings. It may get less.

@@ -4,8 +4,10 @@
 //! That socket is connected, which fixes its address. When the address, or the interface, is gone, a new pair of sockets
 //! is made as soon as that can be.
 
+#![allow(unsafe_code)] // a socket option that rustix does not have
+
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ringyard_dataplane::port::Attachment;
@@ -14,7 +16,7 @@ use rustix::net::sockopt::{set_ip_add_membership, set_ip_multicast_if, set_ip_mu
 use rustix::net::{SocketAddrAny, connect, getsockname};
 
 use super::inet::{bind_to, bound, share_address, socket};
-use super::{Medium, attachment, make_room};
+use super::{Medium, attachment, attachment_of_given, make_room};
 use crate::datagram::{DatagramOptions, Destination, Encapsulation, Refusal, Source};
 use crate::errno;
 use crate::minder::Alarm;
@@ -44,6 +46,12 @@ impl Multicast {
         given: Option<OwnedFd>,
         alarm: Arc<Alarm>,
     ) -> Result<Multicast, String> {
+        if !group.ip().is_multicast() {
+            let (address, bits) = (group.ip(), group.ip().to_bits());
+            return Err(format!(
+                "specified mcastaddr {address} (0x{bits:08x}) does not contain a multicast address"
+            ));
+        }
         let is_given = given.is_some();
         let hearing = Arc::new(match given {
             Some(socket) => prepared(socket, group)?,
@@ -53,8 +61,34 @@ impl Multicast {
             join(&hearing, group, interface).or_else(already).map_err(|error| not_joined(group, error))?;
         }
         let (speaking, own) = speaker(group, interface)?;
-        let attachment = attached(hearing.clone(), speaking, own, alarm.clone());
-        Ok(Multicast { group, interface, hearing, is_given, own, attachment, alarm, is_stale: false })
+        let mut port = Multicast {
+            group,
+            interface,
+            hearing,
+            is_given,
+            own,
+            attachment: Attachment::default(),
+            alarm,
+            is_stale: false,
+        };
+        port.attachment = port.attached(speaking);
+        Ok(port)
+    }
+
+    fn attached(&self, speaking: OwnedFd) -> Attachment {
+        let options = DatagramOptions {
+            receive: self.hearing.clone(),
+            send: Arc::new(speaking),
+            destination: Destination::Connected,
+            queue: 0,
+            alarm: self.alarm.clone(),
+        };
+        let encapsulation = Group { own: self.own };
+        if self.is_given {
+            attachment_of_given(encapsulation, options)
+        } else {
+            attachment(encapsulation, options)
+        }
     }
 
     /// Whether nothing has changed: we are a member, and would send from where we send from.
@@ -86,7 +120,7 @@ impl Medium for Multicast {
         }
         let (speaking, own) = speaker(self.group, self.interface)?;
         self.own = own;
-        self.attachment = attached(self.hearing.clone(), speaking, own, self.alarm.clone());
+        self.attachment = self.attached(speaking);
         self.is_stale = false;
         Ok(true)
     }
@@ -105,17 +139,6 @@ impl Encapsulation for Group {
     }
 }
 
-fn attached(hearing: Arc<OwnedFd>, speaking: OwnedFd, own: SocketAddrV4, alarm: Arc<Alarm>) -> Attachment {
-    let options = DatagramOptions {
-        receive: hearing,
-        send: Arc::new(speaking),
-        destination: Destination::Connected,
-        queue: 0,
-        alarm,
-    };
-    attachment(Group { own }, options)
-}
-
 /// A socket that hears the group.
 fn member(group: SocketAddrV4, interface: Option<Ipv4Addr>) -> Result<OwnedFd, String> {
     let socket = bound(group)?;
@@ -129,6 +152,10 @@ fn prepared(socket: OwnedFd, group: SocketAddrV4) -> Result<OwnedFd, String> {
     let address = getsockname(&socket)
         .map_err(|error| format!("Unable to query local socket address: {}", errno::text(error)))?;
     let has_port = SocketAddrV4::try_from(address).map(|address| address.port() != 0);
+    // The second socket would speak to another network.
+    if namespace(&socket) != namespace(&self::socket()?) {
+        return Err(format!("can't set up multicast to {group} on a socket of another network namespace"));
+    }
     match has_port {
         Ok(true) => {}
         Ok(false) => {
@@ -138,6 +165,22 @@ fn prepared(socket: OwnedFd, group: SocketAddrV4) -> Result<OwnedFd, String> {
         Err(_) => return Err(format!("can't set up multicast to {group} on a socket that is not IPv4")),
     }
     Ok(socket)
+}
+
+/// What tells network namespaces apart; `None` where the kernel does not say (before Linux 5.14).
+fn namespace(socket: &OwnedFd) -> Option<u64> {
+    let (mut cookie, mut len) = (0u64, size_of::<u64>() as u32);
+    // SAFETY: 64 bits, by their address and size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &mut len,
+        )
+    };
+    (result == 0).then_some(cookie)
 }
 
 fn join(socket: &OwnedFd, group: SocketAddrV4, interface: Option<Ipv4Addr>) -> Result<(), Errno> {

@@ -93,7 +93,7 @@ impl Minded {
 
     fn meanwhile_until_shown(&mut self, text: &str, meanwhile: impl Fn(&Attachment)) {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while self.shown != text {
+        while self.shown != text || self.attachment.carrier != (text == "fine") {
             assert!(Instant::now() < deadline, "it shows {}", self.shown);
             meanwhile(&self.attachment);
             for report in self.board.drain() {
@@ -107,7 +107,6 @@ impl Minded {
                 }
             }
         }
-        assert_eq!(self.attachment.carrier, text == "fine");
     }
 }
 
@@ -202,6 +201,9 @@ fn group_needs_a_multicast_address_and_an_interface() {
         assert_eq!(refused(group(Some("10.9.9.9"))), error);
         ip("route add 224.0.0.0/4 dev v0");
         drop(open(group(None)));
+        let wire = Wire::Multicast { group: address("127.0.0.1:1234"), interface: None, socket: None };
+        let error = "specified mcastaddr 127.0.0.1 (0x7f000001) does not contain a multicast address";
+        assert_eq!(refused(wire), error);
     });
 }
 
@@ -242,6 +244,20 @@ fn group_is_heard_with_a_socket_that_was_passed() {
         let group =
             Wire::Multicast { group: address("230.0.0.1:1234"), interface: None, socket: Some(pair.into()) };
         assert!(refused(group).contains("is not IPv4"));
+    });
+}
+
+#[test]
+fn group_is_not_joined_across_network_namespaces() {
+    let (give, given) = std::sync::mpsc::channel();
+    in_namespace(move || give.send(inet::socket().unwrap()).unwrap());
+    with_interface(move || {
+        let socket = Some(given.recv().unwrap());
+        let error = refused(Wire::Multicast { group: address("230.0.0.1:1234"), interface: None, socket });
+        assert_eq!(
+            error,
+            "can't set up multicast to 230.0.0.1:1234 on a socket of another network namespace"
+        );
     });
 }
 
@@ -311,14 +327,14 @@ fn server_with_one_path_and_a_client_without_any_find_each_other() {
 
 #[test]
 fn abstract_names_are_met_with_and_without_zeros_behind_them() {
-    let name = |name: &str, tight| UnixName::Abstract {
-        name: format!("ringyard-dgram-{name}-{}", std::process::id()),
-        tight,
-    };
-    for tight in [true, false] {
-        let one = open(Wire::Unix { local: name("one", tight), remote: name("other", tight) }).attachment();
-        let other = open(Wire::Unix { local: name("other", tight), remote: name("one", tight) }).attachment();
-        let differs = open(Wire::Unix { local: UnixName::Unnamed, remote: name("one", !tight) }).attachment();
+    for exact in [true, false] {
+        let name = |name: &str, tight| UnixName::Abstract {
+            name: format!("ringyard-dgram-{name}-{exact}-{}", std::process::id()),
+            tight,
+        };
+        let one = open(Wire::Unix { local: name("one", exact), remote: name("other", exact) }).attachment();
+        let other = open(Wire::Unix { local: name("other", exact), remote: name("one", exact) }).attachment();
+        let differs = open(Wire::Unix { local: UnixName::Unnamed, remote: name("one", !exact) }).attachment();
         assert_eq!((send(&one, 1).frames, send(&other, 2).frames), (1, 1));
         assert_eq!((received(&one, 1), received(&other, 1)), (vec![2], vec![1]));
         assert_eq!(send(&differs, 3).frames, 0);

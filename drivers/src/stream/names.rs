@@ -57,12 +57,13 @@ fn inet_name(socket: &OwnedFd, address: SocketAddr) -> SocketName {
 fn unix_name(address: &SocketAddrUnix) -> SocketName {
     match (address.path(), address.abstract_name()) {
         (Some(path), _) => SocketName::Unix { path: path.to_string_lossy().into_owned(), tight: None },
-        (None, Some(name)) => {
+        // rustix sees an empty one where there is none.
+        (None, Some(name)) if !name.is_empty() => {
             let tight = name.len() < ABSTRACT_MAX;
             let name = CStr::from_bytes_until_nul(name).map_or(name, CStr::to_bytes);
             SocketName::Unix { path: String::from_utf8_lossy(name).into_owned(), tight: Some(tight) }
         }
-        (None, None) => NAMELESS,
+        _ => NAMELESS,
     }
 }
 

@@ -1,0 +1,6 @@
+//! Tunnels of type `l2tpv3`: with QEMU's, with Linux's, and with whoever means harm.
+
+mod bench;
+mod hostile;
+mod life;
+mod qemu;

@@ -1,0 +1,8 @@
+//! Stream netdevs in a running switch: `stream`, and the stream forms of `socket`, with QEMU's own, passt and hostile
+//! peers at the other end.
+
+mod bench;
+mod hostile;
+mod life;
+mod passt;
+mod qemu;
