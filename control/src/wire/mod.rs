@@ -26,6 +26,7 @@ mod vde;
 mod vduse;
 mod vhost_user;
 mod vhost_vdpa;
+mod vmnet;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 pub use af_packet::AfPacket;
@@ -50,3 +51,4 @@ pub use vde::Vde;
 pub use vduse::Vduse;
 pub use vhost_user::{VhostUser, VhostUserSpec};
 pub use vhost_vdpa::VhostVdpa;
+pub use vmnet::{VmnetBridged, VmnetHost, VmnetShared};
