@@ -5,7 +5,8 @@
 //! switch of this process. [`traffic`] makes frames and proves that they arrived, [`exchange`] moves them in a
 //! closed loop. [`demo`] is the newcomer's first run, [`load`] and [`stream`] the measurements,
 //! [`floor`] what no switch gets below, [`comparison`] the report of several switches, [`bench`] the harness for any.
-//! [`link_address`] is what packet sockets are bound to.
+//! [`link_address`] is what packet sockets are bound to, [`pin`] keeps a thread on a core, [`interrupt`] ends a long run
+//! in order.
 
 pub mod bare;
 pub mod bench;
@@ -16,7 +17,9 @@ pub mod exchange;
 pub mod floor;
 pub mod front_end;
 pub mod guest;
+pub mod interrupt;
 pub mod link_address;
 pub mod load;
+pub mod pin;
 pub mod stream;
 pub mod traffic;

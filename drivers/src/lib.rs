@@ -8,7 +8,6 @@ pub mod af_xdp;
 mod arena;
 mod bucket;
 pub mod chardev;
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 mod datagram;
 pub mod dgram;
 pub mod errno;

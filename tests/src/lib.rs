@@ -10,14 +10,17 @@ pub mod flow;
 pub mod guest;
 mod initramfs;
 pub mod netns;
+pub mod ovs;
 pub mod packet;
 pub mod plug;
 pub mod probe;
 pub mod process;
 pub mod qmp;
+pub mod running;
 pub mod slot;
 pub mod stats;
 pub mod switch;
 pub mod tools;
+pub mod vde;
 
 pub use ringyard_benches::error::{self, Doing, Error, Result};

@@ -1,9 +1,12 @@
 //! Raw Ethernet frames on an interface inside a namespace, over an AF_PACKET socket. The socket hears whatever arrives
 //! at the interface and what the namespace's own kernel sends there, but not what it sends itself. The kernel takes a
-//! VLAN tag off before the socket sees a frame, so tagged frames can be sent and counted here, but whoever wants to read
-//! their tags does so in a guest, on a VLAN interface: the host's kernel may not have any.
+//! VLAN tag off before the socket sees a frame, so tagged frames can be sent and counted here, and whoever wants to read
+//! their tags asks for them with the frame ([`PacketSocket::receive_tagged`]).
 
-use std::os::fd::OwnedFd;
+#![allow(unsafe_code)] // the tag comes in a control message that rustix does not know
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use ringyard_benches::link_address::LinkAddress;
@@ -54,6 +57,59 @@ impl PacketSocket {
             Err(error) => Err(error).doing(doing()),
         }
     }
+
+    /// As [`PacketSocket::receive`], with the VLAN tag in its place that the kernel took off.
+    pub fn receive_tagged(&self, within: Duration) -> Result<Option<Vec<u8>>> {
+        let doing = || format!("receiving on {}", self.interface);
+        set_socket_timeout(&self.socket, Timeout::Recv, Some(within)).doing(doing())?;
+        let mut frame = vec![0; FRAME_MAX];
+        let mut aside = Aside { header: NO_HEADER, data: [0; 12] };
+        let mut vector = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+        // SAFETY: all zero is a header of nothing, in which pointers are null and lengths zero.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+        message.msg_control = (&raw mut aside).cast();
+        message.msg_controllen = size_of::<Aside>() as _;
+        // SAFETY: the message names the frame's memory and `aside` with their lengths, and both outlive the call.
+        let len = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, 0) };
+        let Ok(len) = usize::try_from(len) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+                _ => Err(error).doing(doing()),
+            };
+        };
+        frame.truncate(len);
+        if let Some(tag) = aside.tag().filter(|_| len >= 12) {
+            frame.splice(12..12, tag);
+        }
+        Ok(Some(frame))
+    }
+}
+
+/// A control message with a `struct tpacket_auxdata`.
+#[repr(C)]
+struct Aside {
+    header: libc::cmsghdr,
+    /// As 16-bit words: the frame's status and lengths (32 bits each), two offsets, the tag and its type.
+    data: [u16; 12],
+}
+
+impl Aside {
+    /// The tag that was taken off.
+    fn tag(&self) -> Option<[u8; 4]> {
+        let is_ours = (self.header.cmsg_level, self.header.cmsg_type)
+            == (libc::SOL_PACKET, libc::PACKET_AUXDATA)
+            && self.header.cmsg_len > 0;
+        let [low, high, .., tci, tpid] = *self.data.first_chunk::<10>()?;
+        let status = u32::from_ne_bytes([low.to_ne_bytes(), high.to_ne_bytes()].concat().try_into().ok()?);
+        if !is_ours || status & libc::TP_STATUS_VLAN_VALID == 0 {
+            return None;
+        }
+        let tpid = if status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { ETHERTYPE_VLAN } else { tpid };
+        let ([a, b], [c, d]) = (tpid.to_be_bytes(), tci.to_be_bytes());
+        Some([a, b, c, d])
+    }
 }
 
 /// The frame with an 802.1Q tag for `vlan` after its addresses.
@@ -69,11 +125,23 @@ fn open_bound(interface: &str) -> Result<OwnedFd> {
     let socket =
         socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None).doing(doing())?;
     set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_SIZE).doing(doing())?;
+    set_packet_option(&socket, libc::PACKET_AUXDATA).doing(doing())?;
     let index = name_to_index(&socket, interface).doing(doing())?;
     bind(&socket, &LinkAddress::every_frame_on(index)).doing(doing())?;
     Ok(socket)
 }
 
+fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the value lives on the stack for the length of the call, and its length is its own.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, (&raw const on).cast(), len)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+const NO_HEADER: libc::cmsghdr = libc::cmsghdr { cmsg_len: 0, cmsg_level: 0, cmsg_type: 0 };
 /// 802.1Q.
 const ETHERTYPE_VLAN: u16 = 0x8100;
 /// The longest that a tap or veth hands over: 64 KiB of a segmentation offload, and headers.

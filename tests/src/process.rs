@@ -105,6 +105,15 @@ impl Process {
         waited.map_err(|error| Error::new(format!("{error}\nthe log of {}:\n{}", self.name, self.log())))
     }
 
+    /// Waits until there is something at all of `sockets`. Fails when the program ends.
+    pub fn wait_for_sockets(&mut self, sockets: &[PathBuf], within: Duration) -> Result<()> {
+        let waited = wait_for("sockets to connect to", within, || {
+            self.expect_running()?;
+            Ok(sockets.iter().all(|socket| socket.exists()).then_some(()))
+        });
+        waited.map_err(|error| Error::new(format!("{error}; the log of {}:\n{}", self.name, self.log())))
+    }
+
     /// Waits until the program ends by itself.
     pub fn wait_for_exit(&mut self, within: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);

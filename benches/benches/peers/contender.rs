@@ -3,10 +3,9 @@
 use std::process::Command;
 
 use ringyard_tests::error::{Error, Result};
-use ringyard_tests::tools;
+use ringyard_tests::{ovs, tools};
 
 use crate::options::Options;
-use crate::ovs;
 
 /// A switch, or what stands for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +68,7 @@ impl Contender {
         match self {
             Contender::Ringyard | Contender::Floor | Contender::Bridge => &[],
             Contender::Testpmd => &[("dpdk-testpmd", "dpdk-dev")],
-            Contender::Ovs => &[
-                (ovs::VSWITCHD, "openvswitch-switch-dpdk"),
-                ("ovsdb-server", "openvswitch-switch-dpdk"),
-                ("ovsdb-tool", "openvswitch-switch-dpdk"),
-                ("ovs-vsctl", "openvswitch-switch-dpdk"),
-            ],
+            Contender::Ovs => &ovs::PROGRAMS,
             Contender::Qemu => &[("qemu-system-x86_64", "qemu-system-x86")],
             Contender::Vde => &[("vde_switch", "vde2"), ("vde_plug2tap", "vde2")],
         }

@@ -11,14 +11,11 @@
 //! Run by `cargo test`, which passes no `--bench`, it measures one row with ringyard alone, to show that it works.
 
 mod contender;
-mod interrupt;
 mod machine;
 mod options;
 mod ovs;
 mod pair;
-mod pin;
 mod rows;
-mod running;
 mod testpmd;
 mod udp;
 mod wire;
@@ -29,6 +26,7 @@ use std::time::Instant;
 
 use options::{HELP, Options, Purpose, SMOKE_NAME};
 use ringyard_benches::comparison::{Part, Report};
+use ringyard_benches::interrupt;
 use ringyard_tests::error::{Doing, Error, Result};
 use ringyard_tests::slot::Slot;
 

@@ -7,13 +7,12 @@ use ringyard_benches::floor::Floor;
 use ringyard_benches::front_end::FrontEnd;
 use ringyard_benches::guest::{Features, Guest, GuestConfig};
 use ringyard_benches::load;
-use ringyard_tests::deadline::wait_for;
 use ringyard_tests::error::{Doing, Error, Result};
 use ringyard_tests::process::Process;
 
 use crate::contender::Contender;
-use crate::running::Running;
 use crate::{SWITCH_CORE, ovs, testpmd, yard};
+use ringyard_tests::running::Running;
 
 /// A switch and two guests.
 pub struct Pair {
@@ -106,7 +105,7 @@ pub fn plug(sockets: &[PathBuf], config: &GuestConfig) -> Result<Guests> {
 
 fn plug_programs(started: Started, config: &GuestConfig) -> Result<(Guests, Running)> {
     let guests = plug(&started.sockets, config)?;
-    Ok((guests, Running::Programs { processes: started.processes, _directory: started.directory }))
+    Ok((guests, Running::Programs { processes: started.processes, directory: started.directory }))
 }
 
 /// Programs that listen for two guests.
@@ -114,15 +113,6 @@ pub struct Started {
     pub processes: Vec<Process>,
     pub directory: tempfile::TempDir,
     pub sockets: [PathBuf; 2],
-}
-
-/// Waits until `process` listens at all of `sockets`.
-pub fn wait_for_sockets(process: &mut Process, sockets: &[PathBuf]) -> Result<()> {
-    wait_for("sockets to connect to", START_TIME_MAX, || {
-        process.expect_running()?;
-        Ok(sockets.iter().all(|socket| socket.exists()).then_some(()))
-    })
-    .map_err(|error| Error::new(format!("{error}; the log:\n{}", process.log())))
 }
 
 fn floor(mut config: GuestConfig) -> Result<(Guests, Running)> {
@@ -133,4 +123,4 @@ fn floor(mut config: GuestConfig) -> Result<(Guests, Running)> {
 }
 
 /// From start to listening sockets; DPDK maps its memory first.
-const START_TIME_MAX: Duration = Duration::from_secs(30);
+pub const START_TIME_MAX: Duration = Duration::from_secs(30);

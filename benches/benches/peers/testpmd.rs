@@ -3,7 +3,7 @@
 use ringyard_tests::error::{Doing, Result};
 use ringyard_tests::process::{Process, command};
 
-use crate::pair::{Started, wait_for_sockets};
+use crate::pair::{START_TIME_MAX, Started};
 use crate::{DRIVER_CORE, SWITCH_CORE};
 
 /// Starts it; it forwards until its input ends.
@@ -21,6 +21,6 @@ pub fn start() -> Result<Started> {
     }
     testpmd.args(["--", "--total-num-mbufs=16384", "--forward-mode=io", "--disable-link-check"]);
     let mut process = Process::start("testpmd", testpmd, directory.path())?;
-    wait_for_sockets(&mut process, &sockets)?;
+    process.wait_for_sockets(&sockets, START_TIME_MAX)?;
     Ok(Started { processes: vec![process], directory, sockets })
 }

@@ -12,7 +12,7 @@ use ringyard_tests::switch::Switch;
 use tempfile::TempDir;
 
 use crate::contender::Contender;
-use crate::running::Running;
+use ringyard_tests::running::Running;
 
 /// Two hosts with a switch between them.
 pub struct Wire {
@@ -71,7 +71,7 @@ fn qemu(left: &Netns, right: &Netns) -> Result<Running> {
     }
     let mut process = Process::start("qemu", qemu, directory.path())?;
     move_taps(&mut process, &taps, left, right)?;
-    Ok(Running::Programs { processes: vec![process], _directory: directory })
+    Ok(Running::Programs { processes: vec![process], directory })
 }
 
 fn vde(left: &Netns, right: &Netns) -> Result<Running> {
@@ -88,7 +88,7 @@ fn vde(left: &Netns, right: &Netns) -> Result<Running> {
     let mut plugs = taps.iter().map(|tap| vde_plug(&path, tap, &directory)).collect::<Result<Vec<_>>>()?;
     move_taps(&mut plugs[0], &taps, left, right)?;
     plugs.insert(0, switch);
-    Ok(Running::Programs { processes: plugs, _directory: directory })
+    Ok(Running::Programs { processes: plugs, directory })
 }
 
 fn vde_plug(switch: &Path, tap: &str, directory: &TempDir) -> Result<Process> {

@@ -157,8 +157,9 @@ fn open_in(netns: &str, interface: &str) -> Result<OwnedFd> {
         .unwrap_or_else(|_| Err(Error::new(format!("the thread in {netns} panicked"))))
 }
 
-/// Nothing reaches the socket before it is bound: it starts with no protocol.
-fn open_bound(interface: &str) -> Result<OwnedFd> {
+/// Opens a socket of whole frames on `interface`, in the calling thread's namespace; it never waits. Nothing reaches it
+/// before it is bound: it starts with no protocol.
+pub fn open_bound(interface: &str) -> Result<OwnedFd> {
     let doing = || format!("opening a packet socket on {interface}");
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None).doing(doing())?;

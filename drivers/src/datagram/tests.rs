@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ringyard_dataplane::frame::{BURST_FRAMES, BurstScratch, HEADER_LEN};
+use ringyard_dataplane::frame::{BURST_FRAMES, BurstBuilder, BurstScratch, HEADER_LEN, Piece};
 use ringyard_dataplane::offload::Offloads;
 use ringyard_dataplane::port::Tally;
 use rustix::net::SocketAddrUnix;
@@ -399,6 +399,66 @@ fn frames_that_leave_work_to_the_receiver_are_finished_before_they_are_sent() {
         assert_eq!((bytes[16], bytes[17]), (0, 128), "the IP packet's own length");
         assert_eq!(bytes[42..142], whole[42..142]);
         assert_ne!(bytes[40..42], whole[40..42], "the checksum is complete in datagram {number}");
+    }
+}
+
+/// Adds `bytes` as a frame in pieces of `len` bytes, the first of which is longer by 64.
+#[allow(unsafe_code)]
+fn push_pieces<'m>(builder: &mut BurstBuilder<'_, 'm>, net: Option<&[u8; 10]>, bytes: &'m [u8], len: usize) {
+    let (first, rest) = bytes.split_at(64 + len);
+    let pieces = std::iter::once(first).chain(rest.chunks(len));
+    let pieces: Vec<_> = pieces.map(|piece| Piece::at(piece.as_ptr(), piece.len() as u32)).collect();
+    assert!(!builder.is_full(pieces.len()));
+    let pushed = match net {
+        // SAFETY: the bytes live as long as the burst, and it has room for the pieces.
+        None => unsafe { builder.push_lent(&pieces) },
+        // SAFETY: as above.
+        Some(net) => unsafe { builder.push_lent_asking(net, &pieces, Offloads::ALL) },
+    };
+    pushed.unwrap();
+}
+
+#[test]
+fn frames_of_as_many_pieces_as_a_burst_may_have_go_out_whole() {
+    let (one, other) = udp_pair();
+    let (from, to) = (queue(Numbered::default(), one, Destination::Connected), connected(other));
+    // The header copy leaves something of every piece: with prefix and header it is more than a message can have, and just
+    // more and just less than what goes without another copy.
+    for (frames, pieces) in [(1, 1024), (1, 1001), (1, 1000), (64, 16), (2, 500)] {
+        let bytes: Vec<u8> = (0..64 + pieces * 16).map(|at| (at / 3) as u8).collect();
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(0);
+        (0..frames).for_each(|_| push_pieces(&mut builder, None, &bytes, 16));
+        let picks: Vec<u8> = (0..frames).collect();
+        let mut egress = EgressScratch::default();
+        assert_eq!(from.send(&mut egress, &builder.burst(), &picks), usize::from(frames));
+        assert_eq!(egress.tally.frames, u64::from(frames));
+        let (received, _) = drain(&to, frames.into());
+        assert!(received.iter().all(|frame| frame[4..] == bytes), "{frames} frames of {pieces} pieces");
+    }
+}
+
+#[test]
+fn segments_of_frames_in_pieces_go_out_whole() {
+    let (one, other) = udp_pair();
+    let (from, to) = (connected(one), connected(other));
+    let whole = datagrams();
+    for piece in [1, 7, 64, 99, 578] {
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(0);
+        let mut frames = 0;
+        while frames < 64 && !builder.is_full(whole.len().div_ceil(piece)) {
+            push_pieces(&mut builder, Some(&NET), &whole, piece);
+            frames += 1;
+        }
+        let picks: Vec<u8> = (0..frames).collect();
+        let mut egress = EgressScratch::default();
+        assert_eq!(from.send(&mut egress, &builder.burst(), &picks), usize::from(frames));
+        assert_eq!(egress.tally.segments, u64::from(frames) * 6);
+        let (received, _) = drain(&to, usize::from(frames) * 6);
+        for segment in received {
+            assert_eq!((segment.len(), &segment[42..]), (142, &whole[42..142]), "pieces of {piece} bytes");
+        }
     }
 }
 

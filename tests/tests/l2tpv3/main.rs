@@ -2,5 +2,6 @@
 
 mod bench;
 mod hostile;
+mod kernel;
 mod life;
 mod qemu;

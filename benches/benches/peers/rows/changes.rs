@@ -22,9 +22,10 @@ use serde_json::{Value, json};
 use super::rate::RING_SIZE;
 use crate::DRIVER_CORE;
 use crate::pair::polling_guest;
-use crate::pin::Pinned;
-use crate::{interrupt, yard};
+use crate::yard;
 use ringyard_benches::comparison::{Figure, Part, Series};
+use ringyard_benches::interrupt;
+use ringyard_benches::pin::Pinned;
 use ringyard_benches::stream::{self, Outcome, Pace};
 
 pub fn run(rounds: usize) -> Result<Vec<Part>> {

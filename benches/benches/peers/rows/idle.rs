@@ -16,9 +16,10 @@ use ringyard_tests::switch::Switch;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
 use super::latency::{percentile, wait_for_frame};
-use crate::pin::Pinned;
-use crate::{DRIVER_CORE, SWITCH_CORE, interrupt, yard};
+use crate::{DRIVER_CORE, SWITCH_CORE, yard};
 use ringyard_benches::comparison::{Figure, Part, Series, spread};
+use ringyard_benches::interrupt;
+use ringyard_benches::pin::Pinned;
 
 pub fn run(rounds: usize) -> Result<Vec<Part>> {
     let (mut switch, sockets) = yard::adaptive(GUESTS)?;

@@ -12,8 +12,8 @@ use super::subject;
 use crate::DRIVER_CORE;
 use crate::contender::Contender;
 use crate::pair::Pair;
-use crate::pin::Pinned;
 use ringyard_benches::comparison::{Figure, Part, Series};
+use ringyard_benches::pin::Pinned;
 
 /// The median and the 99th percentile of every round.
 pub fn run(contenders: &[Contender], rounds: usize) -> Result<Vec<Part>> {

@@ -11,9 +11,10 @@ use ringyard_tests::error::{Error, Result};
 use super::rate::{RING_SIZE, ROUND_TIME, WARM_UP};
 use crate::DRIVER_CORE;
 use crate::pair::polling_guest;
-use crate::pin::Pinned;
-use crate::{interrupt, yard};
+use crate::yard;
 use ringyard_benches::comparison::{Figure, Part, Series};
+use ringyard_benches::interrupt;
+use ringyard_benches::pin::Pinned;
 use ringyard_benches::stream::{self, Pace};
 
 pub fn run(rounds: usize) -> Result<Vec<Part>> {

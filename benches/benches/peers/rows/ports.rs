@@ -8,10 +8,10 @@ use ringyard_tests::error::Result;
 use super::rate::{RING_SIZE, ROUND_TIME, WARM_UP, series};
 use crate::DRIVER_CORE;
 use crate::pair::{Pair, plug, polling_guest};
-use crate::pin::Pinned;
-use crate::running::Running;
 use crate::yard;
 use ringyard_benches::comparison::{Figure, Part};
+use ringyard_benches::pin::Pinned;
+use ringyard_tests::running::Running;
 
 /// Two switches that differ in 998 guests.
 pub fn run(rounds: usize) -> Result<Vec<Part>> {

@@ -11,8 +11,8 @@ use super::subject;
 use crate::DRIVER_CORE;
 use crate::contender::Contender;
 use crate::pair::Pair;
-use crate::pin::Pinned;
 use ringyard_benches::comparison::{Figure, Part, Series};
+use ringyard_benches::pin::Pinned;
 
 /// From the first guest to the second.
 pub fn one_way(contenders: &[Contender], rounds: usize) -> Result<Vec<Part>> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ringyard_tests::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result};
 use rustix::process::Signal;
 use vmm_sys_util::signal::register_signal_handler;
 

@@ -1,6 +1,6 @@
 //! The core that a thread runs on.
 
-use ringyard_tests::error::{Doing, Result};
+use crate::error::{Doing, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// While it lives, the thread that made it stays on one core; processes and threads that it starts do, too.

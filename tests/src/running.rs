@@ -1,13 +1,14 @@
 //! A switch at work that can be stopped, so that it costs nothing while another one is measured.
 
+use crate::error::{Doing, Error, Result};
+use crate::process::Process;
+use crate::switch::Switch;
+use std::time::Duration;
+
 use ringyard_benches::floor::Floor;
-use ringyard_tests::error::{Doing, Error, Result};
-use ringyard_tests::process::Process;
-use ringyard_tests::switch::Switch;
+use ringyard_benches::interrupt;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-
-use crate::interrupt;
 
 /// Ends when it is dropped.
 pub enum Running {
@@ -15,9 +16,10 @@ pub enum Running {
     Ringyard(Box<Switch>),
     /// Other programs.
     Programs {
+        /// All of them.
         processes: Vec<Process>,
         /// Their files.
-        _directory: TempDir,
+        directory: TempDir,
     },
     /// A thread of this process.
     Floor(Floor),
@@ -44,6 +46,16 @@ impl Running {
             format!("\n{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
         };
         processes.iter().map(last).collect()
+    }
+
+    /// The time that it has had a core so far; `None` for what is no process.
+    pub fn cpu_time(&self) -> Result<Option<Duration>> {
+        let time = |process: &Process| process.cpu_time("");
+        match self {
+            Running::Ringyard(switch) => time(switch.process()).map(Some),
+            Running::Programs { processes, .. } => processes.iter().map(time).sum::<Result<_>>().map(Some),
+            Running::Floor(_) | Running::Kernel => Ok(None),
+        }
     }
 
     /// Stops it with all its threads, or lets it go on.
