@@ -14,8 +14,24 @@ pub enum HmpCommand {
     InfoNetwork,
     /// `info fdb`
     InfoFdb,
+    /// `info usernet`
+    InfoUsernet,
     /// `info version`
     InfoVersion,
+    /// `hostfwd_add [ID] RULE`
+    HostfwdAdd {
+        /// The netdev; the first one without.
+        id: Option<String>,
+        /// As it was written.
+        rule: String,
+    },
+    /// `hostfwd_remove [ID] RULE`
+    HostfwdRemove {
+        /// The netdev; the first one without.
+        id: Option<String>,
+        /// As it was written.
+        rule: String,
+    },
     /// `announce_self [INTERFACE,…] [ID]`
     AnnounceSelf(AnnounceSelf),
     /// `set_link NAME on|off`
@@ -38,9 +54,18 @@ pub fn parse(line: &str) -> Result<HmpCommand, String> {
         [] => Ok(HmpCommand::Nothing),
         ["info", "network"] => Ok(HmpCommand::InfoNetwork),
         ["info", "fdb"] => Ok(HmpCommand::InfoFdb),
+        ["info", "usernet"] => Ok(HmpCommand::InfoUsernet),
         ["info", "version"] => Ok(HmpCommand::InfoVersion),
         ["info"] | ["help" | "?", ..] => Ok(HmpCommand::Help),
         ["announce_self", arguments @ ..] => announce_self(arguments),
+        ["hostfwd_add", arguments @ ..] => {
+            let (id, rule) = rule("hostfwd_add", arguments)?;
+            Ok(HmpCommand::HostfwdAdd { id, rule })
+        }
+        ["hostfwd_remove", arguments @ ..] => {
+            let (id, rule) = rule("hostfwd_remove", arguments)?;
+            Ok(HmpCommand::HostfwdRemove { id, rule })
+        }
         ["set_link", arguments @ ..] => set_link(arguments),
         ["netdev_add", arguments @ ..] => netdev_add(one("netdev_add", arguments)?),
         ["netdev_del", arguments @ ..] => {
@@ -63,8 +88,11 @@ pub fn help_text() -> String {
 const HELP: &str = "\
 announce_self [INTERFACE,...] [ID] -- have nics announce their addresses
 help -- show this list
+hostfwd_add [ID] [tcp|udp]:[HOST]:PORT-[GUEST]:PORT -- forward connections to a guest of a user netdev
+hostfwd_remove [ID] [tcp|udp]:[HOST]:PORT -- forward them no more
 info fdb -- show the addresses that hubs have learned
 info network -- show hubs, netdevs and nics
+info usernet -- show the connections of user netdevs
 info version -- show the version
 netdev_add TYPE,id=ID[,MEMBER=VALUE...] -- add a netdev
 netdev_del ID -- remove a netdev
@@ -89,6 +117,15 @@ fn set_link(arguments: &[&str]) -> Result<HmpCommand, String> {
         _ => return Err(format!("Expected 'on' or 'off'\r\n{}", try_help("set_link"))),
     };
     Ok(HmpCommand::SetLink(SetLink { name: (*name).to_owned(), up }))
+}
+
+/// The netdev, if one is named, and a rule for it.
+fn rule(command: &str, arguments: &[&str]) -> Result<(Option<String>, String), String> {
+    match *arguments {
+        [rule] => Ok((None, rule.to_owned())),
+        [id, rule] => Ok((Some(id.to_owned()), rule.to_owned())),
+        _ => Err(wrong_count(command, arguments, 1)),
+    }
 }
 
 fn netdev_add(options: &str) -> Result<HmpCommand, String> {
@@ -130,6 +167,11 @@ mod tests {
         assert_eq!(parse(" info  version "), Ok(HmpCommand::InfoVersion));
         assert_eq!(parse("help set_link"), Ok(HmpCommand::Help));
         assert_eq!(parse("info"), Ok(HmpCommand::Help));
+        assert_eq!(parse("info usernet"), Ok(HmpCommand::InfoUsernet));
+        let (id, rule) = (Some("u0".into()), "tcp::1-:2".into());
+        assert_eq!(parse("hostfwd_add u0 tcp::1-:2"), Ok(HmpCommand::HostfwdAdd { id, rule }));
+        let (id, rule) = (None, "tcp::1".into());
+        assert_eq!(parse("hostfwd_remove tcp::1"), Ok(HmpCommand::HostfwdRemove { id, rule }));
         let link = SetLink { name: "n0".into(), up: false };
         assert_eq!(parse("set_link n0 off"), Ok(HmpCommand::SetLink(link)));
         let announce = AnnounceSelf::at_the_usual_pace(Some(vec!["a".into(), "b".into()]), "x".into());
@@ -149,8 +191,12 @@ mod tests {
         assert_eq!(refused("set_link x"), format!("set_link: string expected\r\n{hint}"));
         let extra = format!("set_link: extraneous characters at the end of line\r\n{hint}");
         assert_eq!(refused("set_link x on y"), extra);
+        let hint = "Try \"help hostfwd_add\" for more information\r\n";
+        assert_eq!(refused("hostfwd_add"), format!("hostfwd_add: string expected\r\n{hint}"));
+        let extra = format!("hostfwd_add: extraneous characters at the end of line\r\n{hint}");
+        assert_eq!(refused("hostfwd_add a b c"), extra);
         let error = "Error: Parameter 'hubid' expects integer\r\n";
         assert_eq!(refused("netdev_add hubport,id=h,hubid=x"), error);
-        assert!(help_text().lines().count() == 8 && help_text().ends_with("\r\n"));
+        assert!(help_text().lines().count() == 11 && help_text().ends_with("\r\n"));
     }
 }

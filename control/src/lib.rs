@@ -21,5 +21,6 @@ pub mod port;
 pub mod ports;
 pub mod qapi;
 pub mod run;
+pub mod usernet;
 pub mod version;
 pub mod wire;

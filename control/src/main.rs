@@ -7,8 +7,12 @@ use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
 use ringyard_control::log::Log;
 use ringyard_control::run::{Control, Stopper};
 use ringyard_control::{bench, client, demo, doctor};
+use ringyard_drivers::user::helper;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == helper::SUBCOMMAND) {
+        return helper::main();
+    }
     let result = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(config)) => logged(config.log_level, || run(&config)),
         Ok(Invocation::Checked(config)) => say(&config.summary()),

@@ -8,6 +8,7 @@ use ringyard_drivers::chardev::{self, SocketChardev};
 
 use crate::cli;
 use crate::port::{OpenPort, Opening, PortSpec};
+use crate::usernet::Usernet;
 use crate::wire::ChardevSpec;
 
 /// Something to be done beside the control thread.
@@ -33,6 +34,8 @@ pub enum Job {
         /// The port.
         port: Box<dyn OpenPort>,
     },
+    /// Asks the helpers of `user` netdevs.
+    Usernet(Usernet),
 }
 
 /// What became of a [`Job`].
@@ -51,6 +54,8 @@ pub enum Outcome {
         /// The port, or why there is none.
         opened: Result<Box<dyn OpenPort>, String>,
     },
+    /// Of [`Job::Usernet`]: what the human monitor prints.
+    Printed(String),
     /// Of [`Job::ClosePort`].
     Closed,
 }
@@ -72,6 +77,7 @@ impl Job {
                 }
                 Outcome::Closed
             }
+            Job::Usernet(usernet) => Outcome::Printed(usernet.run()),
         }
     }
 
@@ -85,6 +91,7 @@ impl Job {
                 Outcome::Port { id: opening.id.clone(), opened: Err(why.to_owned()) }
             }
             Job::ClosePort { .. } => Outcome::Closed,
+            Job::Usernet(_) => Outcome::Printed(format!("{why}\r\n")),
         }
     }
 }

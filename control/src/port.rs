@@ -10,6 +10,7 @@ use std::{fmt, io};
 use ringyard_dataplane::port::Attachment;
 use ringyard_drivers::chardev::SocketAccess;
 use ringyard_drivers::line::Line;
+use ringyard_drivers::user::UserControl;
 use serde_json::{Map, Value};
 
 use crate::wire::FdRef;
@@ -73,6 +74,11 @@ pub trait OpenPort: Send {
 
     /// Adds to the members as given what only the open port knows, so that `query-netdev` shows what would make it again.
     fn complete(&self, _members: &mut Map<String, Value>) {}
+
+    /// Of a `user` port, what the human monitor's commands need.
+    fn user_control(&self) -> Option<UserControl> {
+        None
+    }
 
     /// Closes it, beside control and when no worker uses it: it may block.
     ///

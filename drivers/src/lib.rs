@@ -25,6 +25,7 @@ pub mod stream;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+pub mod user;
 pub mod vde;
 pub mod vduse;
 pub mod vhost_user;

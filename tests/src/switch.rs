@@ -29,16 +29,23 @@ impl Switch {
     /// Starts `ringyard run -qmp … ARGS` in a new directory, which is its working directory, and waits until its
     /// monitor answers.
     pub fn start(args: &[&str]) -> Result<Switch> {
-        Switch::start_by(command(tools::switch_binary()?)?, args)
+        Switch::start_as(command(tools::switch_binary()?)?, args)
     }
 
     /// As [`Switch::start`], in a network namespace: its sockets and interfaces are there.
     pub fn start_in(netns: &Netns, args: &[&str]) -> Result<Switch> {
         let binary = tools::switch_binary()?.display().to_string();
-        Switch::start_by(netns.command(&binary)?, args)
+        Switch::start_as(netns.command(&binary)?, args)
     }
 
-    fn start_by(mut ringyard: Command, args: &[&str]) -> Result<Switch> {
+    /// As [`Switch::start`], by `launcher`: a command that puts itself somewhere and becomes the program that its further
+    /// arguments name.
+    pub fn start_by(mut launcher: Command, args: &[&str]) -> Result<Switch> {
+        launcher.arg(tools::switch_binary()?);
+        Switch::start_as(launcher, args)
+    }
+
+    fn start_as(mut ringyard: Command, args: &[&str]) -> Result<Switch> {
         let directory = tempfile::tempdir().doing("making the switch's directory")?;
         let monitor = directory.path().join(MONITOR);
         ringyard.current_dir(directory.path());

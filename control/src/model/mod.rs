@@ -13,6 +13,7 @@ mod link;
 mod netdev;
 mod query;
 mod stats;
+mod usernet;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -183,7 +184,7 @@ impl Model {
         match outcome {
             Outcome::Chardev { spec, opened } => self.finish_chardev(spec, opened),
             Outcome::Port { id, opened } => self.finish_port(&id, opened),
-            Outcome::Closed => Ok(()),
+            Outcome::Printed(_) | Outcome::Closed => Ok(()),
         }
     }
 

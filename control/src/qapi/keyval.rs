@@ -3,7 +3,7 @@
 //! A comma within a value is doubled; dots in a key nest objects; the first item may leave out its key. All values stay
 //! strings, for a visitor in keyval form to read.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::QapiError;
 
@@ -16,7 +16,11 @@ pub enum Flags {
     Accepted,
 }
 
-/// Parses `text`; a first item without `=` is the value of `implied_key`. A key that is given again replaces the earlier.
+/// Keys that are given once for each item of a list, as QEMU's `user` netdev has them.
+const REPEATED: [&str; 3] = ["dnssearch", "guestfwd", "hostfwd"];
+
+/// Parses `text`; a first item without `=` is the value of `implied_key`. A key that is given again replaces the earlier,
+/// but for those of lists.
 pub fn parse_keyval(text: &str, implied_key: &str, flags: Flags) -> Result<Map<String, Value>, QapiError> {
     let mut members = Map::new();
     for (index, item) in items(text).into_iter().enumerate() {
@@ -72,7 +76,11 @@ fn insert(members: &mut Map<String, Value>, key: &str, value: &str) -> Result<()
     if object.get(last).is_some_and(Value::is_object) {
         return Err(inconsistent());
     }
-    object.insert(last.to_owned(), Value::from(value));
+    match object.get_mut(last) {
+        Some(Value::Array(items)) => items.push(value.into()),
+        _ if REPEATED.contains(&last) => drop(object.insert(last.to_owned(), json!([value]))),
+        _ => drop(object.insert(last.to_owned(), value.into())),
+    }
     Ok(())
 }
 
@@ -82,7 +90,6 @@ const KEY_PARTS_MAX: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn parsed(text: &str) -> Value {
         parse_keyval(text, "type", Flags::Refused).expect(text).into()
@@ -101,6 +108,14 @@ mod tests {
     #[test]
     fn a_doubled_comma_is_a_comma() {
         assert_eq!(parsed("x,path=a,,b=c,,,d=e"), json!({"type": "x", "path": "a,b=c,", "d": "e"}));
+    }
+
+    #[test]
+    fn a_key_that_is_given_again_replaces_the_earlier_unless_it_is_a_list() {
+        assert_eq!(parsed("x,a=1,a=2"), json!({"type": "x", "a": "2"}));
+        let value = json!({"type": "x", "hostfwd": ["b", "c"], "dnssearch": ["d"]});
+        assert_eq!(parsed("x,hostfwd=b,hostfwd=c,dnssearch=d"), value);
+        assert_eq!(refused("x,hostfwd=b,hostfwd.0=c"), "Parameters 'hostfwd.0' used inconsistently");
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Place {
         Place { form: self.form, path: format!("{}[{index}]", self.path), name: None }
     }
 
+    /// How the value is written.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
     /// The error for a value of the wrong JSON type.
     pub fn invalid_type(&self, expected: &str) -> QapiError {
         QapiError::generic(format!("Invalid parameter type for '{}', expected: {expected}", self.path))

@@ -114,6 +114,18 @@ impl Control {
             Ok(HmpCommand::InfoFdb) => json!(self.model.info_fdb()),
             Ok(HmpCommand::InfoVersion) => json!(format!("{VERSION}\r\n")),
             Ok(HmpCommand::Help) => json!(hmp::help_text()),
+            Ok(HmpCommand::InfoUsernet) => {
+                let job = self.model.info_usernet();
+                return self.printing(asker, Ok(job));
+            }
+            Ok(HmpCommand::HostfwdAdd { id, rule }) => {
+                let job = self.model.hostfwd_add(id.as_deref(), &rule);
+                return self.printing(asker, job);
+            }
+            Ok(HmpCommand::HostfwdRemove { id, rule }) => {
+                let job = self.model.hostfwd_remove(id.as_deref(), &rule);
+                return self.printing(asker, job);
+            }
             Ok(HmpCommand::SetLink(set)) => {
                 return Some(asker.form.render(self.model.set_link(&set).map(|()| json!({}))));
             }
@@ -140,6 +152,17 @@ impl Control {
     fn netdev_del(&mut self, asker: Asker, id: &str) -> Option<Answer> {
         let job = self.model.netdev_del(id);
         self.begun(asker, job)
+    }
+
+    /// The answer to a command of the human monitor that has left a job, or what it prints at once.
+    fn printing(&mut self, asker: Asker, begun: Result<Job, String>) -> Option<Answer> {
+        match begun {
+            Ok(job) => {
+                self.defer(asker, job);
+                None
+            }
+            Err(text) => Some(Ok(json!(text))),
+        }
     }
 
     /// The answer to a command that may have left a job.

@@ -163,11 +163,15 @@ impl Control {
 
     fn take_outcomes(&mut self) {
         for (ticket, outcome) in self.hands.drain() {
+            let printed = match &outcome {
+                Outcome::Printed(text) => Some(json!(text)),
+                _ => None,
+            };
             let result = self.model.finish(outcome).map(|()| json!({}));
             let Some(asker) = self.asked.remove(&ticket) else { continue };
             // A client that left does not learn what became of its command.
             if let Some(client) = self.clients.get_mut(&asker.client) {
-                client.answer(asker.form.render(result));
+                client.answer(printed.map_or_else(|| asker.form.render(result), Ok));
             }
         }
     }
@@ -240,7 +244,9 @@ impl Control {
         self.publish();
         let deadline = Instant::now() + CLOSE_TIME_MAX;
         while !self.asked.is_empty() && Instant::now() < deadline {
-            await_readable(self.hands.fd(), deadline);
+            await_readable([self.hands.fd(), self.model.reports_fd()], deadline);
+            // Drivers that wait for an answer, and jobs that wait for them.
+            self.model.take_reports();
             for (ticket, outcome) in self.hands.drain() {
                 self.asked.remove(&ticket);
                 // What was still being opened is closed like the rest.
@@ -259,10 +265,11 @@ impl Control {
     }
 }
 
-fn await_readable(fd: BorrowedFd<'_>, deadline: Instant) {
+/// Waits until one of them is.
+fn await_readable(fds: [BorrowedFd<'_>; 2], deadline: Instant) {
     let limit = timespec(deadline.saturating_duration_since(Instant::now()));
     // Interrupted, or in time: the caller looks in either case.
-    let _ = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
+    let _ = poll(&mut fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)), Some(&limit));
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AfPacket, AfXdp, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, Vde, Vduse,
+    AfPacket, AfXdp, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, User, Vde, Vduse,
     VhostUser, VhostUserSpec, VhostVdpa, VmnetBridged, VmnetHost, VmnetShared,
 };
 use crate::port::PortSpec;
@@ -158,17 +158,17 @@ const fn here(
     (name, Type { name, visit: Visit::Here(visit) })
 }
 
-const fn elsewhere(
-    name: &'static str,
-    check: fn(&mut Visitor) -> Result<(), QapiError>,
-) -> (&'static str, Type) {
+/// A type that this program does not have, and whose members are checked all the same.
+const fn known(name: &'static str, check: fn(&mut Visitor) -> Result<(), QapiError>) -> (&'static str, Type) {
     (name, Type { name, visit: Visit::Elsewhere(check) })
 }
 
-/// Takes whatever there is.
-fn unknown(visitor: &mut Visitor) -> Result<(), QapiError> {
-    visitor.rest();
-    Ok(())
+/// A type that this program does not have, with any members.
+const fn elsewhere(name: &'static str) -> (&'static str, Type) {
+    known(name, |visitor| {
+        visitor.rest();
+        Ok(())
+    })
 }
 
 impl QapiEnum for Type {
@@ -185,13 +185,13 @@ impl QapiEnum for Type {
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
-        elsewhere("none", unknown),
-        elsewhere("user", unknown),
-        elsewhere("bridge", unknown),
+        elsewhere("none"),
+        here("user", |visitor| User::visit(visitor).map(Netdev::from)),
+        elsewhere("bridge"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
-        elsewhere("vmnet-host", |visitor| VmnetHost::visit(visitor).map(drop)),
-        elsewhere("vmnet-shared", |visitor| VmnetShared::visit(visitor).map(drop)),
-        elsewhere("vmnet-bridged", |visitor| VmnetBridged::visit(visitor).map(drop)),
+        known("vmnet-host", |visitor| VmnetHost::visit(visitor).map(drop)),
+        known("vmnet-shared", |visitor| VmnetShared::visit(visitor).map(drop)),
+        known("vmnet-bridged", |visitor| VmnetBridged::visit(visitor).map(drop)),
         here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
     ];
 }

@@ -27,7 +27,7 @@ const _: () = assert!(SLOT_LEN > PREFIX_LEN_MAX + FRAME_LEN_MAX);
 const SLOTS: usize = BURST_FRAMES;
 /// Pending errors that one read takes off the socket.
 const ERRORS_MAX: usize = 8;
-/// Reads in a row without a byte, after which the socket is looked at more closely.
+/// Reads in a row without a datagram, after which the socket is looked at more closely.
 const EMPTY_READS_MAX: u32 = 16;
 /// Room for the control messages of one datagram.
 const CONTROL_WORDS: usize = 16;
@@ -77,7 +77,7 @@ pub(super) enum Received {
     Full,
     /// All that there were.
     Drained,
-    /// Not a byte, many times in a row, though there seemed to be something.
+    /// Datagrams without a byte, or none many times in a row though there seemed to be something.
     Suspicious,
     /// The descriptor is of no use.
     Broken,
@@ -113,11 +113,11 @@ impl Inbox {
 
     /// Reads what waits, as far as there are slots. Only when [`Self::is_empty`].
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> Received {
-        (self.count, self.slot, self.offset) = (0, 0, 0);
+        self.clear();
         let read = self.arrays.read(socket, &mut self.memory, self.wanted, self.wants_source, self.coalesces);
         let Ok(count) = read else {
             return match read {
-                Err(Errno::AGAIN) => self.received_nothing(Received::Drained),
+                Err(Errno::AGAIN) => self.received_nothing(),
                 _ => Received::Broken,
             };
         };
@@ -129,22 +129,27 @@ impl Inbox {
         self.count = count;
         let all = count == self.wanted;
         self.wanted = (BURST_BYTES / longest.max(1)).clamp(1, SLOTS);
-        let received = if all { Received::Full } else { Received::Drained };
-        if longest == 0 {
-            return self.received_nothing(received);
-        }
         self.empty_reads = 0;
-        received
+        match longest {
+            0 => Received::Suspicious,
+            _ if all => Received::Full,
+            _ => Received::Drained,
+        }
     }
 
     #[cold]
-    fn received_nothing(&mut self, received: Received) -> Received {
+    fn received_nothing(&mut self) -> Received {
         self.empty_reads += 1;
         if self.empty_reads < EMPTY_READS_MAX {
-            return received;
+            return Received::Drained;
         }
         self.empty_reads = 0;
         Received::Suspicious
+    }
+
+    /// Forgets what the last read brought.
+    pub(super) fn clear(&mut self) {
+        (self.count, self.slot, self.offset) = (0, 0, 0);
     }
 
     /// Who sent the first datagram of the last read that says so.

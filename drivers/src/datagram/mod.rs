@@ -192,7 +192,11 @@ impl<E: Encapsulation> DatagramQueue<E> {
         match inbox.receive(self.receive.as_fd()) {
             Received::Full => {}
             Received::Drained => self.drained.store(true, Ordering::Relaxed),
-            Received::Suspicious if is_shut_down(self.receive.as_fd()) => self.give_up(),
+            Received::Suspicious if is_shut_down(self.receive.as_fd()) => {
+                // Nobody sent them.
+                inbox.clear();
+                self.give_up();
+            }
             Received::Suspicious => {}
             Received::Broken => self.give_up(),
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ringyard_dataplane::frame::{BURST_FRAMES, BurstBuilder, BurstScratch, HEADER_LEN, Piece};
 use ringyard_dataplane::offload::Offloads;
 use ringyard_dataplane::port::Tally;
-use rustix::net::SocketAddrUnix;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socketpair};
 
 use super::*;
 use crate::testing::in_namespace;
@@ -286,15 +286,32 @@ fn socket_that_is_shut_down_is_dead_and_says_so() {
     peer.send(&frame(1, 60)).unwrap();
     assert_eq!(drain(&queue, 1).0.len(), 1);
     socket.shutdown(std::net::Shutdown::Both).unwrap();
+    assert_dies(&queue);
+}
+
+/// Polls until the queue is dead, of which nothing may come.
+fn assert_dies<E: Encapsulation>(queue: &DatagramQueue<E>) {
     for _ in 0..100 {
         queue.disarm();
-        poll_once(&queue, Taken::ALL);
+        assert_eq!(poll_once(queue, Taken::ALL), (vec![], 0, Tally::default()));
         if queue.arm() == Arming::Dead {
             break;
         }
     }
     assert_eq!(queue.arm(), Arming::Dead);
     assert!(queue.alarm.is_raised());
+}
+
+#[test]
+fn end_of_a_socket_that_has_one_is_no_datagram() {
+    let flags = SocketFlags::CLOEXEC;
+    let (peer, socket) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let queue = connected(socket);
+    rustix::io::write(&peer, &frame(1, 60)).unwrap();
+    assert_eq!(drain(&queue, 1).0, [frame(1, 60)]);
+    // Not by closing it: a child that another test is starting may have the descriptor for a moment.
+    rustix::net::shutdown(&peer, rustix::net::Shutdown::Both).unwrap();
+    assert_dies(&queue);
 }
 
 #[test]

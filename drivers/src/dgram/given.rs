@@ -43,7 +43,7 @@ impl Given {
     /// A unix socket forgets a peer that goes; where it has a name we call it again.
     fn look(&self) -> Result<(), String> {
         if is_shut_down(self.socket.as_fd()) {
-            return Err("the socket was shut down".into());
+            return Err("the socket is shut down, or its peer is gone".into());
         }
         if !self.is_connected || getpeername(&*self.socket) != Err(Errno::NOTCONN) {
             return Ok(());

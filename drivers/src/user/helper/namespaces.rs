@@ -1,0 +1,85 @@
+//! The helper's namespaces: it gets its own view of mounts, processes, IPC and the host's name, and stays in the network
+//! namespace that it came from, for it is to reach the network as whoever started it.
+
+#![allow(unsafe_code)] // clone(2) and close_range(2), which no library has
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, SIGCHLD, c_int};
+use rustix::process::{Pid, getegid, geteuid};
+
+/// What the child is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Namespaces {
+    /// Its own mounts, processes, IPC and host name.
+    pub(super) own: bool,
+    /// A user namespace, in which it stays who it is.
+    pub(super) user: bool,
+}
+
+/// One of two processes.
+pub(super) enum Side {
+    /// The old one, with the new one's id.
+    Parent(Pid),
+    /// The new one.
+    Child(Namespaces),
+    /// The new one, which cannot be what it should.
+    Lost(io::Error),
+}
+
+const OWN: c_int = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+
+/// Makes a process in namespaces of its own, or as many as the host permits. Called while there is one thread.
+pub(super) fn split() -> io::Result<Side> {
+    // Who is not root may have them inside a user namespace only.
+    let root = geteuid().is_root().then_some(Namespaces { own: true, user: false });
+    let others = [Namespaces { own: true, user: true }, Namespaces { own: false, user: false }];
+    let mut last = io::ErrorKind::Unsupported.into();
+    for namespaces in root.into_iter().chain(others) {
+        match clone(namespaces) {
+            Ok(side) => return Ok(side),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn clone(namespaces: Namespaces) -> io::Result<Side> {
+    let mut flags = SIGCHLD;
+    flags |= if namespaces.own { OWN } else { 0 };
+    flags |= if namespaces.user { CLONE_NEWUSER } else { 0 };
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    // SAFETY: a copy of this process, as by fork, and this process has no other thread that could hold a lock.
+    let result = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) };
+    match Pid::from_raw(result as i32) {
+        _ if result < 0 => Err(io::Error::last_os_error()),
+        Some(child) => Ok(Side::Parent(child)),
+        None => {
+            let named = if namespaces.user { stay_the_same(user, group) } else { Ok(()) };
+            Ok(named.map_or_else(Side::Lost, |()| Side::Child(namespaces)))
+        }
+    }
+}
+
+/// Closes all descriptors of this process but the standard ones and `kept`. To be called before there are others.
+pub(super) fn close_others(kept: [BorrowedFd<'_>; 2]) {
+    let mut kept = kept.map(|fd| fd.as_raw_fd() as u32);
+    kept.sort_unstable();
+    let [first, second] = kept;
+    for (from, to) in [(3, first - 1), (first + 1, second - 1), (second + 1, u32::MAX)] {
+        if from <= to {
+            // SAFETY: numbers. Whoever made these descriptors was another program, so nobody here has them. A kernel
+            // without this call leaves them open, as their maker did.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    }
+}
+
+/// Gives the one user and group of a new user namespace the numbers that they have outside.
+fn stay_the_same(user: u32, group: u32) -> io::Result<()> {
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
+}
