@@ -31,6 +31,11 @@ impl Arena {
         self.frames.is_empty()
     }
 
+    /// How many these are.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.count
+    }
+
     /// Reads frames, a call of `read` each, until a burst is full or `read` says that there is none. Only when nothing is
     /// held, so that the order stays.
     pub(crate) fn fill(&mut self, mut read: impl FnMut(&mut [u8]) -> Option<usize>) {

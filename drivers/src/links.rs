@@ -38,7 +38,7 @@ pub(crate) struct Link {
 impl Link {
     /// Somebody has set it up.
     pub(crate) fn is_up(&self) -> bool {
-        self.flags & libc::IFF_UP as u32 != 0
+        self.flags & UP != 0
     }
 
     /// It is up, and its other side is there: a cable, a veth's peer.
@@ -63,7 +63,6 @@ impl Links {
         Ok(Links { events: netlink(groups as u32)?, questions: netlink(0)? })
     }
 
-    #[allow(dead_code, reason = "taps that move away, next")]
     /// Those of another namespace. The calling thread goes there and comes back.
     pub(crate) fn open_in(namespace: BorrowedFd<'_>) -> io::Result<Links> {
         let home = rustix::fs::open(HOME, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -73,13 +72,23 @@ impl Links {
         links
     }
 
-    /// Forgets the changes so far. To be called before an interface is looked at, so that no change is missed.
-    pub(crate) fn clear(&self) {
-        // Any error but these two means that some were lost, which is as good as read.
-        while !matches!(
-            recv(&self.events, &mut [0u8; 64], RecvFlags::DONTWAIT),
-            Err(Errno::AGAIN | Errno::BADF)
-        ) {}
+    /// Forgets the changes so far. To be called before an interface is looked at, so that no change is missed. Numbers of
+    /// interfaces that were up meanwhile, whatever they are now; not all of them, if there were very many changes.
+    pub(crate) fn clear(&self) -> Vec<u32> {
+        let mut were_up = Vec::new();
+        loop {
+            let mut event = [0; HEADER_LEN + INFO_LEN];
+            match recv(&self.events, event.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok(_) => {
+                    let told = half(&event, 4) == Some(RTM_NEWLINK);
+                    let up = word(&event, HEADER_LEN + 8).is_some_and(|flags| flags & UP != 0);
+                    were_up.extend(word(&event, HEADER_LEN + 4).filter(|_| told && up));
+                }
+                Err(Errno::AGAIN | Errno::BADF) => return were_up,
+                // Some were lost, which is as good as read.
+                Err(_) => {}
+            }
+        }
     }
 
     /// The interface `name`; `None` when there is none.
@@ -178,13 +187,13 @@ const INFO_LEN: usize = 16;
 const ATTRIBUTE_LEN: usize = 4;
 /// Attributes begin at multiples of this.
 const ALIGNMENT: usize = 4;
+const UP: u32 = libc::IFF_UP as u32;
 const RTM_NEWLINK: u16 = libc::RTM_NEWLINK;
 const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
 /// More than an interface has attributes; a longer answer is cut, and an error.
 const ANSWER_LEN_MAX: usize = 32 * 1024;
 /// The kernel answers before it returns from the question.
 const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);
-#[allow(dead_code, reason = "taps that move away, next")]
 const HOME: &str = "/proc/thread-self/ns/net";
 
 #[cfg(test)]
@@ -232,8 +241,16 @@ mod tests {
             wait_until(&links, "v0", |link| {
                 link.is_some_and(|link| link.is_up() && !link.has_carrier() && link.mtu == 1400)
             });
+            links.clear();
             ip("link set v1 up");
             wait_until(&links, "v0", |link| link.is_some_and(Link::has_carrier));
+            ip("link set v0 down");
+            ip("link set v0 up");
+            ip("link set v0 down");
+            assert!(changed(&links) && links.clear().contains(&index), "it was up for a moment");
+            ip("link set v0 mtu 1300");
+            assert!(changed(&links) && !links.clear().contains(&index));
+            ip("link set v0 up");
             ip("link set v1 down");
             wait_until(&links, "v0", |link| link.is_some_and(|link| !link.has_carrier()));
             ip("link del v0");

@@ -1,13 +1,14 @@
 //! Taps of this kernel. They need CAP_NET_ADMIN and /dev/net/tun.
 
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ringyard_dataplane::frame::{BurstScratch, Taken};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads, Sum};
-use ringyard_dataplane::port::{Arming, Doorbell, EgressScratch, Ingress, IngressScratch, Tally};
+use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress, IngressScratch, Tally};
 
+use super::queue::TapQueue;
 use super::*;
 use crate::testing::in_namespace;
 
@@ -15,6 +16,10 @@ fn named(ifname: &str) -> TapOptions {
     let source =
         TapSource::Name { ifname: Some(ifname.into()), queues: 1, vnet_hdr: VnetHeader::IfSupported };
     TapOptions { source, script: None, downscript: None, sndbuf_bytes: i32::MAX }
+}
+
+fn queue_of(device: Device) -> TapQueue {
+    TapQueue::new(device, 0, Arc::new(Alarm::new().unwrap()))
 }
 
 fn open_error(options: TapOptions) -> String {
@@ -92,7 +97,7 @@ fn several_queues_are_one_interface() {
 fn frame_written_by_the_kernel_is_read_and_ours_is_counted() {
     in_namespace(|| {
         let device = Device::open(Some("t0"), false, VnetHeader::IfSupported).unwrap();
-        let queue = TapQueue::new(device, 0);
+        let queue = queue_of(device);
         let up = Command::new("ip").args(["link", "set", "t0", "up"]).status().expect("iproute2");
         assert!(up.success());
         let mut scratch = IngressScratch::default();
@@ -126,7 +131,7 @@ fn frame_written_by_the_kernel_is_read_and_ours_is_counted() {
 #[test]
 fn frames_that_are_held_are_lent_again_before_others() {
     in_namespace(|| {
-        let queue = TapQueue::new(Device::open(Some("t0"), false, VnetHeader::IfSupported).unwrap(), 0);
+        let queue = queue_of(Device::open(Some("t0"), false, VnetHeader::IfSupported).unwrap());
         assert!(Command::new("ip").args(["link", "set", "t0", "up"]).status().expect("iproute2").success());
         let (mut scratch, mut held) = (IngressScratch::default(), Vec::new());
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -167,7 +172,7 @@ fn tap_with_addresses(header: VnetHeader) -> TapQueue {
     ] {
         assert!(Command::new("ip").args(arguments.split(' ')).status().expect("iproute2").success());
     }
-    TapQueue::new(device, 0)
+    queue_of(device)
 }
 
 fn payload() -> Vec<u8> {
@@ -354,4 +359,17 @@ fn udp_frames(queue: &TapQueue) -> (Vec<Option<u16>>, Vec<u8>) {
     }
     assert_eq!(scratch.tally.dropped(), 0);
     (asking, received)
+}
+
+#[test]
+fn s06_descriptors_with_different_headers_are_refused_together() {
+    in_namespace(|| {
+        let fd = |name, header| {
+            let device = Device::open(Some(name), false, header).unwrap();
+            device.as_fd().try_clone_to_owned().unwrap()
+        };
+        let fds = vec![fd("t0", VnetHeader::Required), fd("t1", VnetHeader::Off)];
+        let options = TapOptions { source: TapSource::Fds(fds), ..named("") };
+        assert_eq!(open_error(options), "vnet_hdr not consistent across given tap fds");
+    });
 }

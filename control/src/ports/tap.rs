@@ -1,8 +1,10 @@
 //! `tap`: opened by name, or made of descriptors that were passed.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ringyard_dataplane::port::Attachment;
+use ringyard_drivers::line::Line;
 use ringyard_drivers::tap::{self, TapOptions, TapPort, VnetHeader};
 use serde_json::{Map, Value, json};
 
@@ -38,6 +40,13 @@ pub enum TapSource {
     Fd(FdRef),
     /// One descriptor a queue pair, at least one.
     Fds(Vec<FdRef>),
+    /// One that a program opens for us.
+    Helper {
+        /// The program's path, or a shell command.
+        helper: String,
+        /// The bridge that it is to be on.
+        bridge: String,
+    },
 }
 
 /// A script around an interface's life.
@@ -58,7 +67,7 @@ impl PortSpec for TapSpec {
 
     fn fds(&self) -> Vec<FdRef> {
         match &self.source {
-            TapSource::Name { .. } => Vec::new(),
+            TapSource::Name { .. } | TapSource::Helper { .. } => Vec::new(),
             TapSource::Fd(fd) => vec![fd.clone()],
             TapSource::Fds(fds) => fds.clone(),
         }
@@ -72,6 +81,10 @@ impl PortSpec for TapSpec {
                 (source, installed(script), installed(downscript))
             }
             TapSource::Fd(_) | TapSource::Fds(_) => (tap::TapSource::Fds(opening.fds), None, None),
+            TapSource::Helper { helper, bridge } => {
+                let source = tap::TapSource::Helper { helper: helper.clone(), bridge: bridge.clone() };
+                (source, None, None)
+            }
         };
         let options = TapOptions {
             source,
@@ -80,7 +93,11 @@ impl PortSpec for TapSpec {
             sndbuf_bytes: self.sndbuf_bytes,
         };
         let port = TapPort::open(options).map_err(|error| error.to_string())?;
-        Ok(Box::new(OpenTap { port, fds: self.fds(), script, downscript }))
+        let helper = match &self.source {
+            TapSource::Helper { helper, bridge } => Some((helper.clone(), bridge.clone())),
+            _ => None,
+        };
+        Ok(Box::new(OpenTap { port, fds: self.fds(), helper, script, downscript }))
     }
 }
 
@@ -89,6 +106,8 @@ struct OpenTap {
     port: TapPort,
     /// As they were named; none for a tap that has a name.
     fds: Vec<FdRef>,
+    /// Who opened it, and on what bridge, if it was not us.
+    helper: Option<(String, String)>,
     /// The script that was run.
     script: Option<PathBuf>,
     /// The script that will be run.
@@ -100,7 +119,15 @@ impl OpenPort for OpenTap {
         self.port.attachment()
     }
 
+    fn start(&mut self, line: Line) -> io::Result<()> {
+        let info = self.info(0);
+        self.port.start(line, info)
+    }
+
     fn info(&self, queue: usize) -> String {
+        if let Some((helper, bridge)) = &self.helper {
+            return format!("helper={helper},br={bridge}");
+        }
         match self.fds.get(queue) {
             Some(FdRef::Number(number)) => format!("fd={number}"),
             Some(FdRef::Name(name)) => format!("fd={name}"),
@@ -126,7 +153,9 @@ impl OpenPort for OpenTap {
                 members.shift_remove(member);
             }
         }
-        if self.fds.is_empty() {
+        if let Some((_, bridge)) = &self.helper {
+            members.insert("br".into(), json!(bridge));
+        } else if self.fds.is_empty() {
             members.insert("ifname".into(), json!(self.port.ifname()));
             members.insert("script".into(), json!(script_name(&self.script)));
             members.insert("downscript".into(), json!(script_name(&self.downscript)));

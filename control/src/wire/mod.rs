@@ -7,6 +7,7 @@ mod address;
 mod af_packet;
 mod af_xdp;
 mod announce;
+mod bridge;
 mod chardev;
 mod command;
 mod dgram;
@@ -35,6 +36,7 @@ pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketA
 pub use af_packet::AfPacket;
 pub use af_xdp::AfXdp;
 pub use announce::AnnounceSelf;
+pub use bridge::Bridge;
 pub use chardev::{ChardevAdd, ChardevSpec, SocketBackend, unix_path};
 pub use command::{Command, SetLink, XSetWorker};
 pub use dgram::Dgram;

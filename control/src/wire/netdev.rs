@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AfPacket, AfXdp, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, User, Vde, Vduse,
-    VhostUser, VhostUserSpec, VhostVdpa, VmnetBridged, VmnetHost, VmnetShared,
+    AfPacket, AfXdp, Bridge, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, User, Vde,
+    Vduse, VhostUser, VhostUserSpec, VhostVdpa, VmnetBridged, VmnetHost, VmnetShared,
 };
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
@@ -185,14 +185,14 @@ impl QapiEnum for Type {
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
-        elsewhere("none"),
+        here("bridge", |visitor| Bridge::visit(visitor).map(Netdev::from)),
         here("user", |visitor| User::visit(visitor).map(Netdev::from)),
-        elsewhere("bridge"),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
+        here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
+        elsewhere("none"),
         known("vmnet-host", |visitor| VmnetHost::visit(visitor).map(drop)),
         known("vmnet-shared", |visitor| VmnetShared::visit(visitor).map(drop)),
         known("vmnet-bridged", |visitor| VmnetBridged::visit(visitor).map(drop)),
-        here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
     ];
 }
 
@@ -267,6 +267,8 @@ mod tests {
             json!({"id": "a", "type": "socket", "udp": "h:1", "localaddr": ":2"}),
             json!({"id": "a", "type": "dgram", "local": {"type": "inet", "host": "", "port": "1"},
                    "remote": {"type": "inet", "host": "h", "port": "2"}}),
+            json!({"id": "a", "type": "tap", "helper": "/bin/h", "br": "lan"}),
+            json!({"id": "a", "type": "bridge", "br": "lan"}),
             json!({"id": "a", "type": "hubport", "hubid": -1, "netdev": "n"}),
             json!({"id": "a", "type": "nic", "netdev": "n", "macaddr": "52:54:00:00:00:01", "vectors": 3}),
         ] {

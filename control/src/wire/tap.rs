@@ -126,9 +126,12 @@ impl Tap {
             }
             return Ok(TapSource::Fds(fds));
         }
-        if helper {
-            let invalid = shaped || vhostfds;
-            return refused(if invalid { INVALID_WITH_HELPER } else { NO_HELPER });
+        if let Some(helper) = &self.helper {
+            if shaped || vhostfds {
+                return refused(INVALID_WITH_HELPER);
+            }
+            let bridge = self.br.clone().unwrap_or_else(|| BRIDGE.into());
+            return Ok(TapSource::Helper { helper: helper.clone(), bridge });
         }
         if vhostfds {
             return refused("vhostfds= is invalid if fds= wasn't specified");
@@ -195,6 +198,8 @@ fn refused<T>(text: &str) -> Result<T, QapiError> {
     Err(QapiError::generic(text))
 }
 
+/// The bridge that a helper is told, if nothing was said.
+pub(super) const BRIDGE: &str = "br0";
 /// The kernel's limit for one interface.
 const QUEUES_MAX: u16 = 256;
 
@@ -204,7 +209,6 @@ const INVALID_WITH_FDS: &str =
     "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid with fds=";
 const INVALID_WITH_HELPER: &str =
     "ifname=, script=, downscript=, vnet_hdr=, queues=, and vhostfds= are invalid with helper=";
-const NO_HELPER: &str = "helper= is not supported: make the tap beforehand and give its ifname= or fd=";
 const NO_VHOST: &str = "vhost=on is not available: ringyard forwards the frames itself, the kernel's vhost-net has no part in it";
 
 #[cfg(test)]

@@ -67,10 +67,19 @@ fn options_that_exclude_each_other_are_refused() {
     for with in ["ifname=x", "script=x", "downscript=x", "vnet_hdr=on", "queues=2", "vhostfds=3"] {
         assert_eq!(resolved(&format!("helper=x,{with}")), Err(INVALID_WITH_HELPER.into()), "{with}");
     }
-    assert_eq!(resolved("helper=x,br=br0"), Err(NO_HELPER.into()));
     assert_eq!(resolved("vhostfds=3"), Err("vhostfds= is invalid if fds= wasn't specified".into()));
     let mismatch = "The number of fds passed does not match the number of vhostfds passed";
     assert_eq!(resolved("fds=3:4,vhostfds=5"), Err(mismatch.into()));
+}
+
+#[test]
+fn helper_opens_on_the_bridge_that_is_named_or_on_br0() {
+    let helper =
+        |helper: &str, bridge: &str| TapSource::Helper { helper: helper.into(), bridge: bridge.into() };
+    assert_eq!(source("helper=/bin/h"), helper("/bin/h", "br0"));
+    assert_eq!(source("helper=h --x,br=lan,sndbuf=1M,vhost=off"), helper("h --x", "lan"));
+    let without = resolved("br=lan").expect("br= alone says nothing");
+    assert_eq!(without.source, source(""));
 }
 
 #[test]

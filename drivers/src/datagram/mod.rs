@@ -28,6 +28,10 @@ use ringyard_dataplane::port::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketAddrAny;
+use rustix::net::sockopt::{
+    set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
+    set_socket_send_buffer_size_force,
+};
 
 use crate::minder::Alarm;
 use inbox::{Inbox, Received};
@@ -297,6 +301,14 @@ impl<E: Encapsulation> Egress for DatagramQueue<E> {
     }
 }
 
+/// Gives a socket that we made room for what a burst or two of its peer's brings. It may get less.
+pub(crate) fn make_room(socket: &OwnedFd) {
+    let _ = set_socket_recv_buffer_size_force(socket, BUFFER_BYTES)
+        .or_else(|_| set_socket_recv_buffer_size(socket, BUFFER_BYTES));
+    let _ = set_socket_send_buffer_size_force(socket, BUFFER_BYTES)
+        .or_else(|_| set_socket_send_buffer_size(socket, BUFFER_BYTES));
+}
+
 /// Whether somebody has shut the socket down for reading, so that it says for ever that there is something to read.
 #[cold]
 pub(crate) fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
@@ -306,6 +318,8 @@ pub(crate) fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(ended)
 }
 
+/// Of each socket and direction; the kernel doubles it for its own needs.
+const BUFFER_BYTES: usize = 1 << 20;
 /// Bytes before a frame that an encapsulation may have.
 pub(crate) const PREFIX_LEN_MAX: usize = 512;
 

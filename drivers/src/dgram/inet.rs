@@ -8,8 +8,8 @@ use ringyard_dataplane::port::Attachment;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
 
-use super::{Medium, attachment, make_room};
-use crate::datagram::{Bare, DatagramOptions, Destination};
+use super::{Medium, attachment};
+use crate::datagram::{Bare, DatagramOptions, Destination, make_room};
 use crate::errno;
 use crate::minder::Alarm;
 

@@ -18,10 +18,6 @@ use std::time::Duration;
 
 use ringyard_dataplane::port::Attachment;
 use rustix::event::PollFlags;
-use rustix::net::sockopt::{
-    set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
-    set_socket_send_buffer_size_force,
-};
 
 use crate::chardev::SocketAccess;
 use crate::datagram::{self, DatagramOptions, DatagramQueue, Encapsulation};
@@ -179,18 +175,8 @@ fn attachment_of_given<E: Encapsulation>(encapsulation: E, options: DatagramOpti
     datagram::attachment(Arc::new(DatagramQueue::over_given(encapsulation, options)))
 }
 
-/// Gives a socket that we made room for what a burst or two of its peer's brings. It may get less.
-fn make_room(socket: &OwnedFd) {
-    let _ = set_socket_recv_buffer_size_force(socket, BUFFER_BYTES)
-        .or_else(|_| set_socket_recv_buffer_size(socket, BUFFER_BYTES));
-    let _ = set_socket_send_buffer_size_force(socket, BUFFER_BYTES)
-        .or_else(|_| set_socket_send_buffer_size(socket, BUFFER_BYTES));
-}
-
 /// Between two attempts to repair something.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Of each socket and direction; the kernel doubles it for its own needs.
-const BUFFER_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests;

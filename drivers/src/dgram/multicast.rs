@@ -16,8 +16,8 @@ use rustix::net::sockopt::{set_ip_add_membership, set_ip_multicast_if, set_ip_mu
 use rustix::net::{SocketAddrAny, connect, getsockname};
 
 use super::inet::{bind_to, bound, share_address, socket};
-use super::{Medium, attachment, attachment_of_given, make_room};
-use crate::datagram::{DatagramOptions, Destination, Encapsulation, Refusal, Source};
+use super::{Medium, attachment, attachment_of_given};
+use crate::datagram::{DatagramOptions, Destination, Encapsulation, Refusal, Source, make_room};
 use crate::errno;
 use crate::minder::Alarm;
 

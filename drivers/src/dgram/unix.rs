@@ -12,9 +12,9 @@ use rustix::fs::{Gid, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
-use super::{attachment, make_room};
+use super::attachment;
 use crate::chardev::SocketAccess;
-use crate::datagram::{Bare, DatagramOptions, Destination};
+use crate::datagram::{Bare, DatagramOptions, Destination, make_room};
 use crate::errno;
 use crate::minder::Alarm;
 

@@ -177,3 +177,36 @@ fn s04_without_cookies_only_the_peers_address_is_heard() {
         assert_eq!(group.unwrap(&[&session[..], &FRAME].concat(), Source(&source([1, 2, 3, 4]))), Ok(8));
     }
 }
+
+/// xorshift64*: the same datagrams at every run.
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+}
+
+#[test]
+fn s04_no_datagram_makes_it_panic_or_point_beyond_its_end() {
+    let (mut state, mut taken) = (4, 0);
+    let zero = |cookies: Cookies| Cookies { rx: 0, ..cookies };
+    for carrier in [Carrier::Udp, Carrier::Ipv4, Carrier::Ipv6] {
+        for cookies in [None, Some(zero(SHORT)), Some(zero(COOKIES))] {
+            let format = Format { cookies, rx_session: 0, counter: Counter::Counts, offset: 9, ..PLAIN };
+            let header = header(format, carrier);
+            for _ in 0..10_000 {
+                // Of zeros, what is long enough is taken.
+                let len = random(&mut state) as usize % 120 + 1;
+                let mask = if random(&mut state) & 1 == 0 { 0 } else { 0xff };
+                let mut datagram: Vec<u8> = (0..len).map(|_| random(&mut state) as u8 & mask).collect();
+                datagram[0] = random(&mut state) as u8 & 0x0f | 0x40;
+                let source = &source([10, 0, 0, 2])[..random(&mut state) as usize % 17];
+                if let Ok(start) = header.unwrap(&datagram, Source(source)) {
+                    assert!(start < len, "{datagram:x?}");
+                    taken += 1;
+                }
+            }
+        }
+    }
+    assert!(taken > 10_000, "{taken}");
+}

@@ -127,6 +127,7 @@ impl Tunnel {
             .map_err(|error| OpenError(format!("could not resolve src, errno = {error}")))?;
         let failed = |doing| move |error: Errno| OpenError(format!("{doing}: {}", errno::text(error)));
         let socket = open_socket(ipv6, ports.is_some()).map_err(failed("socket creation failed"))?;
+        datagram::make_room(&socket);
         bind_to(&socket, local).map_err(failed("could not bind socket"))?;
         let peer = find(&dst, dst_port)
             .map_err(|error| OpenError(format!("could not resolve dst, error = {error}")))?;

@@ -2,16 +2,16 @@
 
 #![allow(unsafe_code)] // ioctls that rustix does not have, and writev from guest memory
 
-use std::ffi::{CStr, c_int, c_uint, c_ulong};
+use std::ffi::{c_int, c_uint, c_ulong};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use ringyard_dataplane::frame::{Burst, Frame};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offload, Offloads, Payload, Segments};
 use rustix::fs::{Mode, OFlags};
 
-use super::OpenError;
 use super::train::{TRAIN_PIECES_MAX, Train};
+use super::{OpenError, macvtap};
 
 const TUN: &str = "/dev/net/tun";
 /// Body pieces that one `writev` takes here; Linux takes 1024 in all.
@@ -32,19 +32,34 @@ pub enum VnetHeader {
 pub(super) struct Device {
     fd: OwnedFd,
     ifname: String,
+    /// IFF_…
+    flags: c_int,
     net_header_len: usize,
     offloads: Offloads,
 }
 
+/// What has become of a queue's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It is there.
+    Whole,
+    /// It was deleted.
+    Gone,
+    /// Somebody has given frames another header.
+    OtherHeader,
+}
+
 impl Device {
-    /// Opens a queue of the interface `ifname`, made if it is not there.
+    /// Opens a queue of the interface `ifname`, made if it is not there. A macvtap has a device file of its own.
     pub(super) fn open(
         ifname: Option<&str>,
         multi_queue: bool,
         header: VnetHeader,
     ) -> Result<Device, OpenError> {
-        let fd = rustix::fs::open(TUN, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| OpenError::new(format!("could not open {TUN}"), error.into()))?;
+        let macvtap = ifname.map(macvtap::device_of).transpose()?.flatten();
+        let path = macvtap.as_deref().unwrap_or(TUN);
+        let fd = rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| OpenError::new(format!("could not open {path}"), error.into()))?;
         let mut features: c_uint = 0;
         if ioctl(&fd, libc::TUNGETFEATURES, &mut features).is_err() {
             features = 0;
@@ -68,7 +83,7 @@ impl Device {
             flags |= libc::IFF_MULTI_QUEUE;
         }
         let name = ifname.unwrap_or("tap%d");
-        let failed = |error| OpenError::new(format!("could not configure {TUN} ({name})"), error);
+        let failed = |error| OpenError::new(format!("could not configure {path} ({name})"), error);
         let mut request = request(name).map_err(failed)?;
         request.ifr_ifru.ifru_flags = flags as i16;
         ioctl(&fd, libc::TUNSETIFF, &mut request).map_err(failed)?;
@@ -97,9 +112,66 @@ impl Device {
             ioctl(&fd, libc::TUNSETVNETHDRSZ, &mut (NET_HEADER_LEN as c_int))?;
             offloads = take_offloads(&fd)?;
         }
-        // SAFETY: the kernel ends the name with a zero within the array; `request` filled it with zeros.
-        let ifname = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) };
-        Ok(Device { fd, ifname: ifname.to_string_lossy().into_owned(), net_header_len, offloads })
+        Ok(Device { fd, ifname: name_in(request), flags, net_header_len, offloads })
+    }
+
+    /// Makes the descriptor one of the interface of the same name again, after it was deleted and made anew.
+    pub(super) fn take_back(&self) -> io::Result<()> {
+        const SHAPE: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+        let mut request = request(&self.ifname)?;
+        request.ifr_ifru.ifru_flags = (self.flags & SHAPE) as i16;
+        ioctl(&self.fd, libc::TUNSETIFF, &mut request)?;
+        self.put_header_right()?;
+        if self.net_header_len > 0 {
+            take_offloads(&self.fd)?;
+        }
+        Ok(())
+    }
+
+    /// What has become of the interface.
+    pub(super) fn condition(&self) -> Condition {
+        let Ok(mut request) = request("") else { return Condition::Gone };
+        if ioctl(&self.fd, libc::TUNGETIFF, &mut request).is_err() {
+            return Condition::Gone;
+        }
+        let mut len: c_int = 0;
+        let known = self.net_header_len > 0 && ioctl(&self.fd, libc::TUNGETVNETHDRSZ, &mut len).is_ok();
+        let other = known && len != self.net_header_len as c_int;
+        if other { Condition::OtherHeader } else { Condition::Whole }
+    }
+
+    /// Gives frames the header again that they had.
+    pub(super) fn put_header_right(&self) -> io::Result<()> {
+        match self.net_header_len {
+            0 => Ok(()),
+            len => self.set_header_len(len as c_int),
+        }
+    }
+
+    pub(super) fn set_header_len(&self, mut len: c_int) -> io::Result<()> {
+        ioctl(&self.fd, libc::TUNSETVNETHDRSZ, &mut len)
+    }
+
+    /// The name that the interface has now, and the network namespace that it is in, if we may know that.
+    pub(super) fn whereabouts(&self) -> (String, Option<OwnedFd>) {
+        let name = request("").ok().and_then(|mut request| {
+            ioctl(&self.fd, libc::TUNGETIFF, &mut request).ok()?;
+            Some(name_in(&request))
+        });
+        // SAFETY: the request takes no argument and returns a descriptor, or a number below 0.
+        let number = unsafe { libc::ioctl(self.fd.as_raw_fd(), c_ulong::from(libc::TUNGETDEVNETNS)) };
+        // SAFETY: the descriptor is new, and nobody else has its number.
+        let namespace = (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) });
+        (name.unwrap_or_else(|| self.ifname.clone()), namespace)
+    }
+
+    /// The network namespace in which the descriptor was opened, if we may know that.
+    pub(super) fn home(&self) -> Option<OwnedFd> {
+        const SIOCGSKNS: c_ulong = 0x894c;
+        // SAFETY: as in `whereabouts`.
+        let number = unsafe { libc::ioctl(self.fd.as_raw_fd(), SIOCGSKNS as _) };
+        // SAFETY: as in `whereabouts`.
+        (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
     }
 
     /// The interface's name.
@@ -219,6 +291,8 @@ impl Device {
         }
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Err(Unwritten::Full),
+            Some(libc::EIO) => Err(Unwritten::Down),
+            Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::ENOLINK) => Err(Unwritten::Gone),
             _ => Err(Unwritten::Failed),
         }
     }
@@ -230,7 +304,11 @@ pub(super) enum Unwritten {
     Full,
     /// There was no room for the rest of its segments. It can't be written again.
     Cut,
-    /// The interface is down or gone, or the frame's own memory is (EFAULT).
+    /// The interface is down.
+    Down,
+    /// It was deleted.
+    Gone,
+    /// The kernel does not like the frame, or its memory is gone (EFAULT).
     Failed,
 }
 
@@ -249,6 +327,12 @@ fn vector(start: *const u8, len: usize) -> libc::iovec {
 fn net_header(offload: &Offload) -> [u8; NET_HEADER_LEN] {
     let whole = offload.net_header(0);
     std::array::from_fn(|at| whole[at])
+}
+
+/// The name that the kernel put into a request.
+fn name_in(request: &libc::ifreq) -> String {
+    let bytes = request.ifr_name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0);
+    String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
 }
 
 /// A request for the interface `name`, which must be shorter than 16 bytes.

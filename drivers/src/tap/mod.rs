@@ -14,6 +14,9 @@
 //! and IFF_NAPI, made no difference to TCP or UDP that stood out of the spread.
 
 mod device;
+mod helper;
+mod life;
+mod macvtap;
 mod queue;
 mod train;
 
@@ -24,13 +27,18 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use ringyard_dataplane::port::{Attachment, Egress, IngressEnd};
+use crossbeam_channel::{Receiver, bounded};
+use ringyard_dataplane::port::Attachment;
 
 use crate::errno;
+use crate::line::Line;
+use crate::links::Links;
+use crate::minder::{Alarm, Minder, Stop};
 use device::Device;
 pub use device::VnetHeader;
-use queue::TapQueue;
+use life::{Life, Origin};
 
 /// Queues of an interface, at most (the kernel's limit).
 pub const QUEUES_MAX: u16 = 256;
@@ -49,6 +57,13 @@ pub enum TapSource {
     },
     /// Made by somebody else, a descriptor a queue.
     Fds(Vec<OwnedFd>),
+    /// Made by a helper, on a bridge.
+    Helper {
+        /// The path of a program, or, with spaces in it, a shell command.
+        helper: String,
+        /// The bridge's name.
+        bridge: String,
+    },
 }
 
 /// All that opening a tap needs.
@@ -87,25 +102,46 @@ pub struct TapPort {
     ifname: String,
     downscript: Option<PathBuf>,
     attachment: Attachment,
+    /// Until the port is started.
+    life: Option<Life>,
+    minder: Option<Minder>,
+    /// Is closed when the thread has ended, and with it the last use of the descriptors.
+    ended: Option<Receiver<()>>,
 }
 
 impl TapPort {
-    /// Opens the interface and runs the script. Blocks as long as the script runs.
+    /// Opens the interface and runs the script. Blocks as long as the script, or the helper, runs.
     pub fn open(options: TapOptions) -> Result<TapPort, OpenError> {
-        let devices = match options.source {
-            TapSource::Name { ifname, queues, vnet_hdr } => open_queues(ifname, queues, vnet_hdr)?,
-            TapSource::Fds(fds) => take_over(fds)?,
-        };
+        let TapOptions { source, script, downscript, sndbuf_bytes } = options;
+        let links = Links::open().map_err(|error| OpenError::new("watching interfaces", error))?;
+        let alarm = Alarm::new().map_err(|error| OpenError::new("making an eventfd", error))?;
+        let (devices, origin) = open_source(source, script.clone(), &links)?;
         for device in &devices {
             device
-                .set_sndbuf(options.sndbuf_bytes)
+                .set_sndbuf(sndbuf_bytes)
                 .map_err(|error| OpenError::new("TUNSETSNDBUF ioctl failed", error))?;
         }
         let ifname = devices.first().map(|device| device.ifname().to_owned()).unwrap_or_default();
-        if let Some(script) = &options.script {
+        if let Some(script) = &script {
             run_script(script, &ifname)?;
         }
-        Ok(TapPort { ifname, downscript: options.downscript, attachment: attachment(devices) })
+        let life = Life::new(origin, sndbuf_bytes, devices, links, Arc::new(alarm));
+        let (attachment, life) = (life.attachment(), Some(life));
+        Ok(TapPort { ifname, downscript, attachment, life, minder: None, ended: None })
+    }
+
+    /// Starts the thread that watches the interface; once. `info` is what is shown while all is well.
+    pub fn start(&mut self, line: Line, info: String) -> io::Result<()> {
+        if let Some(life) = self.life.take() {
+            let (ends, ended) = bounded(0);
+            let body = move |stop: &Stop| {
+                life.run(&line, &info, stop);
+                drop(ends);
+            };
+            self.minder = Some(Minder::start("tap", body)?);
+            self.ended = Some(ended);
+        }
+        Ok(())
     }
 
     /// The interface's name.
@@ -128,9 +164,43 @@ impl TapPort {
     ///
     /// Errors: the script's; the tap is closed all the same.
     pub fn close(self) -> Result<(), OpenError> {
-        match &self.downscript {
+        let result = match &self.downscript {
             Some(script) => run_script(script, &self.ifname),
             None => Ok(()),
+        };
+        drop(self.minder);
+        // Bounded, for the thread may be running a script or a helper.
+        self.ended.iter().for_each(|ended| _ = ended.recv_timeout(END_TIME_MAX));
+        result
+    }
+}
+
+/// The queues, and how they are had again.
+fn open_source(
+    source: TapSource,
+    script: Option<PathBuf>,
+    links: &Links,
+) -> Result<(Vec<Device>, Origin), OpenError> {
+    match source {
+        TapSource::Name { ifname, queues, vnet_hdr } => {
+            let there = |name: &String| links.by_name(name).is_ok_and(|link| link.is_some());
+            let found = ifname.as_ref().is_some_and(there);
+            let devices = open_queues(ifname, queues, vnet_hdr)?;
+            let ifname = devices.first().map(|device| device.ifname().to_owned()).unwrap_or_default();
+            let origin = match found {
+                true => Origin::Found { ifname, queues, vnet_hdr },
+                false => Origin::Made { ifname, queues, vnet_hdr, script },
+            };
+            Ok((devices, origin))
+        }
+        TapSource::Fds(fds) => {
+            let devices = take_over(fds)?;
+            let ifname = devices.first().map(|device| device.ifname().to_owned()).unwrap_or_default();
+            Ok((devices, Origin::Given { ifname }))
+        }
+        TapSource::Helper { helper, bridge } => {
+            let device = Device::take_over(helper::tap(&helper, &bridge)?)?;
+            Ok((vec![device], Origin::Helped { helper, bridge }))
         }
     }
 }
@@ -156,22 +226,6 @@ fn take_over(fds: Vec<OwnedFd>) -> Result<Vec<Device>, OpenError> {
     Ok(devices)
 }
 
-fn attachment(devices: Vec<Device>) -> Attachment {
-    let mut attachment = Attachment { carrier: true, ..Attachment::default() };
-    for (index, device) in devices.into_iter().enumerate() {
-        let queue = Arc::new(TapQueue::new(device, index as u16));
-        attachment.ingress.push(Arc::new(IngressEnd {
-            queue: index as u16,
-            ingress: queue.clone(),
-            doorbell: queue.clone(),
-            linger_us: 0,
-            discard: None,
-        }));
-        attachment.egress.push(queue as Arc<dyn Egress>);
-    }
-    attachment
-}
-
 fn run_script(script: &Path, ifname: &str) -> Result<(), OpenError> {
     const NOT_RUN: i32 = 1 << 8;
     let status = Command::new(script).arg(ifname).stdin(Stdio::null()).status();
@@ -182,6 +236,9 @@ fn run_script(script: &Path, ifname: &str) -> Result<(), OpenError> {
     }
     Err(OpenError(format!("network script {} failed with status {raw}", script.display())))
 }
+
+/// What closing waits for the port's thread.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 #[path = "../tap_tests.rs"]

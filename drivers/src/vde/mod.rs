@@ -67,9 +67,9 @@ pub struct VdePort {
 }
 
 impl VdePort {
-    /// Plugs in. May wait for a slow switch for [`ANSWER_TIME_MAX`].
+    /// Plugs in. May wait some seconds for the switch.
     pub fn open(id: &str, options: VdeOptions) -> Result<VdePort, OpenError> {
-        let plug = Plug::insert(&options, &wait).map_err(|failure| OpenError::new(&failure))?;
+        let plug = plug_in(&options).map_err(|failure| OpenError::new(&failure))?;
         let outlet = Outlet::new(plug).map_err(|error| OpenError(format!("Could not open vde: {error}")))?;
         let first = Cell::new(outlet.attachment.clone());
         let info = outlet.info(&options);
@@ -109,6 +109,7 @@ struct Outlet {
 impl Outlet {
     fn new(plug: Plug) -> io::Result<Outlet> {
         let Plug { directory, control, data } = plug;
+        datagram::make_room(&data);
         let (data, alarm) = (Arc::new(data), Arc::new(Alarm::new()?));
         let number = data.as_raw_fd();
         let options = DatagramOptions {
@@ -185,6 +186,18 @@ impl Holder {
     }
 }
 
+/// A certain port may be that of a netdev that was deleted a moment ago, whose end the switch has yet to notice: then it
+/// does not answer, and is asked once more.
+fn plug_in(options: &VdeOptions) -> Result<Plug, Failure> {
+    if options.port != 0 {
+        match Plug::insert(options, &|fd, limit| wait(fd, limit.min(ASK_AGAIN))) {
+            Err(failure) if failure == plug::SILENCE => {}
+            plugged => return plugged,
+        }
+    }
+    Plug::insert(options, &wait)
+}
+
 /// Waits for a descriptor on a thread that nobody stops.
 fn wait(fd: BorrowedFd<'_>, limit: Duration) -> Waited {
     let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
@@ -195,5 +208,7 @@ fn wait(fd: BorrowedFd<'_>, limit: Duration) -> Waited {
 }
 
 const READABLE: PollFlags = PollFlags::IN;
+/// After a request that was not answered.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// Before each attempt to plug in again.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -220,7 +220,7 @@ fn receive(control: BorrowedFd<'_>, patience: Patience<'_>) -> Result<[u8; ADDRE
             Err(Errno::AGAIN) => {
                 match patience(control, deadline.saturating_duration_since(Instant::now())) {
                     Waited::Readable => {}
-                    Waited::TimedOut => return Err(Failure::Switch(SILENT)),
+                    Waited::TimedOut => return Err(SILENCE),
                     Waited::Stopped => return Err(Failure::Stopped),
                 }
             }
@@ -259,10 +259,12 @@ const DESCRIPTION_LEN_MAX: usize = 127;
 /// Names tried in one directory.
 const NAMES_MAX: u32 = 1000;
 /// From the request to the whole answer.
-pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 const HUNG_UP: &str = "the switch hung up: it may not use our socket (group=, mode=), or does not take us";
-const SILENT: &str = "the switch does not answer: it may have no such port, or not a free one";
+/// It did not answer in time.
+pub(super) const SILENCE: Failure =
+    Failure::Switch("the switch does not answer: it may have no such port, or not a free one");
 const NO_ADDRESS: &str = "the switch's answer names no socket";
 
 #[cfg(test)]

@@ -179,8 +179,7 @@ fn a_switch_that_says_nothing_is_left_after_a_while() {
         Waited::TimedOut
     };
     let stopped = |_: BorrowedFd<'_>, _| Waited::Stopped;
-    let cases: [(Patience<'_>, Failure); 2] =
-        [(&impatient, Failure::Switch(SILENT)), (&stopped, Failure::Stopped)];
+    let cases: [(Patience<'_>, Failure); 2] = [(&impatient, SILENCE), (&stopped, Failure::Stopped)];
     for (patience, failure) in cases {
         // The stream is kept open until the plug has given up.
         let (plug, _stream, directory) = plug_into(|path| options(Some(path)), patience, |stream, _| stream);
