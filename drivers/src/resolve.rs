@@ -10,6 +10,8 @@ use std::{io, mem, ptr};
 /// What kind of socket the address is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// A stream.
+    Stream,
     /// Datagrams.
     Datagram,
     /// Raw IP of this protocol, which has no ports.
@@ -19,30 +21,52 @@ pub(crate) enum Kind {
     },
 }
 
-/// The addresses of `host` and `service`, best first, at least one; IPv6 ones only if `ipv6`, else IPv4 ones only. May wait
-/// for a name server.
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<'a> {
+    /// A name or a number; `None`: all of this host if `passive`, else its loopback.
+    pub host: Option<&'a str>,
+    /// A number or a service's name; `None`: port 0.
+    pub service: Option<&'a str>,
+    /// IPv6 only, or else IPv4 only; `None`: both.
+    pub ipv6: Option<bool>,
+    /// What for.
+    pub kind: Kind,
+    /// A socket is to be bound to it.
+    pub passive: bool,
+    /// Both are numbers: nobody is asked.
+    pub numeric: bool,
+}
+
+/// The addresses, best first, at least one. May wait for a name server.
 ///
 /// Errors: the system's text (`gai_strerror`).
-pub(crate) fn resolve(
-    host: &str,
-    service: Option<&str>,
-    ipv6: bool,
-    kind: Kind,
-) -> Result<Vec<SocketAddr>, String> {
-    let unknown = || text_of(libc::EAI_NONAME);
-    let host = CString::new(host).map_err(|_| unknown())?;
-    let service = service.map(CString::new).transpose().map_err(|_| unknown())?;
+pub(crate) fn resolve(query: Query<'_>) -> Result<Vec<SocketAddr>, String> {
+    let unknown = |_| text_of(libc::EAI_NONAME);
+    let host = query.host.map(CString::new).transpose().map_err(unknown)?;
+    let service = query.service.map(CString::new).transpose().map_err(unknown)?;
     // SAFETY: numbers and pointers, for which zeros are values.
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
-    hints.ai_family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
-    (hints.ai_socktype, hints.ai_protocol) = match kind {
+    hints.ai_family = match query.ipv6 {
+        None => libc::AF_UNSPEC,
+        Some(true) => libc::AF_INET6,
+        Some(false) => libc::AF_INET,
+    };
+    (hints.ai_socktype, hints.ai_protocol) = match query.kind {
+        Kind::Stream => (libc::SOCK_STREAM, 0),
         Kind::Datagram => (libc::SOCK_DGRAM, 0),
         Kind::Raw { protocol } => (libc::SOCK_RAW, c_int::from(protocol)),
     };
+    if query.passive {
+        hints.ai_flags |= libc::AI_PASSIVE;
+    }
+    if query.numeric {
+        hints.ai_flags |= libc::AI_NUMERICHOST | libc::AI_NUMERICSERV;
+    }
     let mut list = ptr::null_mut();
-    let service = service.as_ref().map_or(ptr::null(), |service| service.as_ptr());
-    // SAFETY: strings that end with a zero (or none, for the service), hints, and a place for the list; all live on.
-    let error = unsafe { libc::getaddrinfo(host.as_ptr(), service, &hints, &mut list) };
+    let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+    // SAFETY: strings that end with a zero, or none, hints, and a place for the list; all live on.
+    let error = unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), &hints, &mut list) };
     match error {
         0 => {}
         libc::EAI_SYSTEM => return Err(io::Error::last_os_error().to_string()),
@@ -51,7 +75,7 @@ pub(crate) fn resolve(
     let addresses = addresses_of(list);
     // SAFETY: the list is what getaddrinfo gave, and is not used any more.
     unsafe { libc::freeaddrinfo(list) };
-    if addresses.is_empty() { Err(unknown()) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(text_of(libc::EAI_NONAME)) } else { Ok(addresses) }
 }
 
 /// The addresses of a list that `getaddrinfo` gave.
@@ -108,8 +132,31 @@ pub(crate) fn host_in(sockaddr: &[u8]) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
+    const ANY: Query<'_> =
+        Query { host: None, service: None, ipv6: None, kind: Kind::Stream, passive: false, numeric: false };
+
+    fn first(query: Query<'_>) -> Result<String, String> {
+        resolve(query).map(|addresses| addresses[0].to_string())
+    }
+
     fn one(host: &str, service: Option<&str>, ipv6: bool, kind: Kind) -> Result<String, String> {
-        resolve(host, service, ipv6, kind).map(|addresses| addresses[0].to_string())
+        first(Query { host: Some(host), service, ipv6: Some(ipv6), kind, ..ANY })
+    }
+
+    #[test]
+    fn numbers_are_told_from_names_and_need_nobody() {
+        let numeric =
+            |host, service| first(Query { host: Some(host), service: Some(service), numeric: true, ..ANY });
+        assert_eq!(numeric("127.0.0.1", "80"), Ok("127.0.0.1:80".into()));
+        assert_eq!(numeric("::1", "80"), Ok("[::1]:80".into()));
+        assert!(numeric("localhost", "80").is_err() && numeric("127.0.0.1", "ssh").is_err());
+    }
+
+    #[test]
+    fn no_host_is_all_of_this_one_or_its_loopback() {
+        let v4 = |passive| first(Query { service: Some("9"), ipv6: Some(false), passive, ..ANY });
+        assert_eq!(v4(true), Ok("0.0.0.0:9".into()));
+        assert_eq!(v4(false), Ok("127.0.0.1:9".into()));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use ringyard_tests::flow::{Flow, FlowConfig};
 use ringyard_tests::guest::{Guest, GuestConfig, NetAttach};
 use ringyard_tests::netns::Netns;
 use ringyard_tests::packet::PacketSocket;
+use ringyard_tests::process::Process;
+use ringyard_tests::qmp::Qmp;
 use ringyard_tests::slot::Slot;
 use ringyard_tests::switch::Switch;
 use ringyard_tests::{Doing, Result};
@@ -43,6 +45,8 @@ impl Host {
             let listener = host.netns.enter(|| TcpListener::bind(address).doing("binding the web server"))?;
             thread::spawn(move || serve_pages(&listener));
         }
+        let sink = host.netns.enter(|| TcpListener::bind("127.0.0.1:9000").doing("binding the sink"))?;
+        thread::spawn(move || count_bytes(&sink));
         Ok(host)
     }
 
@@ -95,6 +99,15 @@ fn serve_pages(listener: &TcpListener) {
             let header = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
             let _ = stream.write_all((header + &body).as_bytes());
         });
+    }
+}
+
+/// Answers with how many bytes came, once all are there.
+fn count_bytes(listener: &TcpListener) {
+    for stream in listener.incoming() {
+        let Ok(mut stream) = stream else { return };
+        let count = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_or(0);
+        let _ = stream.write_all(count.to_string().as_bytes());
     }
 }
 
@@ -226,6 +239,9 @@ fn guest_gets_an_address_resolves_fetches_and_is_reached() -> Result<()> {
     assert_eq!(guest.expect("wget -q -O - http://10.0.2.2:8000/")?, PAGE);
     let count = guest.expect("wget -q -O - http://10.0.2.2:8000/large | wc -c")?;
     assert_eq!(count.trim(), (LARGE / 6 * 6).to_string());
+    // The guest leaves cutting these into segments to the switch.
+    let sent = guest.expect(&format!("head -c {LARGE} /dev/zero | nc 10.0.2.2 9000"))?;
+    assert_eq!(sent.trim(), LARGE.to_string());
     guest.expect("tftp -g -r kernel -l /kernel 10.0.2.2")?;
     assert_eq!(guest.expect("tr -d k </kernel | wc -c; wc -c </kernel")?.trim(), "0\n5000");
     assert_ne!(guest.run("tftp -g -r ../../etc/passwd -l /passwd 10.0.2.2")?.status, 0);
@@ -570,4 +586,161 @@ fn the_helper_is_confined() -> Result<()> {
         assert!(known.iter().any(|known| target.starts_with(known)), "{target}");
     }
     switch.finish()
+}
+
+/// The library under the names that it has here.
+fn library() -> Result<PathBuf> {
+    let listed = ringyard_tests::process::run(ringyard_tests::process::command("ldconfig")?.arg("-p"))?;
+    let line = listed.lines().find(|line| line.trim_start().starts_with("libslirp.so.0 "));
+    let path = line.and_then(|line| line.rsplit(" => ").next()).map(PathBuf::from);
+    fs::canonicalize(path.unwrap_or_default()).doing("finding libslirp.so.0: run tests/install")
+}
+
+#[test]
+fn without_the_library_everything_else_works_and_the_error_names_the_package() -> Result<()> {
+    let mut shell = ringyard_tests::process::command("unshare")?;
+    let script = format!("mount --bind /dev/null {} && exec \"$@\"", library()?.display());
+    shell.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+    let mut switch = Switch::start_by(shell, &[])?;
+    let error = switch.qmp().execute("netdev_add", json!({"type": "user", "id": "u0"}));
+    let error = error.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("type 'user' needs libslirp") && error.contains("libslirp0 (Debian"), "{error}");
+    switch.plug_listening("vm", 0)?;
+    assert_eq!(switch.order("query-netdev", json!({}))?.as_array().map(Vec::len), Some(1));
+    switch.finish()
+}
+
+/// QEMU itself is asked, in the same namespace: which options it refuses, in which order, and with what words.
+#[test]
+fn options_are_refused_as_qemu_refuses_them() -> Result<()> {
+    let host = Host::new()?;
+    let directory = shared_directory()?;
+    let monitor = directory.path().join("qemu.sock");
+    let mut qemu = host.netns.command("qemu-system-x86_64")?;
+    qemu.args(["-M", "none", "-nodefaults", "-display", "none", "-qmp"]);
+    qemu.arg(format!("unix:{},server=on,wait=off", monitor.display()));
+    let mut qemu = Process::start("qemu", qemu, directory.path())?;
+    wait_for("QEMU's monitor", PATIENCE, || {
+        qemu.expect_running()?;
+        Ok(monitor.exists().then_some(()))
+    })?;
+    let mut qemu_monitor = Qmp::connect(&monitor, PATIENCE)?;
+    let resolv_conf = directory.path().join("resolv.conf");
+    fs::write(&resolv_conf, "").doing("writing resolv.conf")?;
+    let mut switch = start_switch(&host, &resolv_conf, &[])?;
+    for mut members in disputable() {
+        members["id"] = json!("u0");
+        members["type"] = json!("user");
+        let expected = answer(&mut qemu_monitor, &members);
+        assert_eq!(answer(switch.qmp(), &members), expected, "{members}");
+    }
+    switch.finish()
+}
+
+/// What `netdev_add` says; a netdev that it made is removed.
+fn answer(monitor: &mut Qmp, members: &Value) -> String {
+    match monitor.execute("netdev_add", members.clone()) {
+        Ok(_) => monitor
+            .execute("netdev_del", json!({"id": "u0"}))
+            .map_or_else(|error| error.to_string(), |_| "made".into()),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Options that are wrong, or seem so.
+fn disputable() -> Vec<Value> {
+    let hostfwd = |rules: &[&str]| json!({"hostfwd": rules.iter().map(|rule| json!({"str": rule})).collect::<Vec<_>>()});
+    let guestfwd = |rules: &[&str]| json!({"guestfwd": rules.iter().map(|rule| json!({"str": rule})).collect::<Vec<_>>()});
+    let mut all = vec![
+        json!({"ipv4": false, "ipv6": false}),
+        json!({"ipv6": true, "net": "10.0.0.0/24"}),
+        json!({"ipv4": true, "ipv6-host": "::1"}),
+        json!({"ipv4": false, "dns": "x", "ipv6": false}),
+        json!({"net": "10.0.0.0/0x18"}),
+        json!({"net": "10.0.0.0/24 "}),
+        json!({"net": " 10.0.0.0/24"}),
+        json!({"net": "1.2.3.4/32"}),
+        json!({"net": "10.0.0.0/99999999999999999999"}),
+        json!({"net": "x/y", "host": "z", "dns": "w"}),
+        json!({"ip": "10.1.2.3/24"}),
+        json!({"net": "10.0.0.0/24", "ip": "x"}),
+        json!({"host": "1.2.3.4", "dns": "x"}),
+        json!({"dns": "10.0.2.2", "dhcpstart": "x"}),
+        json!({"dns": "1.1.1.1"}),
+        json!({"dns": "1.1.1.1", "restrict": true}),
+        json!({"dhcpstart": "10.0.2.3"}),
+        json!({"smbserver": "x", "ipv6-prefix": "x"}),
+        json!({"ipv6-prefix": "fd00::", "ipv6-host": "fd01::"}),
+        json!({"ipv6-prefix": "fd00::", "ipv6-prefixlen": 4, "ipv6-host": "fd01::"}),
+        json!({"ipv6-prefixlen": 127}),
+        json!({"ipv6-prefixlen": "64"}),
+        json!({"ipv6-prefixlen": 4_294_967_297_i64}),
+        json!({"ipv6-dns": "1::", "restrict": true, "domainname": ""}),
+        json!({"domainname": "", "hostname": "a".repeat(256)}),
+        json!({"hostname": "a".repeat(256), "tftp-server-name": "a".repeat(256)}),
+        json!({"tftp": "/no/such/directory"}),
+        json!({"dnssearch": ["a"]}),
+        json!({"dnssearch": [{"str": "a"}]}),
+        json!({"dnssearch": []}),
+        json!({"restrict": "on"}),
+        json!({"hostfwd": [{"str": "x"}], "guestfwd": [{"str": "a"}, {"str": "b"}]}),
+        json!({"nonsense": 1, "hostfwd": 1}),
+        json!({"nonsense": 1}),
+    ];
+    for rule in [
+        "",
+        "tcp",
+        "sctp:",
+        "tcp:x",
+        "tcp:x:",
+        "tcp::x",
+        "tcp::7777",
+        "tcp::x-",
+        "tcp::70000-:1",
+        "tcp::-:22",
+        "tcp::7777-",
+        "tcp::7777-x:1",
+        "tcp::7777-:",
+        "tcp::7777-:0",
+        "tcp::7777-:65536",
+        "tcp::7777-:1x",
+        "tcp:: 7777-:22",
+        "tcp::7777 -:22",
+        "tcp::+7777-:22",
+        "tcp::-1-:22",
+        "udp:127.1:017-:0x16",
+        ":127.0.0.1:0-:1",
+        "tcp:1.2.3.4:7777-:1",
+        "tcp:127.0.0.1:8000-:1",
+        "tcp:1.2.3:7777-:1",
+        "tcp:127.0.0.1 x:7777-:1",
+    ] {
+        all.push(hostfwd(&[rule]));
+    }
+    all.push(hostfwd(&["tcp::7777-:1", "tcp::7777-:2"]));
+    all.push(hostfwd(&["udp::7777-:1", "tcp::7777-:2"]));
+    for rule in [
+        "",
+        "tcp",
+        "udp:",
+        "tcp::80",
+        "tcp::80-",
+        "tcp::80-bogus",
+        "tcp::80-cmd:/bin/cat",
+        "tcp::0-cmd:x",
+        "tcp::x-cmd:x",
+        "tcp:x:80-cmd:x",
+        "tcp:10.0.2.2:80-cmd:x",
+        "tcp:10.0.2.3:80-cmd:x",
+        "tcp:1.0.2.9:80-cmd:x",
+        "tcp::080-null",
+        "tcp:: 80-null",
+        "tcp::80-unix:/no/such",
+        "tcp::80-tcp:127.0.0.1:1",
+        "tcp::80-tcp:127.0.0.1:8000",
+        "tcp:10.0.2.2:80-unix:/no/such",
+    ] {
+        all.push(guestfwd(&[rule]));
+    }
+    all
 }

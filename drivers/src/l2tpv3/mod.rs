@@ -29,7 +29,7 @@ use crate::datagram::{self, DatagramOptions, DatagramQueue, Destination};
 use crate::errno;
 use crate::line::{Line, Unplugged};
 use crate::minder::{Alarm, Minder, Stop, Wait};
-use crate::resolve::{self, Kind};
+use crate::resolve::{Kind, Query, resolve};
 use header::{Carrier, Counts, Header, Refusals};
 use route::Route;
 
@@ -119,7 +119,9 @@ impl Tunnel {
             None => Kind::Raw { protocol: header::PROTOCOL },
         };
         let find = |host: &str, service: Option<&String>| {
-            let found = resolve::resolve(host, service.map(String::as_str), ipv6, kind)?;
+            let (host, service) = (Some(host), service.map(String::as_str));
+            let query = Query { host, service, ipv6: Some(ipv6), kind, passive: false, numeric: false };
+            let found = resolve(query)?;
             found.first().copied().ok_or_else(String::new)
         };
         let (src_port, dst_port) = ports.as_ref().map(|(src, dst)| (src, dst)).unzip();

@@ -14,12 +14,12 @@ use rustix::net::{
 };
 
 use super::names;
-use super::resolve::{Query, resolve};
 use super::vsock;
 use crate::chardev::{Server, SocketAccess};
 use crate::errno;
 use crate::line::SocketName;
 use crate::minder::{Stop, Wait};
+use crate::resolve::{Kind, Query, resolve};
 
 /// Where to listen or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +206,7 @@ fn connect_inet(address: &InetAddress, stop: &Stop) -> Result<OwnedFd, Unconnect
     let place = format!("{}:{}", address.host, address.port);
     let mut last = Unconnected::Failed(format!("address resolution failed for {place}"));
     for to in look_up(address, false)? {
-        match try_connect(to.address_family(), protocol(address), &to, &place, stop) {
+        match try_connect(family(&to), protocol(address), &to.into(), &place, stop) {
             Ok(socket) => {
                 if address.keep_alive {
                     // It is connected all the same.
@@ -265,14 +265,12 @@ fn listen_inet(address: &InetAddress) -> Result<OwnedFd, String> {
         return Err("keep-alive option is not supported for passive sockets".into());
     }
     let mut last = "Failed to find an available port".to_owned();
-    for at in look_up(address, true)? {
-        let Ok(mut at) = SocketAddr::try_from(at) else { continue };
+    for mut at in look_up(address, true)? {
         for port in at.port()..=address.to.unwrap_or(at.port()) {
             at.set_port(port);
             match listen_at(address, &at) {
                 Ok(socket) => return Ok(socket),
-                Err((doing, Errno::ADDRINUSE)) => {
-                    let _ = doing;
+                Err((_, Errno::ADDRINUSE)) => {
                     last = failed("Failed to find an available port", Errno::ADDRINUSE);
                 }
                 Err((doing, error)) => {
@@ -287,8 +285,7 @@ fn listen_inet(address: &InetAddress) -> Result<OwnedFd, String> {
 
 /// Errors: what failed.
 fn listen_at(address: &InetAddress, at: &SocketAddr) -> Result<OwnedFd, (&'static str, Errno)> {
-    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket_with(family, SocketType::STREAM, FLAGS, protocol(address))
+    let socket = socket_with(family(at), SocketType::STREAM, FLAGS, protocol(address))
         .map_err(|error| ("Failed to create a socket", error))?;
     // Connections that have just ended are in nobody's way.
     let _ = sockopt::set_socket_reuseaddr(&socket, true);
@@ -310,23 +307,23 @@ fn listen_at(address: &InetAddress, at: &SocketAddr) -> Result<OwnedFd, (&'stati
     Ok(socket)
 }
 
-fn look_up(address: &InetAddress, passive: bool) -> Result<Vec<SocketAddrAny>, String> {
+fn look_up(address: &InetAddress, passive: bool) -> Result<Vec<SocketAddr>, String> {
     let InetAddress { host, port, .. } = address;
-    let family = match (address.ipv4, address.ipv6) {
+    let ipv6 = match (address.ipv4, address.ipv6) {
         (Some(false), Some(false)) => return Err("Cannot disable IPv4 and IPv6 at same time".into()),
-        (Some(true), Some(true)) | (None, None) => AddressFamily::UNSPEC,
-        (_, Some(true)) | (Some(false), _) => AddressFamily::INET6,
-        (Some(true), _) | (_, Some(false)) => AddressFamily::INET,
+        (Some(true), Some(true)) | (None, None) => None,
+        (_, Some(true)) | (Some(false), _) => Some(true),
+        (Some(true), _) | (_, Some(false)) => Some(false),
     };
     let query = Query {
         host: Some(host.as_str()).filter(|host| !passive || !host.is_empty()),
         service: Some(port),
-        family,
-        socket_type: SocketType::STREAM,
+        ipv6,
+        kind: Kind::Stream,
         passive,
         numeric: address.numeric,
     };
-    resolve(&query).map_err(|why| format!("address resolution failed for {host}:{port}: {why}"))
+    resolve(query).map_err(|why| format!("address resolution failed for {host}:{port}: {why}"))
 }
 
 fn abstract_address(name: &str, tight: bool) -> Result<SocketAddrUnix, String> {
@@ -354,6 +351,10 @@ fn listening(socket: OwnedFd) -> Result<OwnedFd, String> {
     Ok(socket)
 }
 
+fn family(address: &SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
 fn protocol(address: &InetAddress) -> Option<Protocol> {
     address.mptcp.then_some(ipproto::MPTCP)
 }
@@ -362,9 +363,15 @@ fn cannot_connect(place: impl Display, error: Errno) -> String {
     failed(format_args!("Failed to connect to '{place}'"), error)
 }
 
-/// What was tried, and why it did not work.
+/// What was tried, and why it did not work; who we are, where that is what is wrong.
 fn failed(doing: impl Display, error: Errno) -> String {
-    format!("{doing}: {}", errno::text(error))
+    let reason = errno::text(error);
+    match error {
+        Errno::ACCESS | Errno::PERM => {
+            format!("{doing}: {reason} (as uid {})", rustix::process::geteuid().as_raw())
+        }
+        _ => format!("{doing}: {reason}"),
+    }
 }
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);

@@ -75,29 +75,26 @@ impl Call {
     }
 
     /// Adds the records of `frame`; not if they may not fit. A burst's frames at most.
-    #[inline]
     pub(super) fn add(&mut self, frame: &Frame<'_>) -> bool {
-        let segments = match Segments::of(frame) {
-            None => {
-                let header = frame.header();
-                if !self.has_room(1 + frame.body().len(), WORD_LEN + header.len()) {
-                    return false;
-                }
-                self.add_record(header, frame.payload(header.len()));
-                0
+        let segments = if frame.offload().is_none() {
+            let header = frame.header();
+            if !self.has_room(1 + frame.body().len(), WORD_LEN + header.len()) {
+                return false;
             }
-            Some(segments) => match self.add_segments(frame, segments) {
-                Some(count) => count,
-                None => return false,
-            },
+            self.add_record(header, frame.payload(header.len()));
+            0
+        } else {
+            let Some(segments) = self.add_segments(frame) else { return false };
+            segments
         };
         self.sent[self.count] = Sent { end: self.bytes, segments };
         self.count += 1;
         true
     }
 
-    /// Each segment a record. How many they are, if there are several; `None` when they may not fit.
-    fn add_segments(&mut self, frame: &Frame<'_>, mut segments: Segments<'_>) -> Option<usize> {
+    /// Each segment a record. How many they are, 0 for one that is whole; `None` when they may not fit.
+    fn add_segments(&mut self, frame: &Frame<'_>) -> Option<usize> {
+        let mut segments = Segments::of(frame)?;
         let count = segments.count();
         // A piece more for each place where the payload is cut, and one for what the header copy has of it.
         let vectors = 2 * count + frame.body().len() + 1;

@@ -11,7 +11,6 @@ mod connection;
 mod life;
 mod names;
 mod reader;
-mod resolve;
 mod vsock;
 mod writer;
 

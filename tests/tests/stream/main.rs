@@ -2,6 +2,7 @@
 //! peers at the other end.
 
 mod bench;
+mod guests;
 mod hostile;
 mod life;
 mod passt;
