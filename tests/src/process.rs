@@ -71,10 +71,10 @@ impl Process {
         }
     }
 
-    /// Writes a line to the program's standard input.
+    /// Writes a line to the program's standard input, at once: to some programs a part of a line is a line.
     pub fn write_line(&mut self, line: &str) -> Result<()> {
         let stdin: &mut ChildStdin = self.child.stdin.as_mut().expect("started with a piped standard input");
-        writeln!(stdin, "{line}").doing(format!("writing {line:?} to {}", self.name))
+        stdin.write_all(format!("{line}\n").as_bytes()).doing(format!("writing {line:?} to {}", self.name))
     }
 
     /// Fails with the program's log when it has ended.
