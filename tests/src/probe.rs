@@ -41,11 +41,11 @@ impl Probe {
         qemu.args(["-netdev", &frames, "-netdev", "hubport,id=probe-port,hubid=0,netdev=probe"]);
         let mut process = Process::start("probe", qemu, directory.path())?;
         let monitor = directory.path().join(MONITOR);
-        wait_for("the probe's monitor", START_TIME_MAX, || {
+        // An early client may hear that QEMU runs before it is greeted; the next one is greeted.
+        let qmp = wait_for("the probe's monitor", START_TIME_MAX, || {
             process.expect_running()?;
-            Ok(monitor.exists().then_some(()))
+            Ok(Qmp::connect(&monitor, ANSWER_TIME_MAX).ok())
         })?;
-        let qmp = Qmp::connect(&monitor, START_TIME_MAX)?;
         let probe = Probe { process, qmp, socket, directory };
         probe.socket.connect(probe.directory.path().join(THEIRS)).doing("connecting to the probe")?;
         Ok(probe)
@@ -108,5 +108,6 @@ const THEIRS: &str = "qemu";
 const NETDEV: &str = "n0";
 const PORT: &str = "p0";
 const START_TIME_MAX: Duration = Duration::from_secs(20);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// As long as frames are in QEMU.
 const FRAME_MAX: usize = 69_632;
