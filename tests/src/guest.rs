@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::deadline::{Deadline, wait_for};
 use crate::error::{Doing, Error, Result};
+use crate::initramfs;
 use crate::process::{Process, command};
 use crate::qmp::Qmp;
 use crate::slot::Slot;
@@ -33,6 +34,8 @@ pub enum NetAttach {
     },
     /// To whatever these arguments make; the netdev's id must be `n0`.
     Raw(Vec<String>),
+    /// Nowhere: there is no NIC.
+    None,
 }
 
 impl NetAttach {
@@ -61,6 +64,10 @@ pub struct GuestConfig {
     pub cpus: u32,
     /// Further options of the virtio-net-pci device, such as `mrg_rxbuf=off`.
     pub device_options: Vec<String>,
+    /// Which of the guests that `tests/install` prepares: the usual one, or that of a directory beside it.
+    pub image: Option<&'static str>,
+    /// Programs of the host that the guest finds in `/bin`, with their libraries.
+    pub programs: Vec<PathBuf>,
 }
 
 impl GuestConfig {
@@ -75,6 +82,8 @@ impl GuestConfig {
             memory_mib: 256,
             cpus: 1,
             device_options: Vec::new(),
+            image: None,
+            programs: Vec::new(),
         }
     }
 }
@@ -258,8 +267,9 @@ fn qemu_command(config: &GuestConfig, directory: &Path) -> Result<Command> {
     // Shared, for a back end in another process to map.
     qemu.args(["-object", &format!("memory-backend-memfd,id=m,size={memory_mib}M,share=on")]);
     qemu.args(["-numa", "node,memdev=m"]);
-    qemu.arg("-kernel").arg(tools::guest_file("vmlinuz")?);
-    qemu.arg("-initrd").arg(tools::guest_file("initramfs")?);
+    let image = |name: &str| tools::guest_file(&Path::new(config.image.unwrap_or(".")).join(name));
+    qemu.arg("-kernel").arg(image("vmlinuz")?);
+    qemu.arg("-initrd").arg(initramfs::with_programs(&image("initramfs")?, &config.programs, directory)?);
     // no_timer_check: on a busy machine the emulated timer comes too late for the kernel's check, which then panics.
     let kernel = "console=ttyS0 quiet panic=-1 no_timer_check";
     qemu.args(["-append", &format!("{kernel} ry.ip4={ip4} ry.ip6={ip6}")]);
@@ -275,6 +285,7 @@ fn net_arguments(config: &GuestConfig) -> Vec<String> {
     // vectors=0: with MSI-X, QEMU 7.2's emulator crashes on vhost-user. No boot ROM: nothing boots from the network.
     let mut device = format!("virtio-net-pci,netdev=n0,mac={},vectors=0,romfile=", config.mac);
     let mut arguments = match &config.net {
+        NetAttach::None => return Vec::new(),
         NetAttach::Raw(arguments) => arguments.clone(),
         NetAttach::VhostUser { socket, server, queues, reconnect } => {
             if *queues > 1 {

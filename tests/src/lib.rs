@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod dpdk;
 pub mod flow;
 pub mod guest;
+mod initramfs;
 pub mod netns;
 pub mod ovs;
 pub mod packet;

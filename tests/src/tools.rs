@@ -16,8 +16,8 @@ pub fn program(name: &str) -> Result<PathBuf> {
         .ok_or_else(|| Error::new(format!("the program {name} is missing here: run tests/install")))
 }
 
-/// A file of the test guest: `vmlinuz` or `initramfs`.
-pub fn guest_file(name: &str) -> Result<PathBuf> {
+/// A file of the test guest, `vmlinuz` or `initramfs`; or of another guest, in the directory of its name.
+pub fn guest_file(name: &Path) -> Result<PathBuf> {
     existing(target_directory().join("guest").join(name), "run tests/install")
 }
 

@@ -84,3 +84,44 @@ fn containers_ping() -> Result<()> {
     })?;
     switch.finish()
 }
+
+#[test]
+fn guest_reaches_the_user_mode_network() -> Result<()> {
+    let slot = Slot::take()?;
+    let sockets = tempfile::tempdir().doing("making a directory")?;
+    let place = sockets.path().display().to_string();
+    // Of 2222, somebody else on this machine may have the use.
+    let replace = [("/run/ringyard", place.as_str()), ("127.0.0.1:2222", "127.0.0.1:0")];
+    let (_directory, path) = configuration("user-mode.toml", &replace)?;
+    let switch = start(&path)?;
+    let mut guest =
+        Guest::boot(&slot, GuestConfig::new(1, NetAttach::connect(sockets.path().join("vm1.sock"))))?;
+    guest.expect("ip addr add 10.0.2.15/24 dev eth0 && ping -c 3 -i 0.2 10.0.2.2")?;
+    switch.finish()
+}
+
+#[test]
+fn guests_ping_over_sockets() -> Result<()> {
+    let slot = Slot::take()?;
+    let sockets = tempfile::tempdir().doing("making a directory")?;
+    let place = sockets.path().display().to_string();
+    let (_directory, path) = configuration("sockets.toml", &[("/run/ringyard", &place)])?;
+    let switch = start(&path)?;
+    let netdevs = [
+        format!("stream,id=n0,addr.type=unix,addr.path={place}/stream.sock"),
+        format!(
+            "dgram,id=n0,local.type=unix,local.path={place}/vm2.sock,\
+             remote.type=unix,remote.path={place}/dgram.sock"
+        ),
+    ];
+    let mut guests = Vec::new();
+    for (number, netdev) in (1..).zip(netdevs) {
+        let raw = NetAttach::Raw(vec!["-netdev".into(), netdev]);
+        guests.push(Guest::start(&slot, GuestConfig::new(number, raw))?);
+    }
+    for guest in &mut guests {
+        guest.wait_booted(BOOT_TIME_MAX)?;
+    }
+    guests[0].expect("ping -c 3 -i 0.2 10.0.0.2")?;
+    switch.finish()
+}

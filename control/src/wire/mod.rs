@@ -29,6 +29,7 @@ mod vde;
 mod vduse;
 mod vhost_user;
 mod vhost_vdpa;
+mod vmnet;
 mod words;
 
 pub use address::{FdSocketAddress, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
@@ -57,3 +58,4 @@ pub use vde::Vde;
 pub use vduse::Vduse;
 pub use vhost_user::{VhostUser, VhostUserSpec};
 pub use vhost_vdpa::VhostVdpa;
+pub use vmnet::{VmnetBridged, VmnetHost, VmnetShared};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AfPacket, AfXdp, Bridge, Dgram, Hubport, L2tpv3, Netmap, Nic, NicSpec, Socket, Stream, Tap, User, Vde,
-    Vduse, VhostUser, VhostUserSpec, VhostVdpa,
+    Vduse, VhostUser, VhostUserSpec, VhostVdpa, VmnetBridged, VmnetHost, VmnetShared,
 };
 use crate::port::PortSpec;
 use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
@@ -89,15 +89,14 @@ impl NetdevAdd {
     pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
         let id: String = visitor.required("id")?;
         let Type { name, visit } = visitor.required("type")?;
-        let Some(visit) = visit else {
-            check_id(&id)?;
-            let text = format!("network backend '{name}' is not compiled into this binary");
-            return Err(QapiError::generic(text));
+        let netdev = match visit {
+            Visit::Here(visit) => Some(visit(&mut visitor)?),
+            Visit::Elsewhere(check) => check(&mut visitor).map(|()| None)?,
         };
-        let netdev = visit(&mut visitor)?;
         visitor.finish()?;
         check_id(&id)?;
-        Ok(NetdevAdd { id, netdev })
+        let absent = || format!("network backend '{name}' is not compiled into this binary");
+        Ok(NetdevAdd { id, netdev: netdev.ok_or_else(|| QapiError::generic(absent()))? })
     }
 
     /// The members as they would be given over QMP, `id` and `type` among them.
@@ -136,22 +135,40 @@ impl NetdevSpec {
     }
 }
 
-type Visit = fn(&mut Visitor) -> Result<Netdev, QapiError>;
-
 /// A type of the schema.
 #[derive(Clone, Copy)]
 struct Type {
     name: &'static str,
-    /// Takes its members; none for a type that this program does not have.
-    visit: Option<Visit>,
+    visit: Visit,
 }
 
-const fn here(name: &'static str, visit: Visit) -> (&'static str, Type) {
-    (name, Type { name, visit: Some(visit) })
+/// What takes a type's members.
+#[derive(Clone, Copy)]
+enum Visit {
+    /// Of a type that this program has.
+    Here(fn(&mut Visitor) -> Result<Netdev, QapiError>),
+    /// Of one that it does not have; it may know the members all the same.
+    Elsewhere(fn(&mut Visitor) -> Result<(), QapiError>),
 }
 
+const fn here(
+    name: &'static str,
+    visit: fn(&mut Visitor) -> Result<Netdev, QapiError>,
+) -> (&'static str, Type) {
+    (name, Type { name, visit: Visit::Here(visit) })
+}
+
+/// A type that this program does not have, and whose members are checked all the same.
+const fn known(name: &'static str, check: fn(&mut Visitor) -> Result<(), QapiError>) -> (&'static str, Type) {
+    (name, Type { name, visit: Visit::Elsewhere(check) })
+}
+
+/// A type that this program does not have, with any members.
 const fn elsewhere(name: &'static str) -> (&'static str, Type) {
-    (name, Type { name, visit: None })
+    known(name, |visitor| {
+        visitor.rest();
+        Ok(())
+    })
 }
 
 impl QapiEnum for Type {
@@ -168,18 +185,14 @@ impl QapiEnum for Type {
         here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
         here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
         here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
-        elsewhere("none"),
         here("bridge", |visitor| Bridge::visit(visitor).map(Netdev::from)),
         here("user", |visitor| User::visit(visitor).map(Netdev::from)),
         here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
-        elsewhere("vmnet-host"),
-        elsewhere("vmnet-shared"),
-        elsewhere("vmnet-bridged"),
         here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
         elsewhere("none"),
-        elsewhere("vmnet-host"),
-        elsewhere("vmnet-shared"),
-        elsewhere("vmnet-bridged"),
+        known("vmnet-host", |visitor| VmnetHost::visit(visitor).map(drop)),
+        known("vmnet-shared", |visitor| VmnetShared::visit(visitor).map(drop)),
+        known("vmnet-bridged", |visitor| VmnetBridged::visit(visitor).map(drop)),
     ];
 }
 
@@ -220,10 +233,12 @@ mod tests {
 
     #[test]
     fn a_type_of_the_schema_that_is_not_here_says_so() {
-        for name in ["none", "vmnet-host"] {
-            let expected = format!("network backend '{name}' is not compiled into this binary");
-            assert_eq!(refused(json!({"id": "a", "type": name, "x": 1})), expected);
-        }
+        let expected = |name: &str| format!("network backend '{name}' is not compiled into this binary");
+        assert_eq!(refused(json!({"id": "a", "type": "none", "x": 1})), expected("none"));
+        let bridged = json!({"id": "a", "type": "vmnet-bridged", "ifname": "en0", "isolated": true});
+        assert_eq!(refused(bridged), expected("vmnet-bridged"));
+        assert_eq!(refused(json!({"id": "1", "type": "vmnet-host"})), "Parameter 'id' expects an identifier");
+        assert_eq!(refused(json!({"id": "a", "type": "vmnet-host"})), expected("vmnet-host"));
         let bogus = json!({"id": "a", "type": "bogus"});
         assert_eq!(refused(bogus), "Parameter 'type' does not accept value 'bogus'");
     }

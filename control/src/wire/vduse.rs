@@ -26,6 +26,9 @@ pub struct Vduse {
     /// The longest IP packet that the driver sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Whether packed rings are offered, as they are without a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packed: Option<bool>,
 }
 
 impl Members for Vduse {
@@ -49,6 +52,7 @@ impl Vduse {
             queue_size: visitor.optional("queue-size")?,
             macaddr: visitor.optional("macaddr")?,
             mtu: visitor.optional("mtu")?,
+            packed: visitor.optional("packed")?,
         })
     }
 
@@ -83,7 +87,7 @@ impl Vduse {
             },
         };
         let mac = self.macaddr.as_deref().map(nic_mac).transpose()?;
-        Ok(VduseOptions { name: name.clone(), queue_size, mac, mtu })
+        Ok(VduseOptions { name: name.clone(), queue_size, mac, mtu, packed: self.packed.unwrap_or(true) })
     }
 }
 
@@ -103,7 +107,7 @@ mod tests {
     use super::*;
 
     fn vduse() -> Vduse {
-        Vduse { name: "v0".into(), queue_size: None, macaddr: None, mtu: None }
+        Vduse { name: "v0".into(), queue_size: None, macaddr: None, mtu: None, packed: None }
     }
 
     fn refusal(members: Vduse) -> String {
@@ -112,7 +116,8 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_left_to_the_driver() {
-        let expected = VduseOptions { name: "v0".into(), queue_size: 1024, mac: None, mtu: None };
+        let expected =
+            VduseOptions { name: "v0".into(), queue_size: 1024, mac: None, mtu: None, packed: true };
         assert_eq!(vduse().options(), Ok(expected));
     }
 

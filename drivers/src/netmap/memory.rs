@@ -143,16 +143,16 @@ impl Ring {
         let place = IF_RING_OFS + (before + index) as usize * size_of::<i64>();
         let offset = region.read_long(interface + place)?;
         let at = checked_offset(interface, offset).filter(|at| offset != 0 && at.is_multiple_of(8));
-        Ring::check(region.clone(), at.ok_or_else(|| format!("ring {index} is at offset {offset}"))?, way)
+        Ring::check(region.clone(), at.ok_or_else(|| format!("ring {index} is at offset {offset}"))?)
     }
 
-    fn check(region: Arc<Region>, at: usize, way: Way) -> Result<Ring, String> {
+    fn check(region: Arc<Region>, at: usize) -> Result<Ring, String> {
         // In one piece, so that no offset below can overflow.
         if !region.holds(at, RING_SLOTS, 8) {
             return Err(format!("the ring at {at:#x} is not in the memory"));
         }
         let (slots, buffer_len) = (region.read(at + RING_NUM_SLOTS)?, region.read(at + RING_BUF_SIZE)?);
-        let (buffers_offset, kind) = (region.read_long(at)?, region.read(at + RING_ID)?);
+        let buffers_offset = region.read_long(at)?;
         if !(SLOTS_MIN..=SLOTS_MAX).contains(&slots)
             || !region.holds(at, RING_SLOTS + slots as usize * SLOT_LEN, 8)
         {
@@ -160,10 +160,6 @@ impl Ring {
         }
         if !(BUFFER_LEN_MIN..=BUFFER_LEN_MAX).contains(&buffer_len) {
             return Err(format!("the ring at {at:#x} has buffers of {buffer_len} bytes"));
-        }
-        let [_, _, low, high] = kind.to_ne_bytes();
-        if u16::from_ne_bytes([low, high]) != way as u16 {
-            return Err(format!("the ring at {at:#x} goes the other way"));
         }
         let buffers_at = checked_offset(at, buffers_offset).filter(|start| *start < region.len());
         let buffers_at = buffers_at.ok_or_else(|| format!("the buffers are at offset {buffers_offset}"))?;
@@ -266,11 +262,10 @@ pub(super) const IF_RX_RINGS: usize = 28;
 pub(super) const IF_HOST_TX_RINGS: usize = 36;
 pub(super) const IF_HOST_RX_RINGS: usize = 40;
 pub(super) const IF_RING_OFS: usize = 56;
-// `struct netmap_ring`: buf_ofs, a 64-bit word, then these; the slots are behind 128 bytes that are aligned to 128.
+// `struct netmap_ring`: buf_ofs, a 64-bit word, then these; the slots are behind 128 bytes that are aligned to 128. Which
+// way a ring goes is not read from `dir`, where the header and the kernel do not mean the same by 0 and 1.
 pub(super) const RING_NUM_SLOTS: usize = 8;
 pub(super) const RING_BUF_SIZE: usize = 12;
-/// Two 16-bit words, `ringid` and `dir`.
-pub(super) const RING_ID: usize = 16;
 pub(super) const RING_HEAD: usize = 20;
 pub(super) const RING_CUR: usize = 24;
 pub(super) const RING_TAIL: usize = 28;

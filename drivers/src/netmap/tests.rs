@@ -13,9 +13,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::{pread, pwrite};
 
 use super::memory::{IF_HOST_RX_RINGS, IF_HOST_TX_RINGS, IF_RING_OFS, IF_RX_RINGS, IF_TX_RINGS};
-use super::memory::{
-    RING_BUF_SIZE, RING_CUR, RING_HEAD, RING_ID, RING_NUM_SLOTS, RING_SLOTS, RING_TAIL, SLOT_LEN,
-};
+use super::memory::{RING_BUF_SIZE, RING_CUR, RING_HEAD, RING_NUM_SLOTS, RING_SLOTS, RING_TAIL, SLOT_LEN};
 use super::queue::Kernel;
 use super::*;
 
@@ -65,17 +63,15 @@ impl Fake {
         // Out, host out, in, host in; those of the host are not bound.
         fake.put_long(IF_AT + IF_RING_OFS as u64, (OUT_AT - IF_AT) as i64);
         fake.put_long(IF_AT + IF_RING_OFS as u64 + 16, (IN_AT - IF_AT) as i64);
-        fake.make_ring(OUT_AT, 0, SLOTS - 1, 0);
-        fake.make_ring(IN_AT, 1, 0, SLOTS);
+        fake.make_ring(OUT_AT, SLOTS - 1, 0);
+        fake.make_ring(IN_AT, 0, SLOTS);
         fake
     }
 
-    fn make_ring(&self, at: u64, way: u16, tail: u32, first_buffer: u32) {
+    fn make_ring(&self, at: u64, tail: u32, first_buffer: u32) {
         self.put_long(at, (BUFFERS_AT - at) as i64);
         self.put_word(at + RING_NUM_SLOTS as u64, SLOTS);
         self.put_word(at + RING_BUF_SIZE as u64, BUFFER_LEN as u32);
-        let [a, b] = way.to_ne_bytes();
-        self.put_word(at + RING_ID as u64, u32::from_ne_bytes([0, 0, a, b]));
         self.put_word(at + RING_TAIL as u64, tail);
         for slot in 0..SLOTS {
             self.put_word(slot_at(at, slot), first_buffer + slot);
@@ -377,7 +373,7 @@ fn offload_is_done_before_where_the_port_has_no_header() {
 #[test]
 fn s08_ring_that_does_not_lie_in_the_memory_is_refused() {
     type Lie = fn(&Fake);
-    let lies: [(&str, Lie); 16] = [
+    let lies: [(&str, Lie); 15] = [
         ("more rings than there can be", |fake| fake.put_word(IF_AT + IF_TX_RINGS as u64, u32::MAX)),
         ("no ring", |fake| {
             fake.put_word(IF_AT + IF_RX_RINGS as u64, 0);
@@ -400,7 +396,6 @@ fn s08_ring_that_does_not_lie_in_the_memory_is_refused() {
         ("buffers of nothing", |fake| fake.put_word(IN_AT + RING_BUF_SIZE as u64, 0)),
         ("buffers of everything", |fake| fake.put_word(IN_AT + RING_BUF_SIZE as u64, u32::MAX)),
         ("buffers behind the memory", |fake| fake.put_long(IN_AT, MEMORY_LEN as i64)),
-        ("a ring of the other way", |fake| fake.put_word(IN_AT + RING_ID as u64, 0)),
     ];
     for (what, lie) in lies {
         let fake = Fake::new();
@@ -419,7 +414,7 @@ fn s08_ring_that_does_not_lie_in_the_memory_is_refused() {
 #[test]
 fn s08_words_that_change_after_that_change_nothing_else() {
     let ends = ends(0);
-    for (field, word) in [(RING_NUM_SLOTS, u32::MAX), (RING_BUF_SIZE, 1 << 30), (RING_ID, 7)] {
+    for (field, word) in [(RING_NUM_SLOTS, u32::MAX), (RING_BUF_SIZE, 1 << 30)] {
         ends.kernel.put_word(IN_AT + field as u64, word);
         ends.kernel.put_word(OUT_AT + field as u64, word);
     }

@@ -49,6 +49,8 @@ pub struct VduseOptions {
     pub mac: Option<Mac>,
     /// What the driver may send, at most; else it decides.
     pub mtu: Option<u16>,
+    /// Whether the driver may have packed rings.
+    pub packed: bool,
 }
 
 /// A device of ours.
@@ -105,6 +107,7 @@ fn config(options: &VduseOptions) -> DevConfig {
     let some = |bit: u32, wanted: bool| if wanted { 1 << bit } else { 0 };
     let features = FEATURES
         | OFFLOADS
+        | some(VIRTIO_F_RING_PACKED, options.packed)
         | some(VIRTIO_NET_F_MAC, options.mac.is_some())
         | some(VIRTIO_NET_F_MTU, options.mtu.is_some());
     DevConfig {
@@ -129,7 +132,6 @@ fn config(options: &VduseOptions) -> DevConfig {
 /// Virtio features, besides the offloads. The kernel demands the first two.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_ACCESS_PLATFORM
-    | 1 << VIRTIO_F_RING_PACKED
     | 1 << VIRTIO_F_IN_ORDER
     | 1 << VIRTIO_NET_F_MRG_RXBUF
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
@@ -144,7 +146,7 @@ mod tests {
     use super::*;
 
     fn options() -> VduseOptions {
-        VduseOptions { name: "v0".into(), queue_size: QUEUE_SIZE, mac: None, mtu: None }
+        VduseOptions { name: "v0".into(), queue_size: QUEUE_SIZE, mac: None, mtu: None, packed: true }
     }
 
     #[test]
@@ -161,6 +163,8 @@ mod tests {
         let mac = Mac([2, 0, 0, 0, 0, 7]);
         let full = config(&VduseOptions { mac: Some(mac), mtu: Some(9000), ..options() });
         assert_eq!(full.features & !plain.features, 1 << 5 | 1 << 3);
+        let split = config(&VduseOptions { packed: false, ..options() });
+        assert_eq!(plain.features & !split.features, 1 << 34, "VIRTIO_F_RING_PACKED");
         assert_eq!(full.config.mac, mac.0);
         assert_eq!(full.config.mtu, [0x28, 0x23]);
     }

@@ -25,9 +25,10 @@ pub(super) const RINGS: usize = 2;
 
 /// A device with its rings.
 pub(super) struct Server {
-    device: Device,
-    /// For the calls of rings, which come from workers.
+    /// For the calls of rings, which come from workers. Those have it weakly: a device that is open anywhere is not taken
+    /// away, and so this one goes before the device.
     calls: Arc<OwnedFd>,
+    device: Device,
     kicks: [Arc<OwnedFd>; RINGS],
     trouble: Arc<OwnedFd>,
     bucket: Bucket,
@@ -174,14 +175,18 @@ impl Server {
     fn start_ring(&mut self, index: usize, info: &VqInfo) -> Result<(), String> {
         let around = self.surroundings();
         let size = u16::try_from(info.num).map_err(|_| format!("a ring of {} entries", info.num))?;
-        let (calls, number) = (self.calls.clone(), index as u32);
+        let (calls, number) = (Arc::downgrade(&self.calls), index as u32);
         let mut vring = Vring::default();
         vring.layout =
             RingLayout { size, desc: info.desc_addr, avail: info.driver_addr, used: info.device_addr };
         vring.packed = around.options.packed;
         vring.base = Some(base_of(info.position, vring.packed));
         vring.kick = Some(self.kicks[index].clone());
-        vring.call = Some(Call::Other(Arc::new(move || inject(&calls, number))));
+        vring.call = Some(Call::Other(Arc::new(move || {
+            if let Some(calls) = calls.upgrade() {
+                inject(&calls, number);
+            }
+        })));
         vring.enabled = true;
         vring.start(index, &around).map_err(|error| error.to_string())?;
         self.device.set_kick(number, &self.kicks[index]).map_err(errno::text)?;

@@ -1,7 +1,7 @@
 //! S04: datagrams that are not the peer's, or not as they should be.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringyard_tests::deadline::wait_for;
 use ringyard_tests::flow::{Flow, FlowConfig};
@@ -115,6 +115,7 @@ fn s04_wrong_cookies_sessions_and_lengths_are_refused_by_name() -> Result<()> {
 fn s04_a_flood_of_strangers_is_told_of_once_and_the_peer_is_heard() -> Result<()> {
     let (mut bench, innocents) = with_innocents()?;
     let (peer, stranger) = (bench.peer("127.0.0.2:1702")?, bench.peer("127.0.0.9:1702")?);
+    let began = Instant::now();
     bench.plug(&local(&json!({})))?;
     let header = [FLAGS, SESSION].concat();
     for round in 0..20 {
@@ -127,7 +128,9 @@ fn s04_a_flood_of_strangers_is_told_of_once_and_the_peer_is_heard() -> Result<()
         stats.port(crate::bench::TUNNEL).is_some_and(|port| port.ingress.drops.get("stranger") > Some(&0))
     })?;
     let log = bench.switch.process().log();
-    assert_eq!(log.matches("refused datagrams").count(), 1, "{log}");
+    // One in ten seconds.
+    let lines = log.matches("refused datagrams").count();
+    assert!((1..=1 + began.elapsed().as_secs() / 10).contains(&(lines as u64)), "{log}");
     assert!(log.contains("from another address"), "{log}");
     expect_whole(&mut bench, innocents)?;
     bench.switch.finish()

@@ -102,12 +102,10 @@ fn tunnel(switch: &mut Switch, netns: &Netns, guest: &mut Guest, form: &Form) ->
     // Its address is another one each time.
     netns.ip("neigh flush dev t1")?;
     let no_loss = " 0% packet loss";
-    // The largest of them goes in fragments: the tunnel would rather have frames of 1,450 bytes.
-    for size in [56, 1472] {
-        let report = netns.run(&format!("ping -c 2 -i 0.1 -W 5 -s {size} 192.168.7.2"))?;
-        assert!(report.contains(no_loss), "{}: {report}", form.name);
-    }
-    let report = guest.expect("ping -c 2 -i 0.1 -s 1000 192.168.7.1")?;
+    // In fragments: the tunnel would rather have frames of 1,450 bytes.
+    let report = netns.run("ping -c 2 -i 0.1 -W 5 -s 1472 192.168.7.2")?;
+    assert!(report.contains(no_loss), "{}: {report}", form.name);
+    let report = guest.expect("ping -c 1 -s 56 192.168.7.1")?;
     assert!(report.contains(no_loss), "{}: {report}", form.name);
     let stats = switch.stats()?;
     let port = stats.port(TUNNEL).expect("it was plugged in");

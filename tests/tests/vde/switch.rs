@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use ringyard_tests::deadline::wait_for;
 use ringyard_tests::netns::Netns;
 use ringyard_tests::probe::Probe;
 use ringyard_tests::process::{Process, command};
@@ -79,9 +80,7 @@ fn a_tap_at_another_port_and_ours_ping_each_other() -> Result<()> {
     let mut plug2tap = other.command("vde_plug2tap")?;
     plug2tap.arg("-s").arg(&vde.path).arg("vt0");
     let _plug2tap = Process::start("vde_plug2tap", plug2tap, directory.path())?;
-    ringyard_tests::deadline::wait_for("the tap of vde_plug2tap", SOON, || {
-        Ok(other.ip("link show vt0").ok())
-    })?;
+    wait_for("the tap of vde_plug2tap", SOON, || Ok(other.ip("link show vt0").ok()))?;
     other.bring_up("vt0", &["10.0.0.2/24"])?;
     let report = other.run("ping -c 5 -i 0.1 -W 5 -s 1400 10.0.0.1")?;
     assert!(report.contains(" 0% packet loss"), "{report}");
@@ -119,7 +118,11 @@ fn the_port_comes_back_when_the_switch_was_killed_or_has_thrown_it_out() -> Resu
     let end = end.ok_or_else(|| Error::new(format!("nobody is at {ports}")))?;
     let closed = vde.command(&format!("port/epclose 5 {end}"))?;
     assert!(closed.contains("1000 Success"), "{closed}");
-    bench.wait(false, "error: ")?;
+    wait_for("the port to be back", SOON, || {
+        let log = bench.switch.process().log();
+        let turns = ["the switch has closed the port", "plugged in again"].map(|text| log.contains(text));
+        Ok((turns == [true, true]).then_some(()))
+    })?;
     bench.wait(true, "sock=")?;
     vde.kill()?;
     bench.wait(false, "error: Connection refused")?;
