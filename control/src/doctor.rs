@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use ringyard_drivers::user::helper::library_version;
 use rustix::fs::{Access, access};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, getrlimit};
@@ -55,6 +56,7 @@ pub fn examine() -> Vec<Finding> {
         found("af-packet", packet_socket()),
         found("af-xdp", host.xdp()),
         found("vde", vde_switch()),
+        found("user", library_version().map(|version| format!("libslirp {version}"))),
         found("netmap", readable_device("/dev/netmap", "the netmap module", "netmap")),
         found("vhost-vdpa", vdpa()),
         found("x-vduse", readable_device("/dev/vduse/control", "the vduse module", "vduse")),

@@ -43,7 +43,8 @@ fn run(left: &str, right: &str) -> Result<()> {
     println!("held frames are lent again");
     ring(&mut left, &mut right)?;
     println!("the doorbell rings");
-    if left.name.starts_with("vale") {
+    // A pipe has no virtio-net header.
+    if left.name.starts_with("vale") && !left.name.contains(['{', '}']) {
         offload(&mut left, &mut right)?;
         println!("offloads pass");
     }

@@ -293,3 +293,14 @@ fn macvtap_is_opened_by_its_name() -> Result<()> {
     wait_for("an answer", WAIT, || Ok(hosts[1].run("ping -c 2 -i 0.05 -W 1 10.0.0.1").ok()))?;
     switch.finish()
 }
+
+#[test]
+fn switch_takes_all_descriptors_that_it_may_have() -> Result<()> {
+    let switch = Switch::start(&[])?;
+    let path = format!("/proc/{}/limits", switch.process().id());
+    let limits = fs::read_to_string(&path).doing("reading its limits")?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[3], words[4], "{line}");
+    switch.finish()
+}

@@ -227,7 +227,24 @@ fn vhost_vdpa_drives_a_device_that_another_switch_serves() -> Result<()> {
     guest.expect("kill -9 $(cat /run/b.pid)")?;
     until(&mut guest, "ringyard show -m /run/a.sock ports | grep -q 'no driver'")?;
     start_switch(&mut guest, "b", "vhost-vdpa,vhostdev=/dev/vhost-vdpa-0", "t1")?;
-    address(&mut guest, "t0", "t1")
-        .or_else(|_| apart(&mut guest, "ip addr add 10.0.0.1/24 dev t1").map(drop))?;
-    ping(&mut guest)
+    address(&mut guest, "t0", "t1")?;
+    ping(&mut guest)?;
+    device_that_breaks_a_rule(&mut guest)
+}
+
+/// Writes into the rings of the switch `b`, as a device can: all descriptors of its transmit ring are used, under a number
+/// that is no buffer's. The switch resets the device and goes on.
+fn device_that_breaks_a_rule(guest: &mut Guest) -> Result<()> {
+    // Behind the receive queue: a ring of 1,024 entries and as many buffers of 4 KiB, each of which begins a cache line on.
+    const SEND_RING: usize = 26_752 + 1024 * (4096 + 64);
+    let memory = "/proc/$(cat /run/b.pid)/fd/$(ls -l /proc/$(cat /run/b.pid)/fd | grep -m1 ringyard-vdpa | sed 's/.* \\([0-9]*\\) -> .*/\\1/')";
+    let ones = "head -c 16384 /dev/zero | tr '\\0' '\\377'";
+    guest.expect(&format!("{ones} | dd of={memory} bs=64 seek={} conv=notrunc", SEND_RING / 64))?;
+    apart(guest, "ping -c 1 -W 1 10.0.0.2 || true")?;
+    until(guest, "grep -q 'the device is reset.*a used entry names a chain' /run/b.log")
+        .map_err(|error| Error::new(format!("{error}\n{}", state(guest))))?;
+    until(guest, "ringyard show -j -m /run/b.sock ports | grep -A4 vhost-vdpa | grep -q 'carrier\": true'")?;
+    ping(guest)?;
+    assert_eq!(guest.expect("grep -c 'the device is reset' /run/b.log")?.trim(), "1");
+    Ok(())
 }

@@ -58,7 +58,7 @@ pub(super) struct RunArgs {
     /// Make a socket for a guest's vhost-user connection
     #[arg(long, value_name = "socket,id=ID,path=PATH[,server=on][,reconnect=S]")]
     chardev: Vec<String>,
-    /// Make a netdev: vhost-user, tap or hubport
+    /// Make a netdev: vhost-user, tap, stream, user, … (a table is in the README)
     #[arg(long, value_name = "TYPE,id=ID[,MEMBER=VALUE...]")]
     netdev: Vec<String>,
     /// Make a netdev and the nic of the guest behind it

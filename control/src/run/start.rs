@@ -9,6 +9,7 @@ use ringyard_dataplane::switch::SwitchConfig;
 use ringyard_drivers::chardev::SocketAccess;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::command::Asker;
@@ -31,6 +32,7 @@ impl Control {
         let access = Arc::new(access);
         let switch = SwitchConfig { cores: cores(&config.placement)?, mode: config.mode };
         keep_off(&switch.cores);
+        allow_descriptors();
         let doing = |what: &'static str| move |error| format!("{what}: {error}");
         let mut model = Model::new(&switch, access.clone()).map_err(doing("starting the workers"))?;
         model.set_full_receiver(config.full_receiver);
@@ -146,6 +148,14 @@ fn cores(placement: &Placement) -> Result<Vec<Option<usize>>, String> {
             Err(format!("--cores: core {core} is not ours to use; these are: {}", list.join(",")))
         }
         None => Ok(cores.iter().copied().map(Some).collect()),
+    }
+}
+
+/// Takes as many descriptors as we may: the usual limit of 1024 is a few hundred ports. Without them, opening fails.
+fn allow_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
 }
 

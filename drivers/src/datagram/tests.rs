@@ -147,6 +147,24 @@ fn held_frames_come_again_first_and_in_order() {
     assert_eq!(to.arm(), Arming::Quiet);
 }
 
+#[test]
+fn what_came_together_is_lent_together() {
+    let (one, other) = udp_pair();
+    let (from, to) = (connected(one), connected(other));
+    let frames = |count| (0..count).map(|number| frame(number, 100)).collect::<Vec<_>>();
+    for count in [40, 40, 24, 24, 16] {
+        assert_eq!(send(&from, &frames(count)).0, usize::from(count));
+    }
+    let (mut lent, deadline) = (0, Instant::now() + Duration::from_secs(10));
+    while lent < 144 {
+        assert!(Instant::now() < deadline);
+        to.disarm();
+        lent += poll_once(&to, Taken::ALL).0.len();
+        // Whether all five come in one read or not, none is torn.
+        assert!([0, 40, 80, 104, 128, 144].contains(&lent), "{lent}");
+    }
+}
+
 /// Waits until something came, and has it read at the next poll.
 fn wait_readable<E: Encapsulation>(queue: &DatagramQueue<E>) {
     let mut fds = [PollFd::from_borrowed_fd(queue.fd().unwrap(), PollFlags::IN)];

@@ -82,7 +82,7 @@ impl Life {
         let standing = self.standing();
         let Some(opened) = &self.opened else { return self.look_for_it(&standing, line) };
         if opened.health.wants_flush() {
-            self.flushes = FLUSHES;
+            self.flushes = FAST_FLUSHES + SLOW_FLUSHES;
         }
         match standing {
             Standing::Up(carrier) if !opened.health.has_failed() => {
@@ -93,7 +93,8 @@ impl Life {
                     self.carrier = carrier;
                     line.attach(self.attachment())?;
                 }
-                Ok((self.flushes > 0).then_some(FLUSH_PAUSE))
+                let pause = if self.flushes > SLOW_FLUSHES { FLUSH_PAUSE } else { SLOW_FLUSH_PAUSE };
+                Ok((self.flushes > 0).then_some(pause))
             }
             Standing::Up(_) => self.lose("gives no more frames", line),
             Standing::Down => self.lose("is down", line),
@@ -153,7 +154,10 @@ impl Life {
 
 /// Before the kernel is asked again to send what it had no room for.
 const FLUSH_PAUSE: Duration = Duration::from_millis(1);
-/// How often, after the last frame: a card gives slots back when it likes, not when they are sent.
-const FLUSHES: u32 = 20;
+/// The same, once it did not help so often.
+const SLOW_FLUSH_PAUSE: Duration = Duration::from_millis(100);
+const FAST_FLUSHES: u32 = 20;
+/// And then no more, until the next frame: a card gives slots back when it likes, not when they are sent.
+const SLOW_FLUSHES: u32 = 100;
 /// Before rings are opened again after that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);

@@ -336,7 +336,8 @@ fn abstract_address(name: &str, tight: bool) -> Result<SocketAddrUnix, String> {
 
 fn check_path(path: &str) -> Result<(), String> {
     match path.len() {
-        0..=PATH_MAX => Ok(()),
+        0 => Err("UNIX socket path is empty".into()),
+        1..=PATH_MAX => Ok(()),
         _ => Err(format!("UNIX socket path '{path}' is too long")),
     }
 }

@@ -231,6 +231,7 @@ fn whatever_is_wrong_with_an_address_is_shown_and_answered_by_nothing() -> Resul
             listening(&json!({"type": "unix", "path": long})),
             format!("error: UNIX socket path '{long}' is too long"),
         ),
+        (listening(&json!({"type": "unix", "path": ""})), "error: UNIX socket path is empty".into()),
         (
             listening(&inet("10.9.9.9", "1")),
             "error: Failed to bind socket: Cannot assign requested address".into(),

@@ -32,6 +32,13 @@ pub const SUBCOMMAND: &str = "slirp-helper";
 /// libslirp by the name that its ABI has.
 pub(super) const LIBRARY: &str = "libslirp.so.0";
 
+/// The version of the libslirp that this host has.
+///
+/// Errors: why there is none, and which package has it.
+pub fn library_version() -> Result<String, String> {
+    library::Library::load(LIBRARY).map(|library| library.version())
+}
+
 /// Runs the helper, on the descriptors that it was started with, until the switch closes the channel.
 pub fn main() -> ExitCode {
     match run() {
