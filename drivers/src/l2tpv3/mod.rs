@@ -249,8 +249,8 @@ impl Watch {
             let text = format!("error: no way to {}: {}", tunnel.peer.ip(), errno::text(error));
             if shown.as_ref() != Some(&text) {
                 tracing::warn!("l2tpv3 '{}': {text}", self.id);
-                self.line.attach(Attachment { carrier: false, ..self.attachment.clone() })?;
                 self.line.show(text.clone());
+                self.line.attach(Attachment { carrier: false, ..self.attachment.clone() })?;
                 shown = Some(text);
             }
             let events = tunnel.route.events().map(|events| (events, PollFlags::IN));
@@ -268,12 +268,11 @@ impl Watch {
         }
         tunnel.alarm.clear();
         self.attachment = tunnel.attachment();
-        self.line.attach(self.attachment.clone())?;
         if shown.is_some() {
             tracing::info!("l2tpv3 '{}': there is a way to {} again", self.id, tunnel.peer.ip());
             self.line.show(INFO);
         }
-        Ok(())
+        self.line.attach(self.attachment.clone())
     }
 }
 

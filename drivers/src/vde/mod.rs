@@ -155,8 +155,8 @@ impl Holder {
 
     /// Takes the carrier down until there is a port again.
     fn plug_in_again(&self, stop: &Stop) -> Result<Outlet, Unplugged> {
-        self.line.attach(Attachment::default())?;
         self.line.show("error: the switch has closed the port");
+        self.line.attach(Attachment::default())?;
         let patience = |fd: BorrowedFd<'_>, limit| match stop.wait(&[(fd, READABLE)], Some(limit)) {
             Wait::Ready(_) => Waited::Readable,
             Wait::TimedOut => Waited::TimedOut,
@@ -171,8 +171,8 @@ impl Holder {
             let plugged = Plug::insert(&self.options, &patience).map_err(|failure| failure.to_string());
             match plugged.and_then(|plug| Outlet::new(plug).map_err(|error| error.to_string())) {
                 Ok(outlet) => {
-                    self.line.attach(outlet.attachment.clone())?;
                     self.line.show(outlet.info(&self.options));
+                    self.line.attach(outlet.attachment.clone())?;
                     return Ok(outlet);
                 }
                 Err(why) if last.as_ref() != Some(&why) => {
