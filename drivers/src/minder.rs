@@ -112,8 +112,13 @@ impl Alarm {
 
     /// Done by the thread before it looks for what is wrong, so that nothing found later is missed.
     pub(crate) fn clear(&self) {
-        let _ = rustix::io::read(&self.fd, &mut [0; 8]);
-        self.raised.store(false, Ordering::Release);
+        self.take();
+    }
+
+    /// The same; whether it was raised. Where only the descriptor says so, it was raised while it was cleared last.
+    pub(crate) fn take(&self) -> bool {
+        let written = rustix::io::read(&self.fd, &mut [0; 8]).is_ok();
+        self.raised.swap(false, Ordering::AcqRel) || written
     }
 
     /// Readable while it is raised.
@@ -163,5 +168,10 @@ mod tests {
         assert_eq!((wait(), alarm.is_raised()), (Wait::TimedOut, false));
         alarm.raise();
         assert_eq!(wait(), Wait::Ready(0));
+        assert!(alarm.take() && !alarm.take());
+        // As if it had been cleared while it was raised.
+        rustix::io::write(&alarm.fd, &1u64.to_ne_bytes()).expect("it takes a number");
+        assert!(alarm.take() && !alarm.take());
+        assert_eq!(wait(), Wait::TimedOut);
     }
 }
