@@ -122,7 +122,9 @@ impl Model {
                 return self.switch.count_ingress_drops(backend.index, DropReason::NoRoom, frames);
             }
             News::State { text } => {
-                tracing::info!("netdev '{id}': {text}");
+                if !text.is_empty() {
+                    tracing::info!("netdev '{id}': {text}");
+                }
                 backend.state = Some(text);
                 return;
             }
