@@ -115,6 +115,20 @@ impl Inbox {
         self.held_count == 0 && self.slot == self.count
     }
 
+    /// How many datagrams that is.
+    pub(super) fn left(&self) -> usize {
+        let slots = self.datagrams[self.slot..self.count].iter();
+        let count = |slot: &Datagram| {
+            if slot.cut { 1 } else { slot.len.div_ceil(slot.segment_len.max(1)).max(1) }
+        };
+        let datagrams: usize = slots.map(count).sum();
+        // Of the slot that is lent from, some are gone already.
+        let gone = self.datagrams[..self.count]
+            .get(self.slot)
+            .map_or(0, |slot| self.offset / slot.segment_len.max(1));
+        self.held_count + datagrams - gone
+    }
+
     /// Reads what waits, as far as there are slots. Only when [`Self::is_empty`].
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> Received {
         self.clear();

@@ -200,6 +200,11 @@ impl<E: Encapsulation> DatagramQueue<E> {
         }
     }
 
+    /// How many datagrams were read and not forwarded: lost when nobody polls it any more.
+    pub(crate) fn left(&self) -> u64 {
+        self.inbox().left() as u64
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }

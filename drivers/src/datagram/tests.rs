@@ -139,13 +139,16 @@ fn held_frames_come_again_first_and_in_order() {
     wait_readable(&to);
     let (lent, gone, _) = poll_once(&to, Taken(0));
     assert_eq!((lent.as_slice(), gone), (&frames(0..64)[..], 0));
+    let left = to.left();
+    assert!([64, 128].contains(&left), "{left}");
     let (lent, gone, _) = poll_once(&to, Taken(!0b10));
     assert_eq!((lent.len(), gone), (64, 63));
+    assert_eq!(to.left(), left - 63);
     assert_eq!(to.arm(), Arming::Work);
     let (lent, gone, _) = poll_once(&to, Taken(0));
     assert_eq!((lent[0][0], gone), (1, 0));
     assert_eq!(drain(&to, 65).0, [frames(1..2), frames(64..128)].concat());
-    assert_eq!(to.arm(), Arming::Quiet);
+    assert_eq!((to.arm(), to.left()), (Arming::Quiet, 0));
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub struct L2tpv3Port {
     tunnel: Arc<Tunnel>,
     /// Given away once; after that the port's thread says what workers have.
     first: Cell<Attachment>,
+    /// Until the port's thread has it.
+    frames: Option<Arc<Frames>>,
     minder: Option<Minder>,
 }
 
@@ -73,8 +75,9 @@ impl L2tpv3Port {
     /// Finds the addresses and opens the socket. May wait for a name server.
     pub fn open(id: &str, options: L2tpv3Options) -> Result<L2tpv3Port, OpenError> {
         let tunnel = Arc::new(Tunnel::open(options)?);
-        let first = Cell::new(tunnel.attachment());
-        Ok(L2tpv3Port { id: id.to_owned(), tunnel, first, minder: None })
+        let frames = tunnel.frames();
+        let first = Cell::new(datagram::attachment(frames.clone()));
+        Ok(L2tpv3Port { id: id.to_owned(), tunnel, first, frames: Some(frames), minder: None })
     }
 
     /// What workers get at first; to be asked once, after [`Self::start`].
@@ -84,11 +87,13 @@ impl L2tpv3Port {
 
     /// Starts the thread that watches the way to the peer and says what was refused.
     pub fn start(&mut self, line: Line) -> io::Result<()> {
+        let Some(frames) = self.frames.take() else { return Ok(()) };
         let watch = Watch {
             id: self.id.clone(),
             tunnel: self.tunnel.clone(),
             line,
             attachment: self.first.get_mut().clone(),
+            frames,
             refused: Counts::default(),
             said_at: None,
         };
@@ -99,6 +104,8 @@ impl L2tpv3Port {
 
 /// As `info network` shows it.
 pub const INFO: &str = "l2tpv3: connected";
+
+type Frames = DatagramQueue<Arc<Header>>;
 
 /// What does not change as long as the port is there.
 struct Tunnel {
@@ -150,9 +157,9 @@ impl Tunnel {
         })
     }
 
-    /// A new queue on the socket, with its carrier up.
-    fn attachment(&self) -> Attachment {
-        datagram::attachment(Arc::new(DatagramQueue::new(
+    /// A new queue on the socket.
+    fn frames(&self) -> Arc<Frames> {
+        Arc::new(DatagramQueue::new(
             self.header.clone(),
             DatagramOptions {
                 receive: self.socket.clone(),
@@ -161,7 +168,7 @@ impl Tunnel {
                 queue: 0,
                 alarm: self.alarm.clone(),
             },
-        )))
+        ))
     }
 }
 
@@ -194,6 +201,7 @@ struct Watch {
     line: Line,
     /// What workers have.
     attachment: Attachment,
+    frames: Arc<Frames>,
     /// What was said already, and when.
     refused: Counts,
     said_at: Option<Instant>,
@@ -266,12 +274,15 @@ impl Watch {
             return Err(Unplugged);
         }
         tunnel.alarm.clear();
-        self.attachment = tunnel.attachment();
+        let old = std::mem::replace(&mut self.frames, tunnel.frames());
+        self.attachment = datagram::attachment(self.frames.clone());
         if shown.is_some() {
             tracing::info!("l2tpv3 '{}': there is a way to {} again", self.id, tunnel.peer.ip());
             self.line.show(INFO);
         }
-        self.line.attach(self.attachment.clone())
+        self.line.attach(self.attachment.clone())?;
+        self.line.count_dropped(old.left());
+        Ok(())
     }
 }
 

@@ -102,6 +102,7 @@ struct Outlet {
     /// The number of the datagram socket.
     data: i32,
     attachment: Attachment,
+    frames: Arc<DatagramQueue<Bare>>,
     /// Raised when the datagram socket is of no use.
     alarm: Arc<Alarm>,
 }
@@ -119,8 +120,9 @@ impl Outlet {
             queue: 0,
             alarm: alarm.clone(),
         };
-        let attachment = datagram::attachment(Arc::new(DatagramQueue::new(Bare, options)));
-        Ok(Outlet { directory, control, data: number, attachment, alarm })
+        let frames = Arc::new(DatagramQueue::new(Bare, options));
+        let attachment = datagram::attachment(frames.clone());
+        Ok(Outlet { directory, control, data: number, attachment, frames, alarm })
     }
 
     fn info(&self, options: &VdeOptions) -> String {
@@ -144,8 +146,9 @@ impl Holder {
             != Wait::Stopped
         {
             tracing::warn!("vde '{id}': the switch has closed the port");
+            let frames = outlet.frames.clone();
             drop(outlet);
-            outlet = match self.plug_in_again(stop) {
+            outlet = match self.plug_in_again(frames, stop) {
                 Ok(outlet) => outlet,
                 Err(Unplugged) => return,
             };
@@ -154,9 +157,11 @@ impl Holder {
     }
 
     /// Takes the carrier down until there is a port again.
-    fn plug_in_again(&self, stop: &Stop) -> Result<Outlet, Unplugged> {
+    fn plug_in_again(&self, old: Arc<DatagramQueue<Bare>>, stop: &Stop) -> Result<Outlet, Unplugged> {
         self.line.show("error: the switch has closed the port");
         self.line.attach(Attachment::default())?;
+        self.line.count_dropped(old.left());
+        drop(old);
         let patience = |fd: BorrowedFd<'_>, limit| match stop.wait(&[(fd, READABLE)], Some(limit)) {
             Wait::Ready(_) => Waited::Readable,
             Wait::TimedOut => Waited::TimedOut,
