@@ -110,10 +110,10 @@ impl Alarm {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Done by the thread before it looks for what is wrong, so that nothing found later is missed.
-    pub(crate) fn clear(&self) {
+    /// Done by the thread before it looks for what is wrong, so that nothing found later is missed. Whether it was raised.
+    pub(crate) fn clear(&self) -> bool {
         let _ = rustix::io::read(&self.fd, &mut [0; 8]);
-        self.raised.store(false, Ordering::Release);
+        self.raised.swap(false, Ordering::AcqRel)
     }
 
     /// Readable while it is raised.
@@ -159,7 +159,7 @@ mod tests {
         alarm.raise();
         assert!(alarm.is_raised());
         assert_eq!(wait(), Wait::Ready(0));
-        alarm.clear();
+        assert!(alarm.clear() && !alarm.clear());
         assert_eq!((wait(), alarm.is_raised()), (Wait::TimedOut, false));
         alarm.raise();
         assert_eq!(wait(), Wait::Ready(0));
