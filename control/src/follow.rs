@@ -44,6 +44,8 @@ pub struct Follower {
 /// What the machine's link shall be.
 struct LinkWish {
     up: AtomicBool,
+    /// What the machine was told last, or has unless somebody else told it. The thread's alone, and outlives a connection.
+    told_up: AtomicBool,
     changed: OwnedFd,
 }
 
@@ -53,7 +55,7 @@ impl Follower {
     /// Errors: no descriptor or no thread to be had.
     pub fn start(followed: Followed, mac: Mac, up: bool, line: Line) -> io::Result<Follower> {
         let changed = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let link = Arc::new(LinkWish { up: AtomicBool::new(up), changed });
+        let link = Arc::new(LinkWish { up: AtomicBool::new(up), told_up: AtomicBool::new(true), changed });
         let wish = link.clone();
         let minder = Minder::start("follower", move |stop| follow(&followed, mac, &line, &wish, stop))?;
         Ok(Follower { _minder: minder, link })
@@ -112,8 +114,6 @@ struct Session<'a> {
     link: &'a LinkWish,
     /// The nic's name, once it is known.
     name: Option<String>,
-    /// The link that the machine was told last, or has unless somebody else told it.
-    told_up: bool,
 }
 
 impl<'a> Session<'a> {
@@ -125,7 +125,7 @@ impl<'a> Session<'a> {
         link: &'a LinkWish,
     ) -> Session<'a> {
         let (received, asked) = (Vec::new(), VecDeque::new());
-        Session { socket, received, asked, followed, mac, line, link, name: None, told_up: true }
+        Session { socket, received, asked, followed, mac, line, link, name: None }
     }
 
     fn run(mut self, stop: &Stop) -> End {
@@ -167,6 +167,9 @@ impl<'a> Session<'a> {
     }
 
     fn take(&mut self, mut message: Value) -> Result<(), String> {
+        if !message.is_object() {
+            return Err("the machine's monitor speaks no QMP: a line is no object".into());
+        }
         if message.get("QMP").is_some() {
             return self.ask(Question::Capabilities, "qmp_capabilities", json!({}));
         }
@@ -213,8 +216,9 @@ impl<'a> Session<'a> {
     /// Only what changes is told: the machine's manager has a say, too.
     fn tell_link(&mut self) -> Result<(), String> {
         let up = self.link.up.load(Ordering::Acquire);
-        let Some(name) = self.name.clone().filter(|_| up != self.told_up) else { return Ok(()) };
-        self.told_up = up;
+        let told_up = self.link.told_up.load(Ordering::Relaxed);
+        let Some(name) = self.name.clone().filter(|_| up != told_up) else { return Ok(()) };
+        self.link.told_up.store(up, Ordering::Relaxed);
         self.ask(Question::Link, "set_link", json!({"name": name, "up": up}))
     }
 

@@ -463,6 +463,10 @@ fn rules_that_cannot_be_had_are_refused_and_leave_nothing_behind() -> Result<()>
     let rule = |rule: &str| json!({"hostfwd": [{"str": rule}]});
     for (members, expected) in [
         (rule("tcp:127.0.0.1:8000-:1"), "Could not set up host forwarding rule 'tcp:127.0.0.1:8000-:1'"),
+        (
+            rule("unix:/-:1"),
+            "Invalid host forwarding rule 'unix:/-:1' (file exists and it's not unix socket)",
+        ),
         (rule("tcp:1.2.3.4:7777-:1"), "Could not set up host forwarding rule 'tcp:1.2.3.4:7777-:1'"),
         (
             json!({"guestfwd": [{"str": "tcp:10.0.2.2:80-cmd:/bin/cat"}]}),
@@ -497,12 +501,15 @@ fn rules_that_cannot_be_had_are_refused_and_leave_nothing_behind() -> Result<()>
     }
     let path = files.path().join("forward.sock");
     let rule = format!("unix:{}-:22", path.display());
+    // What a switch that was killed left behind is no obstacle.
+    drop(std::os::unix::net::UnixListener::bind(&path).doing("leaving a socket behind")?);
     for _ in 0..2 {
         switch.order("netdev_add", json!({"type": "user", "id": "u0", "hostfwd": [{"str": rule}]}))?;
         let mode = fs::metadata(&path).doing("looking at the socket")?.permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::os::unix::net::UnixStream::connect(&path).doing("connecting to the forwarded socket")?;
         switch.order("netdev_del", json!({"id": "u0"}))?;
+        assert!(!path.exists(), "it goes with the netdev");
     }
     switch.finish()
 }

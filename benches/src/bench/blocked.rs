@@ -19,7 +19,8 @@ const LOAD: f64 = 0.5;
 /// How long the last answer may take after the trial.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Verbs that are no question to the switch, or end it.
-const NOT_MEASURED: [&str; 5] = ["qmp_capabilities", "quit", "human-monitor-command", "getfd", "closefd"];
+const NOT_MEASURED: [&str; 7] =
+    ["qmp_capabilities", "quit", "human-monitor-command", "getfd", "closefd", "add-fd", "remove-fd"];
 
 /// Measures every verb that the switch says it has. Only a ringyard of our own has a monitor that we know.
 pub fn measure(rig: &mut Rig<'_>, size: Size, pdr: Option<f64>) -> Result<Figure<Vec<Blocked>>> {
@@ -104,7 +105,12 @@ fn plan(names: &[String], sockets: &str, count: usize) -> Vec<Verb> {
         verb("chardev-remove", "chardev-remove", &|number| json!({"id": id("c", number)})),
     ];
     // Questions need no arguments.
-    for name in names.iter().filter(|name| name.starts_with("query-") || name.starts_with("x-query-")) {
+    let asks = |name: &&String| {
+        name.starts_with("query-")
+            || name.starts_with("x-query-")
+            || ["stop", "cont"].contains(&name.as_str())
+    };
+    for name in names.iter().filter(asks) {
         all.push(verb(name, name, &|_| json!({})));
     }
     all.extend(last);

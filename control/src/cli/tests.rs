@@ -256,6 +256,8 @@ fn the_ready_made_configurations_are_valid() {
     assert_eq!(objects("two-guests"), (2, "n0 n1 g0 g1 h0 h1".into()));
     assert_eq!(objects("guest-and-tap"), (1, "n0 t0 g0 h0 h1".into()));
     assert_eq!(objects("containers"), (0, "red blue port-red port-blue".into()));
+    assert_eq!(objects("user-mode"), (1, "n0 u0 h0 h1".into()));
+    assert_eq!(objects("sockets"), (0, "s0 d0 h0 h1".into()));
     let files = std::fs::read_dir(directory).expect("it is part of the source").count();
-    assert_eq!(files, 3, "each is tested here");
+    assert_eq!(files, 5, "each is tested here");
 }

@@ -22,10 +22,7 @@ impl Model {
         if let Some(nic) = nic.and_then(|nic| self.netdevs.get_mut(&nic)) {
             nic.link = set.up;
         }
-        backend.iter().for_each(|backend| {
-            self.replan(backend);
-            self.tell_machine(backend);
-        });
+        backend.iter().for_each(|backend| self.replan(backend));
         Ok(())
     }
 
@@ -50,6 +47,7 @@ impl Model {
         let plan =
             PortPlan { hub: self.hub_of(backend), link: self.is_link_up(*link, backend), filter, attachment };
         self.switch.set_port(backend.index, plan);
+        self.tell_machine(id);
     }
 
     /// The hub that a backend is on.

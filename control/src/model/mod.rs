@@ -69,6 +69,8 @@ pub struct Model {
     serial: u64,
     /// Drivers to be answered after the next publish.
     answers: Vec<Sender<()>>,
+    /// Ports that could not be started, to be closed in good order.
+    closing: Vec<Job>,
     timers: Timers,
     events: Vec<Event>,
 }
@@ -88,6 +90,7 @@ impl Model {
             hubs: Vec::new(),
             serial: 0,
             answers: Vec::new(),
+            closing: Vec::new(),
             timers: Timers::default(),
             events: Vec::new(),
         })
@@ -119,7 +122,9 @@ impl Model {
                 return self.switch.count_ingress_drops(backend.index, DropReason::NoRoom, frames);
             }
             News::State { text } => {
-                tracing::info!("netdev '{id}': {text}");
+                if !text.is_empty() {
+                    tracing::info!("netdev '{id}': {text}");
+                }
                 backend.state = Some(text);
                 return;
             }
@@ -194,6 +199,11 @@ impl Model {
         let jobs = ids.iter().filter_map(|id| self.netdev_del(id).ok().flatten()).collect();
         self.clear_chardevs();
         jobs
+    }
+
+    /// What is to be closed beside control after the next [`Self::publish`], since it was made last.
+    pub fn take_closing(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.closing)
     }
 
     /// How many ports there are.

@@ -186,7 +186,10 @@ impl Model {
         let key = PortKey(self.next_serial());
         let started = opened.and_then(|mut port| match port.start(self.board.line(key)) {
             Ok(()) => Ok(port),
-            Err(error) => Err(format!("starting the port '{id}': {error}")),
+            Err(error) => {
+                self.closing.push(Job::ClosePort { id: id.to_owned(), port });
+                Err(format!("starting the port '{id}': {error}"))
+            }
         });
         match started {
             Ok(port) => {

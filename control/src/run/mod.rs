@@ -149,6 +149,9 @@ impl Control {
         for event in self.model.publish() {
             self.broadcast(&event);
         }
+        for job in self.model.take_closing() {
+            self.defer(Asker::nobody(), job);
+        }
         for (ticket, job) in self.jobs.drain(..) {
             // What is opened may be what was just closed, and what is closed must have no other owner.
             let inbox = self.hands.inbox();

@@ -11,7 +11,9 @@ mod options;
 mod process;
 
 use std::fmt;
+use std::fs;
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,6 +79,8 @@ struct Shared {
     options: Mutex<UserOptions>,
     /// There while a helper runs; its lock is held while an answer is waited for, never by workers.
     talk: Mutex<Option<Talk>>,
+    /// Unix sockets that helpers made, with device and inode.
+    sockets: Mutex<Vec<(String, u64, u64)>>,
 }
 
 /// What speaking with a helper takes.
@@ -91,7 +95,12 @@ impl UserPort {
     ///
     /// Errors: what `netdev_add` is to answer.
     pub fn open(id: &str, options: UserOptions, launch: Launch) -> Result<UserPort, String> {
-        let shared = Shared { launch, options: Mutex::new(options), talk: Mutex::default() };
+        let shared = Shared {
+            launch,
+            options: Mutex::new(options),
+            talk: Mutex::default(),
+            sockets: Mutex::default(),
+        };
         let shared = Arc::new(shared);
         let (answer, answers) = bounded(1);
         let (lines, incoming) = bounded(1);
@@ -99,6 +108,7 @@ impl UserPort {
         let minded = shared.clone();
         let body = move |stop: &Stop| {
             mind(stop, &minded, &answer, &incoming);
+            minded.remove_sockets();
             drop::<Sender<()>>(lives);
         };
         let minder = Minder::start(&format!("user-{id}"), body)
@@ -150,25 +160,27 @@ impl UserPort {
 impl UserControl {
     /// Has the host listen for a guest.
     pub fn add_host_forward(&self, forward: HostForward) -> Result<(), RequestError> {
-        self.0.ask(&Request::AddHostForward(forward.clone()))?;
-        self.0.options().host_forwards.push(forward);
+        forward.check().map_err(RequestError::Failed)?;
+        let request = Request::AddHostForward(forward.clone());
+        self.0.ask(&request, |options| options.host_forwards.push(forward.clone()))?;
+        self.0.note_sockets(&[forward]);
         Ok(())
     }
 
     /// Has the host listen no more.
     pub fn remove_host_forward(&self, end: &HostEnd) -> Result<(), RequestError> {
-        self.0.ask(&Request::RemoveHostForward(end.clone()))?;
-        let mut options = self.0.options();
-        // As often as it was added it has to be removed.
-        if let Some(index) = options.host_forwards.iter().position(|forward| forward.from == *end) {
-            options.host_forwards.remove(index);
-        }
+        self.0.ask(&Request::RemoveHostForward(end.clone()), |options| {
+            // As often as it was added it has to be removed.
+            if let Some(index) = options.host_forwards.iter().position(|forward| forward.from == *end) {
+                options.host_forwards.remove(index);
+            }
+        })?;
         Ok(())
     }
 
     /// The connections, as libslirp lists them: lines that end in LF.
     pub fn connections(&self) -> Result<String, RequestError> {
-        match self.0.ask(&Request::Connections)? {
+        match self.0.ask(&Request::Connections, |_| {})? {
             Reply::Text(text) => Ok(text),
             _ => Err(RequestError::Failed("the helper answers something else".into())),
         }
@@ -199,13 +211,40 @@ impl Shared {
         self.talk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Remembers the unix sockets of `forwards`, which a helper has just made.
+    fn note_sockets(&self, forwards: &[HostForward]) {
+        for forward in forwards {
+            let HostEnd::Unix(path) = &forward.from else { continue };
+            let Ok(file) = fs::symlink_metadata(path) else { continue };
+            if file.file_type().is_socket() {
+                let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+                sockets.retain(|(known, ..)| known != path);
+                sockets.push((path.clone(), file.dev(), file.ino()));
+            }
+        }
+    }
+
+    /// Removes them, but for those that are somebody else's by now.
+    fn remove_sockets(&self) {
+        let sockets = std::mem::take(&mut *self.sockets.lock().unwrap_or_else(PoisonError::into_inner));
+        for (path, device, inode) in sockets {
+            let ours =
+                fs::symlink_metadata(&path).is_ok_and(|file| (file.dev(), file.ino()) == (device, inode));
+            if ours && let Err(error) = fs::remove_file(&path) {
+                tracing::warn!("removing {path}: {error}");
+            }
+        }
+    }
+
     fn info(&self) -> String {
         let options = self.options();
         let restrict = if options.restrict { "on" } else { "off" };
         format!("net={},restrict={restrict}", options.ipv4.network)
     }
 
-    fn ask(&self, request: &Request) -> Result<Reply, RequestError> {
+    /// Asks the helper, and makes the `change` that follows from its consent: before another helper can be started, which
+    /// then gets it.
+    fn ask(&self, request: &Request, change: impl FnOnce(&mut UserOptions)) -> Result<Reply, RequestError> {
         let mut talk = self.talk();
         let Some(Talk { channel, alarm }) = talk.as_mut() else {
             return Err(RequestError::Failed("the helper is not running".into()));
@@ -214,7 +253,10 @@ impl Shared {
         match reply {
             Ok(Reply::NotFound) => Err(RequestError::NotFound),
             Ok(Reply::Failed(why)) => Err(RequestError::Failed(why)),
-            Ok(reply) => Ok(reply),
+            Ok(reply) => {
+                change(&mut self.options());
+                Ok(reply)
+            }
             Err(error) => {
                 // It hangs, and a late answer would be taken for the next one's: another helper is needed.
                 alarm.raise();
@@ -289,7 +331,9 @@ fn await_line(stop: &Stop, lines: &Receiver<Line>) -> Option<Line> {
 fn start(stop: &Stop, shared: &Shared) -> Result<(Helper, Attachment), String> {
     let alarm = Arc::new(Alarm::new().map_err(|error| format!("making an eventfd: {error}"))?);
     let options = shared.options().clone();
+    let forwards = options.host_forwards.clone();
     let (helper, channel, attachment) = Helper::start(&shared.launch, options, alarm.clone(), stop)?;
+    shared.note_sockets(&forwards);
     *shared.talk() = Some(Talk { channel, alarm });
     Ok((helper, attachment))
 }

@@ -1,6 +1,8 @@
 //! What a `user` port is to be, with every default filled in. It crosses to the helper process as JSON.
 
+use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::FileTypeExt;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +87,21 @@ pub struct HostForward {
     pub guest: Ipv4Addr,
     /// The guest's port.
     pub guest_port: u16,
+}
+
+impl HostForward {
+    /// Checks that its unix socket would take the place of no other file. May block: it looks at the file.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match &self.from {
+            HostEnd::Unix(path)
+                if fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) =>
+            {
+                let reason = "file exists and it's not unix socket";
+                Err(format!("Invalid host forwarding rule '{}' ({reason})", self.rule))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where the host listens.

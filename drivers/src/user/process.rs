@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ use crate::minder::{Alarm, Stop, Wait};
 /// A running helper.
 pub(super) struct Helper {
     child: Child,
+    /// Its number may be another process's by now.
+    reaped: bool,
     ended: OwnedFd,
     errors: Option<ChildStderr>,
     /// It is of no use any more: its socket is not, or it does not answer.
@@ -87,7 +89,7 @@ impl Helper {
             socket_mode: launch.socket_mode,
             socket_group: launch.socket_group,
         };
-        let mut started = Helper { child, ended, errors, alarm, _directory: directory, leash };
+        let mut started = Helper { child, reaped: false, ended, errors, alarm, _directory: directory, leash };
         let told = channel.send(&Request::Start(Box::new(start)), START_TIME_MAX);
         match told.and_then(|()| started.await_reply(&mut channel, stop)) {
             Ok(Reply::Ready(confined)) => {
@@ -159,7 +161,7 @@ impl Helper {
     }
 
     fn how_it_ended(&mut self) -> String {
-        match self.child.wait() {
+        match self.reap() {
             Ok(status) => {
                 let code = status.code().unwrap_or_default();
                 // The outer process says how the inner one ended.
@@ -188,13 +190,20 @@ impl Helper {
     fn end(&mut self) {
         let _ = self.leash.shutdown(Shutdown::Both);
         let limit = Timespec { tv_sec: END_TIME_MAX.as_secs() as i64, tv_nsec: 0 };
-        // Whether it has ended or not is looked at below.
+        // One that has not ended by then is killed.
         let _ = poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], Some(&limit));
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // With all that it started: it leads a group of its own.
+        // Of what it was nothing is left to say.
+        let _ = self.reap();
+    }
+
+    /// Kills what is left of it and of all that it started, for it leads a group of its own; how it ended.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        if !self.reaped {
+            self.reaped = true;
+            // None is left: that is what it is for.
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-            let _ = self.child.wait();
         }
+        self.child.wait()
     }
 }
 

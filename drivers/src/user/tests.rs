@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::thread;
 
 use ringyard_dataplane::drops::DropReason;
@@ -204,6 +205,55 @@ fn helper_that_does_not_answer_is_replaced() {
     }
     assert_eq!(carriers, [false, true]);
     port.close().expect("it ends with its channel");
+}
+
+#[test]
+fn what_a_helper_started_ends_with_it() {
+    let started = tempfile::NamedTempFile::new().expect("a file can be made");
+    let fake =
+        Fake::new(&format!("sleep 1000 & echo $! >{}\n{READY}\nread -r end", started.path().display()));
+    let port = fake.open().expect("it gets ready");
+    let process = fs::read_to_string(started.path()).expect("it is ours");
+    let is_alive = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.trim())).unwrap_or_default();
+        // One that ended may wait for somebody to ask how.
+        !stat.is_empty() && !stat.contains(") Z")
+    };
+    assert!(is_alive(), "{process}");
+    port.close().expect("it ends with its channel");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while is_alive() {
+        assert!(Instant::now() < deadline, "{process}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn unix_sockets_go_with_the_port_unless_they_are_somebody_elses() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let forward = |name: &str| {
+        let from = HostEnd::Unix(directory.path().join(name).display().to_string());
+        HostForward { rule: name.into(), from, guest: [0; 4].into(), guest_port: 22 }
+    };
+    let bind = |name: &str| UnixListener::bind(directory.path().join(name)).expect("it is free");
+    fs::write(directory.path().join("file"), "").expect("it is ours");
+    let fake = Fake::new(&format!(
+        "{READY}\nread -r one; echo '\"Done\"' >&0; read -r two; echo '\"Done\"' >&0; read -r end"
+    ));
+    let port = fake.open().expect("it gets ready");
+    let control = port.control();
+    let refused = "Invalid host forwarding rule 'file' (file exists and it's not unix socket)";
+    assert_eq!(control.add_host_forward(forward("file")), Err(RequestError::Failed(refused.into())));
+    let _listeners = ["ours", "theirs"].map(|name| {
+        let listener = bind(name);
+        assert_eq!(control.add_host_forward(forward(name)), Ok(()));
+        listener
+    });
+    fs::rename(directory.path().join("theirs"), directory.path().join("moved")).expect("it is ours");
+    let _theirs = bind("theirs");
+    port.close().expect("it ends with its channel");
+    let there = |name: &str| fs::exists(directory.path().join(name)).expect("it can be looked at");
+    assert_eq!(["ours", "theirs", "file"].map(there), [false, true, true]);
 }
 
 #[test]

@@ -14,10 +14,11 @@ use std::process::{Child, Command};
 use std::thread;
 
 use rustix::net::sockopt::socket_peercred;
-use rustix::process::{Pid, geteuid};
+use rustix::process::Pid;
 
 use super::super::options::{GuestTarget, UserOptions};
 use super::root::SOCKETS;
+use super::sandbox::NOBODY;
 
 /// Programs that run at a time for one port; connections beyond are closed at once.
 pub(super) const PROGRAMS_MAX: usize = 64;
@@ -25,8 +26,6 @@ pub(super) const PROGRAMS_MAX: usize = 64;
 pub(super) const SMBD: &str = "/usr/sbin/smbd";
 /// Samba's two ports.
 pub(super) const SMB_PORTS: [u16; 2] = [139, 445];
-/// `nobody`: who the helper becomes when root starts it.
-const NOBODY: u32 = 65534;
 
 /// The listening sockets with their programs.
 pub(super) struct Commands {
@@ -59,6 +58,17 @@ pub(super) fn socket_path(directory: Option<&Path>, index: usize) -> CString {
     CString::new(path).unwrap_or_default()
 }
 
+/// Lets `nobody`, who this process is about to become, reach the sockets inside `directory`.
+pub(super) fn hand_over(directory: &Path) -> io::Result<()> {
+    let sockets = socket_directory(directory);
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
+    match chown(&sockets, Some(NOBODY), Some(NOBODY)) {
+        // Not every root may: then anybody can connect, and nobody but the helper is served.
+        Err(_) => fs::set_permissions(&sockets, fs::Permissions::from_mode(0o711)),
+        Ok(()) => Ok(()),
+    }
+}
+
 impl Commands {
     /// Listens for each program that `options` name, in `directory`.
     pub(super) fn listen(options: &UserOptions, directory: Option<&Path>) -> io::Result<Commands> {
@@ -66,10 +76,6 @@ impl Commands {
         if let Some(directory) = directory {
             let sockets = socket_directory(directory);
             fs::DirBuilder::new().mode(0o700).create(&sockets)?;
-            if geteuid().is_root() {
-                chown(&sockets, Some(NOBODY), Some(NOBODY))?;
-                fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
-            }
             let programs = options.guest_forwards.iter().map(|forward| match &forward.target {
                 GuestTarget::Command(words) => Some(Program { words: words.clone(), wants_inet: false }),
                 GuestTarget::Device(_) => None,
@@ -153,4 +159,34 @@ fn smbd(directory: &Path) -> Program {
     let conf = directory.join("smb.conf").display().to_string();
     let words = [SMBD.into(), "-l".into(), directory.display().to_string(), "-s".into(), conf];
     Program { words: words.into(), wants_inet: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    #[test]
+    fn sockets_are_nobodys_or_without_that_privilege_everybodys_to_find() {
+        for (privileged, owner, mode) in [(true, NOBODY, 0o700), (false, 0, 0o711)] {
+            let directory = tempfile::tempdir().expect("a directory can be made");
+            let sockets = socket_directory(directory.path());
+            fs::DirBuilder::new().mode(0o700).create(&sockets).expect("it is ours");
+            let path = directory.path().to_owned();
+            // Capabilities are a thread's own.
+            let thread = thread::spawn(move || {
+                let mut own = capabilities(None).expect("it has some");
+                own.effective.set(CapabilitySet::CHOWN, privileged);
+                set_capabilities(None, own).expect("it may have fewer");
+                hand_over(&path)
+            });
+            thread.join().expect("it does not panic").expect("it is handed over");
+            let found = fs::metadata(&sockets).expect("it is there");
+            assert_eq!((found.uid(), found.mode() & 0o777), (owner, mode));
+            let found = fs::metadata(directory.path()).expect("it is there");
+            assert_eq!((found.uid(), found.mode() & 0o777), (0, 0o711));
+        }
+    }
 }

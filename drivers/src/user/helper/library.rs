@@ -10,6 +10,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use libc::{in_addr, in6_addr, sockaddr, socklen_t, ssize_t};
 
+use super::LIBRARY;
+
 /// The library's state.
 #[repr(C)]
 pub(super) struct Slirp {
@@ -155,9 +157,27 @@ impl Library {
     }
 }
 
+/// Whether this program has privileges that its caller lacks: file capabilities, say.
+pub(super) fn is_trusted_with_more() -> bool {
+    // SAFETY: a number.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// The library to load when `asked` for one: a caller with fewer privileges has no choice, for a library runs with ours.
+pub(super) fn permitted(asked: &str, trusted_with_more: bool) -> &str {
+    if trusted_with_more { LIBRARY } else { asked }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_fewer_privileges_cannot_choose_the_library() {
+        assert_eq!(permitted("/tmp/evil.so", true), LIBRARY);
+        assert_eq!(permitted("/opt/libslirp.so.0", false), "/opt/libslirp.so.0");
+        assert!(!is_trusted_with_more(), "tests have the privileges of who runs them");
+    }
 
     #[test]
     fn a_library_that_is_not_there_is_named_with_its_package() {

@@ -70,9 +70,7 @@ fn run() -> io::Result<ExitCode> {
             drop((commands, notes));
             inner(channel, &start, namespaces, frames, notices)
         }
-        Ok(Side::Lost(error)) | Err(error) => {
-            refuse(&mut channel, &format!("starting the process of libslirp: {error}"))
-        }
+        Err(error) => refuse(&mut channel, &format!("starting the process of libslirp: {error}")),
     }
 }
 
@@ -84,6 +82,10 @@ fn inner(
     notices: OwnedFd,
 ) -> io::Result<ExitCode> {
     sandbox::die_with_parent()?;
+    let reached_by_nobody = start.directory.as_deref().filter(|_| sandbox::becomes_nobody(namespaces));
+    if let Some(Err(error)) = reached_by_nobody.map(commands::hand_over) {
+        return refuse(&mut channel, &format!("handing the sockets over: {error}"));
+    }
     match serve::Server::start(start, namespaces, frames, notices) {
         Ok((server, confined)) => {
             channel.send(&Reply::Ready(confined), ANSWER_TIME_MAX)?;

@@ -3,12 +3,13 @@
 
 #![allow(unsafe_code)] // clone(2) and close_range(2), which no library has
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, SIGCHLD, c_int};
-use rustix::process::{Pid, getegid, geteuid};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitOptions, getegid, geteuid, waitpid};
 
 /// What the child is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,6 @@ pub(super) enum Side {
     Parent(Pid),
     /// The new one.
     Child(Namespaces),
-    /// The new one, which cannot be what it should.
-    Lost(io::Error),
 }
 
 const OWN: c_int = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
@@ -51,16 +50,42 @@ fn clone(namespaces: Namespaces) -> io::Result<Side> {
     flags |= if namespaces.own { OWN } else { 0 };
     flags |= if namespaces.user { CLONE_NEWUSER } else { 0 };
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (mut reader, mut writer) = (File::from(reader), File::from(writer));
     // SAFETY: a copy of this process, as by fork, and this process has no other thread that could hold a lock.
     let result = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) };
     match Pid::from_raw(result as i32) {
         _ if result < 0 => Err(io::Error::last_os_error()),
-        Some(child) => Ok(Side::Parent(child)),
+        Some(child) => {
+            drop(writer);
+            let mut error = [0];
+            // Without a word it was killed.
+            let said = reader.read_exact(&mut error);
+            if said.is_ok() && error == [0] {
+                return Ok(Side::Parent(child));
+            }
+            let _ = waitpid(Some(child), WaitOptions::empty());
+            said.and(Err(io::Error::from_raw_os_error(error[0].into())))
+        }
         None => {
+            drop(reader);
             let named = if namespaces.user { stay_the_same(user, group) } else { Ok(()) };
-            Ok(named.map_or_else(Side::Lost, |()| Side::Child(namespaces)))
+            let error = named.as_ref().map_or_else(errno, |()| 0);
+            let told = writer.write_all(&[error]);
+            if named.is_ok() && told.is_ok() {
+                return Ok(Side::Child(namespaces));
+            }
+            // The host permits the user namespace, but nothing in it: fewer namespaces are tried.
+            // SAFETY: this process ends; its exit handlers are the old one's.
+            unsafe { libc::_exit(1) }
         }
     }
+}
+
+/// The number of an error, which is small; never 0.
+fn errno(error: &io::Error) -> u8 {
+    let number = error.raw_os_error().and_then(|number| u8::try_from(number).ok());
+    number.filter(|&number| number > 0).unwrap_or(libc::EIO as u8)
 }
 
 /// Closes all descriptors of this process but the standard ones and `kept`. To be called before there are others.

@@ -12,7 +12,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
     mount_remount, unmount,
 };
-use rustix::process::pivot_root;
+use rustix::process::{chroot, fchdir, pivot_root};
 
 /// Where the resolver, and libslirp, look for name servers.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -54,8 +54,10 @@ impl ResolvConf {
     }
 }
 
-/// Moves this process, which has mounts of its own, into the new root.
+/// Moves this process, which has mounts of its own, into the new root. After an error it is where it was.
 pub(super) fn enter(shared: &Shared) -> io::Result<ResolvConf> {
+    let directory = |path| open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let (old_root, old_place) = (directory("/")?, directory(".")?);
     let resolv_conf = fs::read(RESOLV_CONF).unwrap_or_default();
     // Nothing that is mounted here shall appear elsewhere.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
@@ -63,6 +65,16 @@ pub(super) fn enter(shared: &Shared) -> io::Result<ResolvConf> {
     let place = Path::new(place.ok_or(io::ErrorKind::NotFound)?);
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("tmpfs", place, "tmpfs", flags, Some(c"size=1m,nr_inodes=64,mode=755"))?;
+    furnish(place, shared, &resolv_conf).inspect_err(|_| {
+        // Each as far as there is something to undo.
+        let _ = fchdir(&old_root).and_then(|()| chroot("."));
+        let _ = fchdir(&old_place);
+        let _ = unmount(place, UnmountFlags::DETACH);
+    })
+}
+
+/// Fills the new root, which is mounted on `place`, and moves there.
+fn furnish(place: &Path, shared: &Shared, resolv_conf: &[u8]) -> io::Result<ResolvConf> {
     for (directory, name) in [(&shared.tftp, TFTP), (&shared.sockets, SOCKETS)] {
         let Some(directory) = directory else { continue };
         let target = place.join(&name[1..]);
@@ -74,7 +86,7 @@ pub(super) fn enter(shared: &Shared) -> io::Result<ResolvConf> {
     fs::create_dir(place.join("etc"))?;
     let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&target)?;
     let mut file = ResolvConf(file);
-    file.replace(&resolv_conf)?;
+    file.replace(resolv_conf)?;
 
     std::env::set_current_dir(place)?;
     // The old root ends up below the new one, at the same place, and goes.

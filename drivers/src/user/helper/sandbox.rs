@@ -41,7 +41,7 @@ pub(super) struct Needs {
 }
 
 /// `nobody`, on every Linux.
-const NOBODY: u32 = 65534;
+pub(super) const NOBODY: u32 = 65534;
 /// Connections of guests, about; each has a descriptor.
 const FDS_MAX: u64 = 4096;
 /// Two buffers of 128 KiB a connection, and what is below 100 MiB without any.
@@ -100,8 +100,13 @@ fn limit_resources() -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Whether [`confine`] makes `nobody` of this process: of whoever is root outside of a user namespace.
+pub(super) fn becomes_nobody(namespaces: Namespaces) -> bool {
+    geteuid().is_root() && !namespaces.user
+}
+
 fn drop_privileges(namespaces: Namespaces) -> rustix::io::Result<()> {
-    if geteuid().is_root() && !namespaces.user {
+    if becomes_nobody(namespaces) {
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         set_thread_groups(&[])?;
         set_thread_res_gid(group, group, group)?;

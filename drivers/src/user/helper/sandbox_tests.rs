@@ -17,48 +17,48 @@ use crate::user::helper::root::{self, Shared};
 
 /// What `attempt` reports from inside a confined child, which has a root of its own if `rooted`.
 fn inside(rooted: bool, tftp: Option<&Path>, connects: bool, attempt: impl FnOnce() -> String) -> String {
-    inside_as(None, rooted, tftp, connects, attempt)
+    inside_after(|| {}, rooted, tftp, connects, attempt)
 }
 
-/// The same in a child that another user started.
-fn inside_as(
-    user: Option<u32>,
+/// The same in a child that `prepare` made other than this process.
+fn inside_after(
+    prepare: impl FnOnce(),
     rooted: bool,
     tftp: Option<&Path>,
     connects: bool,
     attempt: impl FnOnce() -> String,
 ) -> String {
+    in_child(prepare, |namespaces| {
+        let rooted = rooted && namespaces.own;
+        if rooted {
+            let shared = Shared::open(tftp, None).expect("it can be opened");
+            root::enter(&shared).expect("it can be entered");
+        }
+        let tftp = tftp.map(|path| if rooted { root::TFTP.into() } else { path.to_owned() });
+        match confine(&Needs { namespaces, rooted, tftp, connects }) {
+            Ok(how) => format!("{how}\n{}", attempt()),
+            Err(why) => format!("not confined: {why}"),
+        }
+    })
+}
+
+/// What `act` says in the namespaces that a child process gets which did `prepare`.
+fn in_child(prepare: impl FnOnce(), act: impl FnOnce(Namespaces) -> String) -> String {
     let (reader, writer) = pipe().expect("a pipe can be made");
     // SAFETY: the child makes no use of what other threads of the tests may hold, but for memory, whose lock fork keeps.
     match unsafe { libc::fork() } {
         0 => {
             drop(reader);
-            if let Some(user) = user {
-                set_thread_res_uid(Uid::from_raw(user), Uid::from_raw(user), Uid::from_raw(user))
-                    .expect("tests are root's");
-                // As a program that this user starts.
-                set_dumpable_behavior(DumpableBehavior::Dumpable).expect("it may be");
-            }
+            prepare();
             let said = match split() {
-                Ok(Side::Child(namespaces)) => {
-                    let rooted = rooted && namespaces.own;
-                    if rooted {
-                        let shared = Shared::open(tftp, None).expect("it can be opened");
-                        root::enter(&shared).expect("it can be entered");
-                    }
-                    let tftp = tftp.map(|path| if rooted { root::TFTP.into() } else { path.to_owned() });
-                    match confine(&Needs { namespaces, rooted, tftp, connects }) {
-                        Ok(how) => format!("{how}\n{}", attempt()),
-                        Err(why) => format!("not confined: {why}"),
-                    }
-                }
+                Ok(Side::Child(namespaces)) => act(namespaces),
                 // The child is the one that speaks, and ends with its parent.
                 Ok(Side::Parent(child)) => {
                     let ended = waitpid(Some(child), WaitOptions::empty()).ok().flatten();
                     let signal = ended.and_then(|(_, status)| status.terminating_signal());
                     signal.map(|signal| format!("killed by {signal}")).unwrap_or_default()
                 }
-                Ok(Side::Lost(error)) | Err(error) => format!("no child: {error}"),
+                Err(error) => format!("no child: {error}"),
             };
             let _ = File::from(writer).write_all(said.as_bytes());
             // SAFETY: ends the child without the tests' own exit handlers.
@@ -71,6 +71,25 @@ fn inside_as(
             said
         }
     }
+}
+
+/// Makes this process one that a user started who is not root.
+fn become_user() {
+    let user = Uid::from_raw(4321);
+    set_thread_res_uid(user, user, user).expect("tests are root's");
+    // As a program that this user starts.
+    set_dumpable_behavior(DumpableBehavior::Dumpable).expect("it may be");
+}
+
+/// Has this process's `call`s fail that meet `condition`.
+fn deny(call: libc::c_long, condition: Option<SeccompCondition>) {
+    let rules = condition.map(|condition| SeccompRule::new(vec![condition]).expect("it is a rule"));
+    let rules = [(call, rules.into_iter().collect())].into();
+    let arch = std::env::consts::ARCH.try_into().expect("it is known");
+    let refused = SeccompAction::Errno(libc::EACCES as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).expect("it is a filter");
+    let program: BpfProgram = filter.try_into().expect("it is a program");
+    seccompiler::apply_filter(&program).expect("tests are root's");
 }
 
 /// `name` and how the system call ended.
@@ -134,7 +153,7 @@ fn forbidden_acts_are_stopped() {
 
 #[test]
 fn who_is_not_root_is_confined_as_well() {
-    let said = inside_as(Some(4321), true, None, false, forbidden);
+    let said = inside_after(become_user, true, None, false, forbidden);
     let (how, rest) = said.split_once('\n').unwrap_or_default();
     assert!(
         how.starts_with("uid 4321, user, mount, pid, ipc and uts namespaces, a root of its own, Landlock"),
@@ -145,6 +164,44 @@ fn who_is_not_root_is_confined_as_well() {
         16,
         "{said}"
     );
+}
+
+/// As where AppArmor restricts user namespaces: they can be made, and nothing can be done in them.
+#[test]
+fn user_namespace_in_which_nothing_is_permitted_is_done_without() {
+    let prepare = || {
+        let writing =
+            SeccompCondition::new(2, Dword, MaskedEq(libc::O_ACCMODE as u64), libc::O_WRONLY as u64);
+        deny(libc::SYS_openat, Some(writing.expect("it is a condition")));
+        become_user();
+    };
+    let said = inside_after(prepare, true, None, false, forbidden);
+    let (how, rest) = said.split_once('\n').unwrap_or_default();
+    assert!(how.starts_with("uid 4321, no namespaces, the host's root, Landlock"), "{said}");
+    assert_eq!(rest.lines().count(), 16, "{said}");
+}
+
+/// As where the root directory is that of an initramfs, or no mount.
+#[test]
+fn root_that_cannot_be_entered_leaves_everything_where_it_was() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().display();
+    let said = in_child(
+        || {
+            std::env::set_current_dir(directory.path()).expect("it is ours");
+            deny(libc::SYS_pivot_root, None);
+        },
+        |_| {
+            let mounts = || fs::read_to_string("/proc/self/mountinfo").map(|text| text.lines().count()).ok();
+            let before = mounts();
+            let shared = Shared::open(Some(directory.path()), None).expect("it can be opened");
+            let entered = root::enter(&shared).is_ok();
+            let here = std::env::current_dir().unwrap_or_default();
+            let there = fs::exists(directory.path()).unwrap_or_default();
+            format!("{entered} {} {there} {}", here.display(), mounts() == before)
+        },
+    );
+    assert_eq!(said, format!("false {path} true true"));
 }
 
 #[test]

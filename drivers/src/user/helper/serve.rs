@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -19,7 +19,7 @@ use super::super::options::{GuestTarget, HostEnd, SmbShare};
 use super::ANSWER_TIME_MAX;
 use super::commands::{SMB_PORTS, SMBD, smb_directory, socket_directory, socket_path};
 use super::device::OpenDevice;
-use super::library::Library;
+use super::library::{self, Library};
 use super::namespaces::Namespaces;
 use super::root::{self, ResolvConf, Shared};
 use super::sandbox::{self, Needs};
@@ -199,7 +199,7 @@ fn set_up(
     tftp: Option<&Path>,
     frames: &OwnedFd,
 ) -> Result<(Stack, Vec<Bound>), String> {
-    let library = Library::load(&start.library)?;
+    let library = Library::load(library::permitted(&start.library, library::is_trusted_with_more()))?;
     let options = &start.options;
     let tftp = tftp.map(|path| if rooted { root::TFTP.to_owned() } else { path.display().to_string() });
     let frames = frames.try_clone().map_err(|error| format!("duplicating a descriptor: {error}"))?;
@@ -236,9 +236,11 @@ fn add_host_forwards(stack: &mut Stack, start: &Start) -> Result<(), String> {
     let before = umask(Mode::from_raw_mode(!start.socket_mode & 0o777));
     let mut added = Ok(());
     for forward in &start.options.host_forwards {
-        if let HostEnd::Unix(path) = &forward.from
-            && fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
-        {
+        added = forward.check();
+        if added.is_err() {
+            break;
+        }
+        if let HostEnd::Unix(path) = &forward.from {
             // One that was left behind: of an earlier helper, say. Another owner's shows when it is bound.
             let _ = fs::remove_file(path);
         }
