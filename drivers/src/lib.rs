@@ -20,6 +20,7 @@ mod links;
 pub mod minder;
 pub mod netmap;
 mod resolve;
+mod socket_file;
 mod spread;
 pub mod stream;
 pub mod tap;

@@ -110,10 +110,15 @@ impl Alarm {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Done by the thread before it looks for what is wrong, so that nothing found later is missed. Whether it was raised.
-    pub(crate) fn clear(&self) -> bool {
-        let _ = rustix::io::read(&self.fd, &mut [0; 8]);
-        self.raised.swap(false, Ordering::AcqRel)
+    /// Done by the thread before it looks for what is wrong, so that nothing found later is missed.
+    pub(crate) fn clear(&self) {
+        self.take();
+    }
+
+    /// The same; whether it was raised. Where only the descriptor says so, it was raised while it was cleared last.
+    pub(crate) fn take(&self) -> bool {
+        let written = rustix::io::read(&self.fd, &mut [0; 8]).is_ok();
+        self.raised.swap(false, Ordering::AcqRel) || written
     }
 
     /// Readable while it is raised.
@@ -159,9 +164,14 @@ mod tests {
         alarm.raise();
         assert!(alarm.is_raised());
         assert_eq!(wait(), Wait::Ready(0));
-        assert!(alarm.clear() && !alarm.clear());
+        alarm.clear();
         assert_eq!((wait(), alarm.is_raised()), (Wait::TimedOut, false));
         alarm.raise();
         assert_eq!(wait(), Wait::Ready(0));
+        assert!(alarm.take() && !alarm.take());
+        // As if it had been cleared while it was raised.
+        rustix::io::write(&alarm.fd, &1u64.to_ne_bytes()).expect("it takes a number");
+        assert!(alarm.take() && !alarm.take());
+        assert_eq!(wait(), Wait::TimedOut);
     }
 }

@@ -99,6 +99,8 @@ impl Batch {
             self.vectors[place] = libc::iovec { iov_base: self.pointer(place), iov_len };
             self.headers[place] = header_of(&mut self.vectors[place..=place], None);
             set_name(&mut self.headers[place], name);
+            // For another attempt, if this one is not taken.
+            self.headers[place].msg_len = iov_len as u32;
         }
         send(socket, &mut self.headers[first..end])
     }

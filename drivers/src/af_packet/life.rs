@@ -73,7 +73,7 @@ impl Life {
     pub(super) fn run(mut self, line: &Line, info: &str, stop: &Stop) {
         let mut shown = info.to_owned();
         loop {
-            let alarmed = self.alarm.clear();
+            let alarmed = self.alarm.take();
             self.links.clear();
             let (state, pause) = match self.look(alarmed) {
                 Ok(state) => (state, None),

@@ -17,6 +17,7 @@ use rustix::net::{
 };
 
 use super::{OpenError, SocketAccess, connect_to, wait};
+use crate::socket_file::SocketFile;
 
 /// A listener and its file, which is removed when this is dropped, if it is still ours.
 pub struct Server {
@@ -56,14 +57,14 @@ impl Server {
             rustix::fs::unlink(path).map_err(fail)?;
         }
         let listener = new_socket().map_err(fail)?;
-        // The file's mode follows from the socket's: until it has its group, it is for us alone.
-        rustix::fs::fchmod(&listener, Mode::RUSR | Mode::WUSR).map_err(fail)?;
+        SocketFile::withhold(&listener).map_err(fail)?;
         let address = SocketAddrUnix::new(path).map_err(fail)?;
         bind(&listener, &address).map_err(fail)?;
-        let file = rustix::fs::lstat(path).map_err(fail)?;
+        let file = SocketFile::open(CWD, path)
+            .map_err(|error| OpenError::new(format!("Failed to bind socket to {}", path.display()), error))?;
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let server = Server { listener, path, file: identity(&file) };
-        set_access(CWD, &server.path, access).map_err(fail)?;
+        let server = Server { listener, path, file: identity(file.found()) };
+        file.grant(access.mode, access.group).map_err(fail)?;
         listen(&server.listener, BACKLOG).map_err(fail)?;
         Ok(server)
     }
@@ -134,12 +135,12 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// Gives the socket file `path` in `directory` its group and its mode, in this order: nobody of another group gets in.
-fn set_access(directory: BorrowedFd<'_>, path: &Path, access: &SocketAccess) -> Result<(), Errno> {
+/// Gives the socket's file in `directory`, which nobody else can write to, its group and its mode, in this order.
+fn set_access(directory: BorrowedFd<'_>, access: &SocketAccess) -> Result<(), Errno> {
     if let Some(group) = access.group {
-        rustix::fs::chownat(directory, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chownat(directory, SOCKET, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)?;
     }
-    rustix::fs::chmodat(directory, path, Mode::from_raw_mode(access.mode), AtFlags::empty())
+    rustix::fs::chmodat(directory, SOCKET, Mode::from_raw_mode(access.mode), AtFlags::empty())
 }
 
 fn identity(file: &Stat) -> (u64, u64) {
@@ -181,7 +182,7 @@ impl Nursery {
         // By way of the descriptor, because the directory's name may be too long for a socket address.
         let address = format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd());
         bind(&socket, &SocketAddrUnix::new(address.as_str())?)?;
-        set_access(self.fd.as_fd(), Path::new(SOCKET), access)?;
+        set_access(self.fd.as_fd(), access)?;
         listen(&socket, BACKLOG)?;
         Ok(socket)
     }

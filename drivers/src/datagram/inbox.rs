@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use ringyard_dataplane::drops::DropReason;
-use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, FRAME_LEN_MAX, Taken};
+use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, ETHERNET_LEN, FRAME_LEN_MAX, Taken};
 use ringyard_dataplane::port::IngressScratch;
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
@@ -156,9 +156,36 @@ impl Inbox {
         (self.count, self.slot, self.offset) = (0, 0, 0);
     }
 
-    /// Who sent the first datagram of the last read that says so.
+    /// Whether the last datagram of the last read has no byte.
+    pub(super) fn ends_empty(&self) -> bool {
+        self.datagrams[..self.count].last().is_some_and(|datagram| datagram.len == 0)
+    }
+
+    /// Forgets those without a byte behind the last one that has some.
+    #[cold]
+    pub(super) fn cut_empty_end(&mut self) {
+        while self.ends_empty() {
+            self.count -= 1;
+        }
+    }
+
+    /// Whether the last read brought something from there.
+    pub(super) fn has_source(&self, address: &SocketAddrAny) -> bool {
+        let len = address.addr_len() as usize;
+        // SAFETY: an address is that many initialized bytes, and any bytes are u8.
+        let address = unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), len) };
+        (0..self.count).any(|slot| self.arrays.name(slot, self.datagrams[slot].source_len) == address)
+    }
+
+    /// Who sent the first datagram of the last read that says so; over IP, the first that can be a frame.
     pub(super) fn first_source(&self) -> Option<SocketAddrAny> {
-        let slot = (0..self.count).find(|&slot| self.datagrams[slot].source_len > FAMILY_LEN)?;
+        const UNIX: [u8; FAMILY_LEN] = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
+        let slot = (0..self.count).find(|&slot| {
+            let Datagram { segment_len, source_len, .. } = self.datagrams[slot];
+            let can_be_peer =
+                segment_len >= ETHERNET_LEN || self.arrays.name(slot, source_len).starts_with(&UNIX);
+            source_len > FAMILY_LEN && can_be_peer
+        })?;
         let name = ptr::from_ref(&self.arrays.names[slot]);
         // SAFETY: the kernel wrote an address of that length there, and it fits (`Arrays::datagram`).
         Some(unsafe { SocketAddrAny::read(name.cast(), self.datagrams[slot].source_len as u32) })
@@ -310,7 +337,7 @@ impl Arrays {
                 return Ok((count as usize).min(wanted));
             }
             let error = last_errno();
-            let broken = matches!(error, Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::INVAL);
+            let broken = matches!(error, Errno::BADF | Errno::NOTSOCK | Errno::INVAL);
             errors += 1;
             // An interrupted call or somebody's ICMP message: the next one gets what waits.
             if error == Errno::AGAIN || broken {

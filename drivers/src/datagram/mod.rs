@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{Burst, Taken};
@@ -27,11 +28,12 @@ use ringyard_dataplane::port::{
     Arming, Attachment, Doorbell, Egress, EgressScratch, Ingress, IngressEnd, IngressScratch,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::SocketAddrAny;
+use rustix::io::Errno;
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
-    set_socket_send_buffer_size_force,
+    set_socket_send_buffer_size_force, socket_domain,
 };
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, recv};
 
 use crate::minder::Alarm;
 use inbox::{Inbox, Received};
@@ -107,6 +109,9 @@ pub(crate) enum Destination {
     /// There.
     Fixed(SocketAddrAny),
     /// To whoever is the first to send us one; while it is there, to nobody else. Until then frames are `not_ready`.
+    ///
+    /// Over IP, where nobody says that a peer has gone and anybody can send a stray packet, only a frame makes a peer, and
+    /// one that was silent for [`SILENCE`] makes place for the next that sends one.
     FirstSource,
 }
 
@@ -135,14 +140,22 @@ pub(crate) struct DatagramQueue<E> {
     inbox: Mutex<Inbox>,
     /// Used by one worker at a time, a burst long.
     outbox: Mutex<Outbox>,
-    /// Of [`Destination::FirstSource`], while there is one; else `None` for good. Written by whoever reads when it is
-    /// `None`, and by whoever sends when it is gone; its lock is held for a copy.
-    peer: Option<Mutex<Option<SocketAddrAny>>>,
+    /// Of [`Destination::FirstSource`], while there is one; else `None` for good. Written by whoever reads, and by whoever
+    /// sends when it is gone; its lock is held for a copy.
+    peer: Option<Mutex<Option<Peer>>>,
     /// The last read emptied the socket and nothing is held, so the next one waits for the doorbell. Written by the worker
     /// that has the duty; relaxed, since that is the only one that reads it.
     drained: AtomicBool,
     /// The socket will never be readable again. As `drained`.
     dead: AtomicBool,
+}
+
+/// Who is answered.
+#[derive(Clone)]
+struct Peer {
+    address: SocketAddrAny,
+    /// When it last sent something.
+    heard: Instant,
 }
 
 /// Who made the socket that is read.
@@ -194,14 +207,18 @@ impl<E: Encapsulation> DatagramQueue<E> {
     /// Reads what waits. Only when nothing is left of the last time.
     fn read(&self, inbox: &mut Inbox) {
         match inbox.receive(self.receive.as_fd()) {
-            Received::Full => {}
+            Received::Full => {
+                if inbox.ends_empty() && is_shut_down(self.receive.as_fd()) {
+                    inbox.cut_empty_end();
+                }
+            }
             Received::Drained => self.drained.store(true, Ordering::Relaxed),
             Received::Suspicious if is_shut_down(self.receive.as_fd()) => {
                 // Nobody sent them.
                 inbox.clear();
                 self.give_up();
             }
-            Received::Suspicious => {}
+            Received::Suspicious => forget_errors(self.receive.as_fd()),
             Received::Broken => self.give_up(),
         }
         self.learn(inbox);
@@ -217,8 +234,19 @@ impl<E: Encapsulation> DatagramQueue<E> {
     fn learn(&self, inbox: &Inbox) {
         let Some(peer) = &self.peer else { return };
         let mut peer = peer.lock().unwrap_or_else(PoisonError::into_inner);
-        if peer.is_none() {
-            *peer = inbox.first_source();
+        if inbox.is_empty() {
+            return;
+        }
+        let heard = Instant::now();
+        match &mut *peer {
+            Some(peer) if inbox.has_source(&peer.address) => peer.heard = heard,
+            Some(Peer { address, heard: last })
+                if address.address_family() == AddressFamily::UNIX || heard - *last < SILENCE => {}
+            _ => {
+                if let Some(address) = inbox.first_source() {
+                    *peer = Some(Peer { address, heard });
+                }
+            }
         }
     }
 }
@@ -286,7 +314,7 @@ impl<E: Encapsulation> Egress for DatagramQueue<E> {
                 scratch.tally.drops[DropReason::NotReady as usize] += picks.len() as u64;
                 return picks.len();
             }
-            outbox.set_destination(peer);
+            outbox.set_destination(peer.map(|peer| peer.address));
         }
         let sent = outbox.send(&self.encapsulation, self.send.as_fd(), &mut scratch.tally, burst, picks);
         match &self.peer {
@@ -318,6 +346,25 @@ pub(crate) fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
     poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(ended)
 }
 
+/// Takes the errors off that somebody had the kernel keep (IP_RECVERR): as long as there is one, epoll says so.
+#[cold]
+fn forget_errors(socket: BorrowedFd<'_>) {
+    // Others do not have them, and would give a datagram instead.
+    if !matches!(socket_domain(socket), Ok(AddressFamily::INET | AddressFamily::INET6)) {
+        return;
+    }
+    let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
+    for _ in 0..KEPT_ERRORS_MAX {
+        if recv(socket, &mut [0; 1][..], flags) == Err(Errno::AGAIN) {
+            return;
+        }
+    }
+}
+
+/// Errors that are taken off at once.
+const KEPT_ERRORS_MAX: usize = 256;
+/// After which a learned peer makes place for another one.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Of each socket and direction; the kernel doubles it for its own needs.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Bytes before a frame that an encapsulation may have.

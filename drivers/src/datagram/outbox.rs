@@ -77,7 +77,7 @@ pub(super) struct Sent {
     pub settled: usize,
     /// The socket, or its address, is of no use.
     pub fault: bool,
-    /// Nobody is where a frame was to go.
+    /// Nobody is where a frame was to go, or we may not send there.
     pub gone: bool,
 }
 
@@ -240,13 +240,13 @@ impl Outbox {
         socket: BorrowedFd<'_>,
         progress: &mut Progress<'_>,
     ) -> bool {
-        let (mut at, mut retried) = (0, false);
+        let (mut at, mut retried, mut singly) = (0, false, false);
         while at < self.count {
             if progress.skips(&self.datagrams[at]) {
                 at += 1;
                 continue;
             }
-            let messages = self.form(at);
+            let messages = self.form(at, singly);
             match self.arrays.send(socket, messages) {
                 Ok(sent) => {
                     for _ in 0..self.arrays.datagrams_of(sent) {
@@ -266,6 +266,8 @@ impl Outbox {
                     self.train_below = self.datagrams[at].len as usize;
                 }
                 Err(error) if !retried && may_be_pending(error) => retried = true,
+                // Of whichever of them it is, the others are innocent.
+                Err(_) if self.arrays.trains[0] > 1 => (singly, retried) = (true, false),
                 Err(error) => {
                     progress.fail(&self.datagrams[at], error);
                     (at, retried) = (at + 1, false);
@@ -276,11 +278,11 @@ impl Outbox {
         true
     }
 
-    /// Makes messages of the datagrams from `first` on. How many.
-    fn form(&mut self, first: usize) -> usize {
+    /// Makes messages of the datagrams from `first` on, one of each if they go `singly`. How many.
+    fn form(&mut self, first: usize, singly: bool) -> usize {
         let (mut at, mut messages) = (first, 0);
         while at < self.count {
-            let train = if self.train_below > 0 { self.train(at) } else { 1 };
+            let train = if self.train_below > 0 && !singly { self.train(at) } else { 1 };
             let last = &self.datagrams[at + train - 1];
             let (start, end) = (self.datagrams[at].vectors_start, last.vectors_end);
             let cut_len = if train > 1 { self.datagrams[at].len as u16 } else { 0 };
@@ -355,7 +357,7 @@ impl<'a> Progress<'a> {
         self.failed = datagram.of == 0;
         self.cut = false;
         self.fault |= is_fault(error);
-        self.gone |= matches!(error, Errno::CONNREFUSED | Errno::NOENT);
+        self.gone |= matches!(error, Errno::CONNREFUSED | Errno::NOENT | Errno::PERM | Errno::ACCESS);
     }
 
     /// The next datagram waits, unless a part of its frame is gone: it cannot be sent again.
@@ -378,6 +380,7 @@ fn may_be_pending(error: Errno) -> bool {
         Errno::CONNREFUSED
             | Errno::HOSTUNREACH
             | Errno::NETUNREACH
+            | Errno::NONET
             | Errno::HOSTDOWN
             | Errno::NOPROTOOPT
             | Errno::PROTO

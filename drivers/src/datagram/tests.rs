@@ -1,6 +1,7 @@
 //! The engine over real sockets of this kernel: UDP on the loopback, and unix.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -330,6 +331,81 @@ fn end_of_a_socket_that_has_one_is_no_datagram() {
     // Not by closing it: a child that another test is starting may have the descriptor for a moment.
     rustix::net::shutdown(&peer, rustix::net::Shutdown::Both).unwrap();
     assert_dies(&queue);
+}
+
+#[test]
+fn end_of_a_socket_behind_a_frame_is_no_datagram() {
+    let flags = SocketFlags::CLOEXEC;
+    let (peer, socket) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let queue = connected(socket);
+    rustix::io::write(&peer, &frame(1, 60)).unwrap();
+    rustix::net::shutdown(&peer, rustix::net::Shutdown::Both).unwrap();
+    assert_eq!(drain(&queue, 1), (vec![frame(1, 60)], Tally::default()));
+    assert_dies(&queue);
+}
+
+#[allow(unsafe_code)] // a socket option that rustix does not have
+#[test]
+fn errors_that_the_kernel_keeps_do_not_ring_for_ever() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let on: libc::c_int = 1;
+    let (value, len) = (std::ptr::from_ref(&on).cast(), size_of_val(&on) as u32);
+    // SAFETY: an int, by its address and size.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, libc::IP_RECVERR, value, len) };
+    assert_eq!(set, 0);
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    socket.connect(nobody).unwrap();
+    for _ in 0..3 {
+        // The second gets the first one's error.
+        let _ = socket.send(&frame(1, 60));
+    }
+    let watched = socket.try_clone().unwrap();
+    let queue = connected(socket);
+    let rings = || {
+        let mut fds = [PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+    };
+    assert!(rings());
+    for _ in 0..100 {
+        queue.disarm();
+        assert_eq!(poll_once(&queue, Taken::ALL), (vec![], 0, Tally::default()));
+    }
+    assert!(!rings() && queue.arm() == Arming::Quiet && !queue.alarm.is_raised());
+}
+
+#[test]
+fn over_ip_only_a_frame_makes_a_peer_and_silence_makes_place_for_another() {
+    let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (socket, stray, first, second) = (bind(), bind(), bind(), bind());
+    let ours = socket.local_addr().unwrap();
+    let queue = queue(Bare, socket, Destination::FirstSource);
+    let send_to_us = |from: &UdpSocket, len| {
+        from.send_to(&frame(1, len), ours).unwrap();
+        drain(&queue, 1);
+    };
+    let is_answered = |peer: &UdpSocket| {
+        assert_eq!(send(&queue, &[frame(2, 60)]).1.frames, 1);
+        peer.set_nonblocking(true).unwrap();
+        peer.recv(&mut [0; 100]).is_ok()
+    };
+    send_to_us(&stray, 13);
+    assert_eq!(send(&queue, &[frame(2, 60)]).1.drops[DropReason::NotReady as usize], 1);
+    send_to_us(&first, 14);
+    send_to_us(&second, 60);
+    assert!(is_answered(&first) && !is_answered(&second));
+    let long_ago = || {
+        let mut peer = queue.peer.as_ref().unwrap().lock().unwrap();
+        peer.as_mut().unwrap().heard -= SILENCE;
+    };
+    long_ago();
+    send_to_us(&first, 13);
+    send_to_us(&second, 60);
+    assert!(is_answered(&first), "it was heard again");
+    long_ago();
+    send_to_us(&stray, 13);
+    assert!(is_answered(&first), "no frame came");
+    send_to_us(&second, 60);
+    assert!(is_answered(&second) && !is_answered(&stray));
 }
 
 #[test]

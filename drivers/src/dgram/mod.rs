@@ -57,7 +57,8 @@ pub enum Wire {
         /// The peer's; [`UnixName::Unnamed`]: whoever is the first to send us something.
         remote: UnixName,
     },
-    /// A datagram socket that is ready. One that is not connected answers whoever is the first to send something.
+    /// A datagram socket that is ready. One that is not connected answers whoever is the first to send something; over IP,
+    /// until that is silent and somebody else sends something.
     Given(OwnedFd),
 }
 
@@ -141,8 +142,7 @@ impl Watch {
             if stop.wait(&watched, fault.as_ref().map(|_| PAUSE)) == Wait::Stopped {
                 return Ok(());
             }
-            let alarmed = self.alarm.is_raised();
-            self.alarm.clear();
+            let alarmed = self.alarm.take();
             self.links.clear();
             match self.medium.mend() {
                 Ok(renewed) if renewed || fault.is_some() => {

@@ -3,12 +3,13 @@
 //! A peer that knows one path only is served too: it needs a name of its own, so that it can be answered, but we learn
 //! that from what it sends. And where the peer is such a server, we need not think of a name: the kernel gives us one.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringyard_dataplane::port::Attachment;
-use rustix::fs::{Gid, Mode};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
@@ -17,6 +18,7 @@ use crate::chardev::SocketAccess;
 use crate::datagram::{Bare, DatagramOptions, Destination, make_room};
 use crate::errno;
 use crate::minder::Alarm;
+use crate::socket_file::SocketFile;
 
 /// A unix socket's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +55,8 @@ pub(super) fn open(
 
 fn bound(name: &UnixName, access: &SocketAccess) -> Result<OwnedFd, String> {
     let address = name.address()?;
-    let failed = |error| format!("can't bind unix={} to socket: {}", name.text(), errno::with_user(error));
+    let failed =
+        |error: io::Error| format!("can't bind unix={} to socket: {}", name.text(), errno::with_user(error));
     if let UnixName::Path(path) = name {
         match rustix::fs::unlink(path) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -66,20 +69,13 @@ fn bound(name: &UnixName, access: &SocketAccess) -> Result<OwnedFd, String> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
         .map_err(|error| format!("can't create datagram socket: {}", errno::text(error)))?;
-    // The file gets the rights that the socket has, but for what our umask takes; so at no time more than it may have.
-    rustix::fs::fchmod(&socket, Mode::from_raw_mode(access.mode)).map_err(failed)?;
-    bind(&socket, &address).map_err(failed)?;
+    SocketFile::withhold(&socket).map_err(|error| failed(error.into()))?;
+    bind(&socket, &address).map_err(|error| failed(error.into()))?;
     if let UnixName::Path(path) = name {
-        give_rights(path, access).map_err(failed)?;
+        let file = SocketFile::open(CWD, path).map_err(failed)?;
+        file.grant(access.mode, access.group).map_err(|error| failed(error.into()))?;
     }
     Ok(socket)
-}
-
-fn give_rights(path: &Path, access: &SocketAccess) -> Result<(), Errno> {
-    if let Some(group) = access.group {
-        rustix::fs::chown(path, None, Some(Gid::from_raw(group)))?;
-    }
-    rustix::fs::chmod(path, Mode::from_raw_mode(access.mode))
 }
 
 impl UnixName {

@@ -228,10 +228,9 @@ impl Watch {
     /// In one line, however many there were since the last one.
     fn say_refusals(&mut self) {
         let Tunnel { refusals, .. } = &*self.tunnel;
-        if !refusals.alarm.is_raised() {
+        if !refusals.alarm.take() {
             return;
         }
-        refusals.alarm.clear();
         let (words, refused) = refusals.since(self.refused);
         (self.refused, self.said_at) = (refused, Some(Instant::now()));
         tracing::warn!("l2tpv3 '{}': refused datagrams: {words}", self.id);
@@ -240,7 +239,7 @@ impl Watch {
     /// Takes the carrier down while there is no way to the peer, and stays here as long.
     fn check_route(&mut self, stop: &Stop) -> Result<(), Unplugged> {
         let tunnel = self.tunnel.clone();
-        let is_suspicious = tunnel.alarm.is_raised();
+        let is_suspicious = tunnel.alarm.take();
         let mut shown = None;
         loop {
             // First, so that what happens after the look is not missed.

@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Protocol, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
-    getpeername, ipproto, listen, socket_with, sockopt,
+    getpeername, getsockname, ipproto, listen, socket_with, sockopt,
 };
 
 use super::names;
@@ -123,8 +123,10 @@ impl Listener {
         }
     }
 
-    /// Of a stream socket that was made and bound, and may be listening, elsewhere.
+    /// Of a stream socket that was made and bound, and may be listening, elsewhere. It will not block.
     pub fn of(socket: OwnedFd) -> Result<Listener, String> {
+        rustix::io::ioctl_fionbio(&socket, true)
+            .map_err(|error| failed("Failed to listen on fd socket", error))?;
         listen(&socket, BACKLOG).map_err(|error| failed("Failed to listen on fd socket", error))?;
         Ok(Listener::Socket(socket))
     }
@@ -232,11 +234,10 @@ fn try_connect(
     let socket = new_socket(family, protocol)?;
     loop {
         match connect(&socket, to) {
-            Ok(()) => return Ok(socket),
             // A unix server whose queue is full: nothing tells when it no longer is.
             Err(Errno::AGAIN) if stop.sleep(QUEUE_PAUSE) => {}
             Err(Errno::AGAIN) => return Err(Unconnected::Stopped),
-            Err(Errno::INPROGRESS | Errno::INTR) => break,
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => break,
             Err(error) => return Err(cannot_connect(place, error).into()),
         }
     }
@@ -254,9 +255,15 @@ pub(super) fn finish_connecting(socket: OwnedFd, stop: &Stop) -> Result<OwnedFd,
         return Err(None);
     }
     match sockopt::socket_error(&socket) {
+        // Where nobody listens at a port that clients are given too, one of them may find itself there.
+        Ok(Ok(())) if is_its_own_peer(&socket) => Err(Some(Errno::CONNREFUSED)),
         Ok(Ok(())) => Ok(socket),
         Ok(Err(error)) | Err(error) => Err(Some(error)),
     }
+}
+
+fn is_its_own_peer(socket: &OwnedFd) -> bool {
+    matches!((getsockname(socket), getpeername(socket)), (Ok(own), Ok(Some(peer))) if own == peer)
 }
 
 /// Listens at the first free port of the first address that has one.

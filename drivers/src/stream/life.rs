@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringyard_dataplane::port::Attachment;
 use rustix::event::PollFlags;
@@ -90,8 +90,12 @@ impl Life {
             }
             match accept_with(listener.as_fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => {
-                    let name = listener.name(&socket);
+                    let (name, began) = (listener.name(&socket), Instant::now());
                     if !self.serve(socket, name, stop) {
+                        return;
+                    }
+                    // A peer that comes and goes without end does not keep us busy.
+                    if began.elapsed() < ACCEPT_AGAIN && !stop.sleep(ACCEPT_AGAIN) {
                         return;
                     }
                 }
@@ -178,8 +182,9 @@ fn mind(connection: &Connection, stop: &Stop) -> bool {
         }
         while !connection.flush() {
             match stop.wait(&[over, (connection.socket(), PollFlags::OUT)], None) {
-                Wait::Stopped => return false,
-                Wait::Ready(1) => {}
+                // There may be room in the socket and none in the kernel.
+                Wait::Ready(1) if stop.sleep(FLUSH_AFTER) => {}
+                Wait::Ready(1) | Wait::Stopped => return false,
                 _ => return true,
             }
         }
@@ -188,7 +193,7 @@ fn mind(connection: &Connection, stop: &Stop) -> bool {
 
 /// Between two attempts to listen.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
-/// Pause when a connection cannot be accepted.
+/// Pause when a connection cannot be accepted, or after one that was shorter.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// What is left of a frame waits so long for another one.
 const FLUSH_AFTER: Duration = Duration::from_millis(1);

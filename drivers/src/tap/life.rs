@@ -116,7 +116,7 @@ impl Life {
         };
         let mut just_made = false;
         loop {
-            let alarmed = self.alarm.clear();
+            let alarmed = self.alarm.take();
             let at_home = self.home.clear();
             let were_up = self.away.as_ref().map_or(at_home, |(_, links)| links.clear());
             let state = self.look(&were_up);

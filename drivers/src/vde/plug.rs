@@ -7,13 +7,13 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, recv, send,
@@ -22,6 +22,7 @@ use rustix::net::{
 
 use super::VdeOptions;
 use crate::errno;
+use crate::socket_file::SocketFile;
 
 /// A port of a switch, for as long as the control socket is open.
 pub(super) struct Plug {
@@ -132,8 +133,7 @@ impl Socket {
     fn bind(directory: &Path) -> Result<Socket, Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        // The file will have the socket's mode.
-        rustix::fs::fchmod(&fd, Mode::empty())?;
+        SocketFile::withhold(&fd)?;
         let elsewhere = SPARE_PLACES.iter().map(|place| (Path::new(place), "vde."));
         let mut failure = Errno::NOENT;
         for (place, prefix) in [(directory, ".")].into_iter().chain(elsewhere) {
@@ -148,33 +148,26 @@ impl Socket {
     /// Lets those use it that the options name. Without a group, and with a mode for the owner alone, a switch that
     /// neither root nor we run may use it too, by the group of its own socket.
     fn grant(&self, options: &VdeOptions, control: &Path) -> Result<(), Failure> {
-        // Whoever owns the directory can put another file there: what is changed is the one that we made.
+        // Whoever owns the directory can put another file there.
         let file =
-            rustix::fs::open(&self.name.0, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let found = rustix::fs::fstat(&file)?;
+            SocketFile::open(CWD, &self.name.0).map_err(|error| match Errno::from_io_error(&error) {
+                Some(error) => Failure::System(error),
+                None => Failure::Switch("somebody has replaced our socket"),
+            })?;
         let user = rustix::process::geteuid().as_raw();
-        let kind = FileType::from_raw_mode(found.st_mode);
-        let is_ours = kind == FileType::Socket && found.st_uid == user && found.st_nlink == 1;
-        if !is_ours || Mode::from_raw_mode(found.st_mode) != Mode::empty() {
-            return Err(Failure::Switch("somebody has replaced our socket"));
-        }
-        let change_group =
-            |group| rustix::fs::chownat(&file, "", None, Some(Gid::from_raw(group)), AtFlags::EMPTY_PATH);
         let mut mode = options.mode & 0o7777;
         match options.group {
-            Some(group) => change_group(group)?,
+            Some(group) => file.set_group(group)?,
             None if mode & 0o077 == 0 => {
                 let switch = rustix::fs::stat(control)?;
                 let needs_group = switch.st_uid != 0 && switch.st_uid != user;
-                if needs_group && change_group(switch.st_gid).is_ok() {
+                if needs_group && file.set_group(switch.st_gid).is_ok() {
                     mode |= mode >> 3 & 0o070;
                 }
             }
             None => {}
         }
-        // An O_PATH descriptor takes no fchmod.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(rustix::fs::chmod(path.as_str(), Mode::from_raw_mode(mode))?)
+        Ok(file.set_mode(mode)?)
     }
 }
 
