@@ -289,6 +289,23 @@ fn segments_that_are_longer_than_a_slot_come_whole_and_in_order() {
     });
 }
 
+#[test]
+fn long_frame_from_before_its_interface_went_down_is_read_behind_the_error() {
+    in_namespace(|| {
+        let socket = sender();
+        let port = open("v0");
+        segment_by(&socket, 1400);
+        for byte in 1..3 {
+            socket.send(&[byte; 2800]).unwrap();
+        }
+        ip("link set v0 down");
+        let (frames, tally) = receive(&port, 4);
+        assert_eq!(tally.dropped(), 0);
+        let got: Vec<_> = frames.iter().map(|frame| payload_of(frame)).collect();
+        assert_eq!(got, [[1; 1400], [1; 1400], [2; 1400], [2; 1400]]);
+    });
+}
+
 /// A UDP packet of `len` bytes of payload to 10.0.0.1:9001, and a net header that asks for segments of 1000 bytes.
 fn datagrams(len: usize, tags: &[u8]) -> (Vec<u8>, [u8; NET_HEADER_LEN]) {
     use ringyard_dataplane::offload::Sum;

@@ -69,7 +69,7 @@ impl Health {
     pub(crate) fn carries(&self, header: &[u8], len: usize) -> bool {
         let mtu = self.mtu.load(Ordering::Relaxed) as usize;
         let packet = len.saturating_sub(ETHERNET_LEN);
-        packet <= mtu || packet - tags(header) * TAG_LEN <= mtu
+        packet <= mtu || packet.saturating_sub(tags(header) * TAG_LEN) <= mtu
     }
 }
 
@@ -104,6 +104,9 @@ mod tests {
         header[12..14].copy_from_slice(&[0x88, 0xa8]);
         assert!(health.carries(&header, 1522) && !health.carries(&header, 1523));
         assert!(health.carries(&header[..14], 14));
+        health.set_mtu(5);
+        assert!(health.carries(&header[..20], 20), "shorter than its tags, and longer than the MTU");
+        assert!(!health.carries(&header, 28));
     }
 
     #[test]

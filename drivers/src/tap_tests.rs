@@ -10,6 +10,7 @@ use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress,
 
 use super::queue::TapQueue;
 use super::*;
+use crate::line::{PortKey, Switchboard};
 use crate::testing::in_namespace;
 
 fn named(ifname: &str) -> TapOptions {
@@ -90,6 +91,17 @@ fn several_queues_are_one_interface() {
         let attachment = tap.attachment();
         assert_eq!((attachment.ingress.len(), attachment.egress.len()), (3, 3));
         assert!(attachment.carrier);
+    });
+}
+
+#[test]
+fn started_port_gives_its_first_queues_away() {
+    in_namespace(|| {
+        let mut tap = TapPort::open(named("t0")).unwrap();
+        let board = Switchboard::new().unwrap();
+        tap.start(board.line(PortKey(1)), "well".into()).unwrap();
+        assert_eq!(tap.attachment().ingress.len(), 1);
+        assert_eq!((tap.attachment().ingress.len(), tap.queues()), (0, 1));
     });
 }
 

@@ -12,6 +12,7 @@ use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, FRAME_LEN_MAX, Taken};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads};
 use ringyard_dataplane::port::IngressScratch;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use virtio_bindings::virtio_net::VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
@@ -27,6 +28,8 @@ pub(super) struct Inbox {
     /// Frames that are longer than a slot.
     long: Box<[u8]>,
     long_end: usize,
+    /// One of these could not be read, and stays in front of those that follow.
+    out_of_step: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -59,12 +62,18 @@ impl Inbox {
             // The last one begins before BURST_BYTES are reached.
             long: vec![0; BURST_BYTES + LONG_LEN_MAX].into(),
             long_end: 0,
+            out_of_step: false,
         }
     }
 
     /// Frames that are to be lent again.
     pub(super) fn held(&self) -> usize {
         self.count
+    }
+
+    /// Whether what the kernel keeps aside does not fit the slots any more. Nothing of it is read from then on.
+    pub(super) fn is_out_of_step(&self) -> bool {
+        self.out_of_step
     }
 
     /// Takes frames from the ring until a burst is full or there is none. Only when nothing is held, so that the order
@@ -122,11 +131,22 @@ impl Inbox {
 
     /// A frame that the kernel kept aside, in the order of the slots.
     fn read_long(&mut self, socket: &Socket, slot: &Slot) -> Result<Extent, DropReason> {
+        if self.out_of_step {
+            return Err(DropReason::IoError);
+        }
         let here = self.long_end;
         let from = here + TAG_LEN;
         let room = &mut self.long[from..here + LONG_LEN_MAX];
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-        let (len, told) = recv(socket.as_fd(), room, flags).map_err(|_| DropReason::IoError)?;
+        let (len, told) = match recv(socket.as_fd(), &mut *room, flags) {
+            // That of the socket, which comes once and before any frame.
+            Err(error) if error != Errno::AGAIN => recv(socket.as_fd(), room, flags),
+            received => received,
+        }
+        .map_err(|error| {
+            self.out_of_step = error != Errno::AGAIN;
+            DropReason::IoError
+        })?;
         let end = from + len;
         if end < here + HEADROOM {
             return Err(DropReason::Runt);

@@ -73,8 +73,7 @@ impl Life {
     pub(super) fn run(mut self, line: &Line, info: &str, stop: &Stop) {
         let mut shown = info.to_owned();
         loop {
-            let alarmed = self.alarm.is_raised();
-            self.alarm.clear();
+            let alarmed = self.alarm.take();
             self.links.clear();
             let (state, pause) = match self.look(alarmed) {
                 Ok(state) => (state, None),
@@ -108,7 +107,8 @@ impl Life {
             // Not one to try again: the kernel tells when it comes.
             Err(error) => return Ok(State::Down(error.to_string())),
         };
-        if alarmed && link.has_carrier() {
+        let broken = self.queues.iter().any(|queue| queue.is_broken());
+        if broken || alarmed && link.has_carrier() {
             // It was away for a moment only, or it is another one with the same number.
             self.index = 0;
         }
@@ -153,11 +153,11 @@ impl Life {
             State::Up(offloads) => (Some((self.generation, *offloads)), self.attachment(*offloads)),
             State::Down(_) => (None, Attachment::default()),
         };
-        if told == self.told {
-            return Ok(());
+        if told != self.told {
+            line.attach(attachment)?;
+            self.told = told;
         }
-        line.attach(attachment)?;
-        self.told = told;
+        // What workers have now is not of those.
         let lost: usize = self.retired.drain(..).map(|queue| queue.held()).sum();
         line.count_dropped(lost as u64);
         Ok(())

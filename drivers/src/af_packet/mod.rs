@@ -27,7 +27,7 @@ mod socket;
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ringyard_dataplane::port::Attachment;
 
@@ -93,7 +93,8 @@ impl OpenError {
 
 /// An open port. Dropping it ends its thread.
 pub struct AfPacketPort {
-    attachment: Attachment,
+    /// Until it is asked for once the port is started: what is attached later is the thread's, and this must not keep it.
+    attachment: Mutex<Attachment>,
     /// Until the port is started.
     life: Option<Life>,
     minder: Option<Minder>,
@@ -108,12 +109,13 @@ impl AfPacketPort {
         let links = Links::open().map_err(|error| OpenError::new("watching interfaces", error))?;
         let alarm = Alarm::new().map_err(|error| OpenError::new("making an eventfd", error))?;
         let (life, attachment) = Life::begin(options, links, Arc::new(alarm))?;
-        Ok(AfPacketPort { attachment, life: Some(life), minder: None })
+        Ok(AfPacketPort { attachment: Mutex::new(attachment), life: Some(life), minder: None })
     }
 
-    /// What workers get at first.
+    /// What workers get at first; to be asked for once when the port is started.
     pub fn attachment(&self) -> Attachment {
-        self.attachment.clone()
+        let mut first = self.attachment.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.life.is_some() { first.clone() } else { std::mem::take(&mut first) }
     }
 
     /// Starts the thread that watches the interface; once.

@@ -26,6 +26,8 @@ pub(super) struct Queue {
     /// Nothing has come since the doorbell rang. Written by the worker that has the duty; relaxed, since that is the only
     /// one that reads it.
     rung: AtomicBool,
+    /// Only another socket helps. Written by the worker that has the duty; relaxed, since the alarm carries it.
+    broken: AtomicBool,
     alarm: Arc<Alarm>,
 }
 
@@ -43,6 +45,7 @@ impl Queue {
             outbox: Mutex::new(Outbox::new()),
             socket,
             rung: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             alarm,
         }
     }
@@ -50,6 +53,11 @@ impl Queue {
     /// Frames that were lent and not settled.
     pub(super) fn held(&self) -> usize {
         self.inbox().held()
+    }
+
+    /// Whether the socket is of no use any more, however its interface stands.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
@@ -61,6 +69,9 @@ impl Ingress for Queue {
     fn poll(&self, scratch: &mut IngressScratch, forward: &mut dyn FnMut(&Burst<'_>) -> Taken) -> usize {
         let mut inbox = self.inbox();
         let given_up = if inbox.held() == 0 { inbox.fill(&self.socket, scratch) } else { 0 };
+        if inbox.is_out_of_step() && !self.broken.swap(true, Ordering::Relaxed) {
+            self.alarm.raise();
+        }
         if inbox.held() == 0 {
             return given_up;
         }

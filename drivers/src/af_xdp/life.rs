@@ -106,9 +106,10 @@ impl Life {
     /// Gives the sockets up: frames that wait in them are not to be sent later.
     fn lose(&mut self, what: &str, line: &Line) -> Result<Option<Duration>, Unplugged> {
         self.say(Some(format!("error: {} {what}", self.options.ifname)));
-        self.sockets = None;
+        let queues = self.sockets.take().map(|sockets| sockets.queues).unwrap_or_default();
         (self.carrier, self.flush) = (false, false);
         line.attach(Attachment::default())?;
+        line.count_dropped(queues.iter().map(|queue| queue.held() as u64).sum());
         Ok(Some(RETRY_PAUSE))
     }
 

@@ -92,6 +92,11 @@ impl XdpQueue {
         outward.transmit.waiting() > 0 && self.wake(&outward) == Woken::Part
     }
 
+    /// Frames that were lent and not settled.
+    pub(super) fn held(&self) -> usize {
+        self.inward().count
+    }
+
     fn inward(&self) -> MutexGuard<'_, Inward> {
         self.inward.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -123,9 +123,10 @@ impl Life {
     /// Gives the rings back.
     fn lose(&mut self, what: &str, line: &Line) -> Result<Option<Duration>, Unplugged> {
         self.say(Some(format!("error: {} {what}", self.ifname)));
-        self.opened = None;
+        let inlets = self.opened.take().map(|opened| opened.inlets).unwrap_or_default();
         (self.carrier, self.flushes) = (false, 0);
         line.attach(Attachment::default())?;
+        line.count_dropped(inlets.iter().map(|inlet| inlet.held() as u64).sum());
         Ok(Some(RETRY_PAUSE))
     }
 

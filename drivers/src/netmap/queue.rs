@@ -64,6 +64,8 @@ struct Seen {
     position: u32,
     /// Slots that are ours no more, and that the kernel does not know of yet.
     unreturned: u32,
+    /// The tail up to which there is only the beginning of a frame.
+    endless: Option<u32>,
     frames: [Extent; BURST_FRAMES],
     count: usize,
     /// What lies in the slots of these frames, frame by frame.
@@ -100,9 +102,15 @@ impl<K: Kernel> Inlet<K> {
         let position = ring.head().unwrap_or(0);
         let pieces = Box::new([Piece::at(std::ptr::null(), 0); BURST_PIECES]);
         let frames = [Extent::default(); BURST_FRAMES];
-        let seen = Seen { ring, head: position, position, unreturned: 0, frames, count: 0, pieces };
+        let seen =
+            Seen { ring, head: position, position, unreturned: 0, endless: None, frames, count: 0, pieces };
         let state = Mutex::new(seen);
         Inlet { kernel, queue, net_header_len, health, state, drained: AtomicBool::new(false) }
+    }
+
+    /// Frames that were lent and not settled.
+    pub(super) fn held(&self) -> usize {
+        self.state().count
     }
 
     fn state(&self) -> MutexGuard<'_, Seen> {
@@ -123,6 +131,17 @@ impl<K: Kernel> Inlet<K> {
         self.kernel.sync_in().ok()?;
         seen.unreturned = 0;
         Some(())
+    }
+
+    /// The frame before `tail` has no end: the kernel is asked for it, and if it has none, it rings when there is more.
+    fn await_end(&self, seen: &mut Seen, tail: u32) {
+        seen.ring.publish(seen.head, tail);
+        if self.sync(seen).is_none() {
+            self.health.fail();
+        } else if seen.ring.tail() == Some(tail) {
+            seen.endless = Some(tail);
+            self.drained.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Adds a frame to the burst.
@@ -184,6 +203,7 @@ impl Seen {
     /// how many frames were unfit.
     fn read(&mut self, tail: u32, scratch: &mut IngressScratch) -> usize {
         let (mut end, mut unfit) = (0, 0);
+        self.endless = None;
         while self.count < BURST_FRAMES && self.position != tail {
             match self.look(tail, end) {
                 Found::Frame(extent) => {
@@ -272,6 +292,10 @@ impl<K: Kernel> Ingress for Inlet<K> {
                 return 0;
             }
             unfit = seen.read(tail, scratch);
+            if seen.count == 0 && unfit == 0 {
+                self.await_end(&mut seen, tail);
+                return 0;
+            }
         }
         unfit + self.lend(&mut seen, scratch, forward)
     }
@@ -292,7 +316,9 @@ impl<K: Kernel> Doorbell for Inlet<K> {
             self.health.fail();
             return Arming::Dead;
         }
-        if seen.count > 0 || seen.ring.tail() != Some(seen.position) {
+        let tail = seen.ring.tail();
+        let idle = tail.is_some_and(|tail| tail == seen.position || Some(tail) == seen.endless);
+        if seen.count > 0 || !idle {
             self.drained.store(false, Ordering::Relaxed);
             return Arming::Work;
         }

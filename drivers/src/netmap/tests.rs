@@ -453,6 +453,28 @@ fn s08_slots_that_lie_are_malformed_and_the_port_goes_on() {
 }
 
 #[test]
+fn s08_frame_without_an_end_is_waited_for_and_keeps_nobody_busy() {
+    let ends = ends(0);
+    ends.bring((0..2).map(|number| frame(number, 60)));
+    ends.kernel.sync_in().unwrap();
+    ends.kernel.set_slot(IN_AT, 1, 60, MOREFRAG);
+    assert_eq!(ends.poll(Taken::ALL).0, [frame(0, 60)]);
+    for _ in 0..2 {
+        assert_eq!(ends.poll(Taken::ALL).1, 0);
+        assert_eq!(ends.inlet.arm(), Arming::Quiet);
+        assert_eq!(ends.kernel.word(IN_AT + RING_CUR as u64), 2, "the kernel rings when there is more");
+        ends.inlet.disarm();
+    }
+    ends.bring((2..4).map(|number| frame(number, 60)));
+    ends.kernel.sync_in().unwrap();
+    assert_eq!(ends.inlet.arm(), Arming::Work);
+    let joined = [frame(1, 60), frame(2, 60)].concat();
+    assert_eq!(ends.poll(Taken::ALL).0, [joined, frame(3, 60)]);
+    assert_eq!((ends.poll(Taken::ALL).1, ends.inlet.arm()), (0, Arming::Quiet));
+    assert!(!ends.health.has_failed());
+}
+
+#[test]
 fn s08_index_outside_of_its_ring_ends_the_port_and_harms_nothing() {
     for index in [SLOTS, u32::MAX] {
         let ends = ends(0);

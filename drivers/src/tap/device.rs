@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use ringyard_dataplane::frame::{Burst, Frame};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offload, Offloads, Payload, Segments};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::train::{TRAIN_PIECES_MAX, Train};
 use super::{OpenError, macvtap};
@@ -125,7 +126,8 @@ impl Device {
         if self.net_header_len > 0 {
             take_offloads(&self.fd)?;
         }
-        Ok(())
+        // A macvtap's descriptor takes its flags from whomever, attached or not.
+        if self.condition() == Condition::Whole { Ok(()) } else { Err(Errno::BADFD.into()) }
     }
 
     /// What has become of the interface.

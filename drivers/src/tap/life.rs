@@ -57,6 +57,8 @@ pub(super) struct Life {
     away: Option<((u64, u64), Links)>,
     /// It was up since it was made.
     was_up: bool,
+    /// It is in a namespace that we may not look into: only using it tells whether it is up.
+    is_hidden: bool,
     /// Counts what workers are to notice.
     generation: u64,
     /// What workers have.
@@ -83,7 +85,8 @@ impl Life {
     ) -> Life {
         let queues = queues_of(devices, &alarm);
         let told = Some(0);
-        Life { origin, sndbuf_bytes, queues, alarm, home, away: None, was_up: false, generation: 0, told }
+        let (was_up, is_hidden) = (false, false);
+        Life { origin, sndbuf_bytes, queues, alarm, home, away: None, was_up, is_hidden, generation: 0, told }
     }
 
     /// Workers get ends of their own each time, so that none is left that a worker has given up.
@@ -111,9 +114,9 @@ impl Life {
                 shown = text;
             }
         };
+        let mut just_made = false;
         loop {
-            let alarmed = self.alarm.is_raised();
-            self.alarm.clear();
+            let alarmed = self.alarm.take();
             let at_home = self.home.clear();
             let were_up = self.away.as_ref().map_or(at_home, |(_, links)| links.clear());
             let state = self.look(&were_up);
@@ -125,16 +128,22 @@ impl Life {
                 State::Down(why) => show(format!("error: {why}")),
                 State::Gone(why) => {
                     show(format!("error: {why}"));
-                    match self.make_again(line) {
-                        Ok(()) => continue,
-                        Err(error) => show(format!("error: {error}")),
-                    }
-                    if !stop.sleep(PAUSE) {
+                    // One that does not last must not keep a core busy.
+                    if just_made && !stop.sleep(PAUSE) {
                         return;
+                    }
+                    let made = self.make_again(line);
+                    just_made = made.is_ok();
+                    if let Err(error) = made {
+                        show(format!("error: {error}"));
+                        if !stop.sleep(PAUSE) {
+                            return;
+                        }
                     }
                     continue;
                 }
             }
+            just_made = false;
             if self.wait(stop, &state, alarmed) == Wait::Stopped {
                 return;
             }
@@ -147,8 +156,9 @@ impl Life {
             if alarmed { (PollFlags::empty(), Some(ALARM_PAUSE)) } else { (PollFlags::IN, None) };
         let mut events = vec![(self.alarm.fd(), heard), (self.home.as_fd(), PollFlags::IN)];
         events.extend(self.away.iter().map(|(_, links)| (links.as_fd(), PollFlags::IN)));
-        // A tap that is up can be written to; that it was deleted is told in any case.
-        let up = if matches!(state, State::Down(_)) { PollFlags::OUT } else { PollFlags::empty() };
+        // A tap that is up can be written to, a macvtap always; that it was deleted is told in any case.
+        let asked = self.is_hidden && matches!(state, State::Down(_));
+        let up = if asked { PollFlags::OUT } else { PollFlags::empty() };
         events.extend(self.device().map(|device| (device.as_fd(), up)));
         stop.wait(&events, limit)
     }
@@ -159,6 +169,7 @@ impl Life {
 
     /// How the interface stands. `were_up`: the interfaces that were up since the last time.
     fn look(&mut self, were_up: &[u32]) -> State {
+        self.is_hidden = false;
         let Some(device) = self.device() else { return State::Gone("the interface is not there".into()) };
         let (name, _) = device.whereabouts();
         match device.condition() {
@@ -193,10 +204,12 @@ impl Life {
             self.was_up |= were_up.contains(&link.index);
             return link.is_up();
         }
-        // In a namespace that we may not look into. A tap that can be written to is up.
+        // A tap that can be written to is up.
         let mut fds = [PollFd::new(device, PollFlags::OUT)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::OUT)
+        let is_up = poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::OUT);
+        self.is_hidden = true;
+        is_up
     }
 
     /// Watches the namespace that the interface is in now.

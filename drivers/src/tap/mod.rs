@@ -26,7 +26,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -100,8 +100,10 @@ impl OpenError {
 /// An open tap. Dropping it closes its descriptors without running the downscript.
 pub struct TapPort {
     ifname: String,
+    queues: usize,
     downscript: Option<PathBuf>,
-    attachment: Attachment,
+    /// Until it is asked for once the port is started: what is attached later is the thread's, and this must not keep it.
+    attachment: Mutex<Attachment>,
     /// Until the port is started.
     life: Option<Life>,
     minder: Option<Minder>,
@@ -126,8 +128,10 @@ impl TapPort {
             run_script(script, &ifname)?;
         }
         let life = Life::new(origin, sndbuf_bytes, devices, links, Arc::new(alarm));
-        let (attachment, life) = (life.attachment(), Some(life));
-        Ok(TapPort { ifname, downscript, attachment, life, minder: None, ended: None })
+        let attachment = life.attachment();
+        let queues = attachment.ingress.len();
+        let (attachment, life) = (Mutex::new(attachment), Some(life));
+        Ok(TapPort { ifname, queues, downscript, attachment, life, minder: None, ended: None })
     }
 
     /// Starts the thread that watches the interface; once. `info` is what is shown while all is well.
@@ -151,12 +155,13 @@ impl TapPort {
 
     /// Its queues.
     pub fn queues(&self) -> usize {
-        self.attachment.ingress.len()
+        self.queues
     }
 
-    /// What workers get; the same each time.
+    /// What workers get at first; to be asked for once when the port is started.
     pub fn attachment(&self) -> Attachment {
-        self.attachment.clone()
+        let mut first = self.attachment.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.life.is_some() { first.clone() } else { std::mem::take(&mut first) }
     }
 
     /// Runs the downscript and closes. Blocks as long as the script runs. The interface is gone once nobody has its

@@ -36,6 +36,10 @@ pub(super) struct Server {
     features: u64,
     memory: Arc<MemoryTable>,
     vrings: Vec<Vring>,
+    /// Rings that the kernel stopped since the driver was ready: they stay so until it is anew.
+    stopped: [bool; RINGS],
+    /// Why a ring was not started, as far as that was told.
+    complaints: [Option<String>; RINGS],
     /// Workers may have rings of ours.
     attached: bool,
 }
@@ -59,6 +63,8 @@ impl Server {
             features: 0,
             memory: Arc::default(),
             vrings: vec![Vring::default(); RINGS],
+            stopped: [false; RINGS],
+            complaints: Default::default(),
             attached: false,
             device,
         })
@@ -114,7 +120,7 @@ impl Server {
                 Ok(if !starts || self.start(line)? { Answer::Done } else { Answer::Failed })
             }
             Request::Remapped => {
-                if self.is_running() {
+                if self.is_running() || self.status & DRIVER_OK != 0 {
                     self.remap(line)?;
                 }
                 Ok(Answer::Done)
@@ -140,6 +146,7 @@ impl Server {
             features = format!("{:#x}", self.features),
             "x-vduse: negotiated"
         );
+        (self.stopped, self.complaints) = Default::default();
         self.start_ready_rings();
         self.publish(line)?;
         line.show(format!("name={},driver ok", self.device.name()));
@@ -154,19 +161,20 @@ impl Server {
     /// Starts what the driver enabled and is not started. Whether there was something.
     fn start_ready_rings(&mut self) -> bool {
         let mut started = false;
-        for index in (0..RINGS).filter(|&index| !self.vrings[index].is_started()).collect::<Vec<_>>() {
+        for index in (0..RINGS).filter(|&index| self.is_missing(index)).collect::<Vec<_>>() {
             let info = match self.device.ring(index as u32) {
                 Ok(info) if info.ready != 0 => info,
                 _ => continue,
             };
             match self.start_ring(index, &info) {
                 Ok(()) => started = true,
-                Err(why) => tracing::warn!(
-                    device = self.device.name(),
-                    ring = index,
-                    why,
-                    "x-vduse: ring not started"
-                ),
+                // It is tried again and again.
+                Err(why) if self.complaints[index].as_ref() != Some(&why) => {
+                    let name = self.device.name();
+                    tracing::warn!(device = name, ring = index, why, "x-vduse: ring not started");
+                    self.complaints[index] = Some(why);
+                }
+                Err(_) => {}
             }
         }
         started
@@ -208,6 +216,7 @@ impl Server {
             self.publish(line)?;
             self.give_back(line);
             self.vrings[index].settle();
+            self.stopped[index] = true;
         }
         let packed = virtio_net::options(self.features).packed;
         let start = if packed { WRAP } else { 0 };
@@ -219,6 +228,7 @@ impl Server {
         let running = self.is_running();
         self.detach(line)?;
         self.vrings = vec![Vring::default(); RINGS];
+        (self.stopped, self.complaints) = Default::default();
         // What is mapped now may be unmapped, or be something else, when the next driver comes.
         self.memory = Arc::default();
         if running {
@@ -360,7 +370,11 @@ impl Server {
 
     /// The driver runs, and has not enabled all rings.
     fn is_incomplete(&self) -> bool {
-        self.status & DRIVER_OK != 0 && !self.vrings.iter().all(Vring::is_started)
+        self.status & DRIVER_OK != 0 && (0..RINGS).any(|index| self.is_missing(index))
+    }
+
+    fn is_missing(&self, index: usize) -> bool {
+        !self.vrings[index].is_started() && !self.stopped[index]
     }
 }
 

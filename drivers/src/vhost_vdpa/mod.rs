@@ -16,7 +16,7 @@ mod session;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -44,7 +44,8 @@ pub enum VdpaSource {
 
 /// A port on a vDPA device.
 pub struct VhostVdpaPort {
-    attachment: Attachment,
+    /// Until it is asked for once the port is started: what is attached later is the thread's, and this must not keep it.
+    attachment: Mutex<Attachment>,
     pairs: u16,
     has_control: bool,
     /// Until its thread has it.
@@ -65,7 +66,7 @@ impl VhostVdpaPort {
         let (pairs, has_control) =
             keeper.session.as_ref().map_or((1, false), |session| (session.pairs(), session.has_control()));
         Ok(VhostVdpaPort {
-            attachment: keeper.attachment(),
+            attachment: Mutex::new(keeper.attachment()),
             pairs,
             has_control,
             keeper: Some(keeper),
@@ -73,9 +74,10 @@ impl VhostVdpaPort {
         })
     }
 
-    /// What workers get at first.
+    /// What workers get at first; to be asked for once when the port is started.
     pub fn attachment(&self) -> Attachment {
-        self.attachment.clone()
+        let mut first = self.attachment.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.keeper.is_some() { first.clone() } else { std::mem::take(&mut first) }
     }
 
     /// Queue pairs.
