@@ -84,14 +84,12 @@ impl Stop {
 }
 
 /// How a worker tells the thread that something is wrong.
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 pub(crate) struct Alarm {
     fd: OwnedFd,
     /// So that a worker that finds the same thing wrong again does not say so again.
     raised: AtomicBool,
 }
 
-#[allow(dead_code, reason = "the drivers that come next use the rest")]
 impl Alarm {
     /// Errors: no descriptor to be had.
     pub(crate) fn new() -> io::Result<Alarm> {
