@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ringyard_dataplane::drops::DropReason;
-use ringyard_dataplane::port::{Egress, IngressEnd};
+use ringyard_dataplane::port::{Attachment, Egress, IngressEnd, QueueRings};
 use ringyard_dataplane::ring::{
     self, Call, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingOptions, RingSignals, RingView,
 };
@@ -199,3 +199,20 @@ pub(crate) fn event(fd: OwnedFd) -> Result<Arc<OwnedFd>, String> {
 
 /// How long a worker goes on looking at an idle transmit ring before it asks to be kicked.
 const LINGER_US: u32 = 50;
+
+/// What workers get of a device: rings in pairs, the driver's receive ring first. A port has carrier when a frame can pass
+/// one way at least: a device whose driver is not up yet is like a host whose interface is down, not like one that drops.
+pub(crate) fn attachment(vrings: &[Vring]) -> Attachment {
+    let pair = |pair: &[Vring]| QueueRings {
+        egress: pair[0].ring(),
+        ingress: pair[1].ring(),
+        egress_enabled: pair[0].enabled,
+        ingress_enabled: pair[1].enabled,
+    };
+    Attachment {
+        carrier: vrings.iter().any(Vring::is_live),
+        ingress: vrings.iter().filter_map(Vring::ingress).collect(),
+        egress: vrings.iter().step_by(2).map_while(Vring::egress).collect(),
+        rings: vrings.chunks_exact(2).map(pair).collect(),
+    }
+}

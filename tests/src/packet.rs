@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use ringyard_benches::bench::packet::set_packet_option;
 use ringyard_benches::link_address::LinkAddress;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
@@ -129,16 +130,6 @@ fn open_bound(interface: &str) -> Result<OwnedFd> {
     let index = name_to_index(&socket, interface).doing(doing())?;
     bind(&socket, &LinkAddress::every_frame_on(index)).doing(doing())?;
     Ok(socket)
-}
-
-fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the value lives on the stack for the length of the call, and its length is its own.
-    let set = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, (&raw const on).cast(), len)
-    };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 const NO_HEADER: libc::cmsghdr = libc::cmsghdr { cmsg_len: 0, cmsg_level: 0, cmsg_type: 0 };

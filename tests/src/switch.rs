@@ -85,6 +85,16 @@ impl Switch {
         serde_json::from_value(answer.clone()).doing(format!("reading the counters {answer}"))
     }
 
+    /// What `info network` says behind a netdev's name.
+    pub fn info(&mut self, name: &str) -> Result<String> {
+        let command = json!({"command-line": "info network"});
+        let text = self.qmp.execute("human-monitor-command", command).doing("asking for info network")?;
+        let prefix = format!("{name}: ");
+        let mut lines = text.as_str().unwrap_or_default().lines();
+        let line = lines.find_map(|line| line.split_once(&prefix).map(|(_, rest)| rest.to_owned()));
+        line.ok_or_else(|| Error::new(format!("no line of {name} in {text}")))
+    }
+
     /// Waits until `condition` holds for the counters, which it returns; `what` names it in the error.
     pub fn wait_stats(
         &mut self,

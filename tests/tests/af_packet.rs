@@ -11,19 +11,10 @@ use ringyard_tests::plug::join_to_ours;
 use ringyard_tests::process::{Process, command, run};
 use ringyard_tests::stats::Drops;
 use ringyard_tests::switch::Switch;
-use ringyard_tests::{Doing, Error, Result};
+use ringyard_tests::{Doing, Result};
 use serde_json::{Value, json};
 
 const WAIT: Duration = Duration::from_secs(10);
-
-fn info(switch: &mut Switch, name: &str) -> Result<String> {
-    let command = json!({"command-line": "info network"});
-    let text = switch.order("human-monitor-command", command)?;
-    let prefix = format!("{name}: ");
-    let lines = text.as_str().unwrap_or_default().lines();
-    let line = lines.filter_map(|line| line.split_once(&prefix)).map(|(_, rest)| rest.to_owned()).next();
-    line.ok_or_else(|| Error::new(format!("no line of {name} in {text}")))
-}
 
 fn drops(drops: &Drops, reason: &str) -> u64 {
     drops.get(reason).copied().unwrap_or(0)
@@ -160,7 +151,7 @@ fn a_port_says_what_it_is_and_can_be_made_again_from_that() -> Result<()> {
     let mut switch = Switch::start(&[])?;
     let host = Netns::new()?;
     let ours = switch.plug_af_packet("a0", 0, &host, &[], &json!({"promisc": false}))?;
-    let text = info(&mut switch, "a0")?;
+    let text = switch.info("a0")?;
     assert_eq!(text, format!("index=0,type=af-packet,ifname={ours},queues=1,promisc=off,vnet_hdr=on"));
     let netdevs = switch.order("query-netdev", json!({}))?;
     let mut again = netdevs[0].clone();
@@ -193,9 +184,7 @@ fn wait_state(switch: &mut Switch, name: &str, carrier: bool, shown: &str) -> Re
     switch.wait_stats(&format!("{name} to have the carrier {carrier}"), WAIT, |stats| {
         stats.port(name).is_some_and(|port| port.carrier == carrier)
     })?;
-    wait_for(&format!("{name} to say {shown}"), WAIT, || {
-        Ok(info(switch, name)?.contains(shown).then_some(()))
-    })
+    wait_for(&format!("{name} to say {shown}"), WAIT, || Ok(switch.info(name)?.contains(shown).then_some(())))
 }
 
 #[test]

@@ -13,7 +13,7 @@ use ringyard_tests::packet::PacketSocket;
 use ringyard_tests::plug::{join_to_ours, unique_interface};
 use ringyard_tests::process::{command, run};
 use ringyard_tests::switch::Switch;
-use ringyard_tests::{Doing, Error, Result};
+use ringyard_tests::{Doing, Result};
 use serde_json::json;
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -23,22 +23,11 @@ fn ip(arguments: &str) -> Result<()> {
     run(command("ip")?.args(arguments.split_whitespace())).map(drop)
 }
 
-fn info(switch: &mut Switch, name: &str) -> Result<String> {
-    let command = json!({"command-line": "info network"});
-    let text = switch.order("human-monitor-command", command)?;
-    let prefix = format!("{name}: ");
-    let lines = text.as_str().unwrap_or_default().lines();
-    let line = lines.filter_map(|line| line.split_once(&prefix)).map(|(_, rest)| rest.to_owned()).next();
-    line.ok_or_else(|| Error::new(format!("no line of {name} in {text}")))
-}
-
 fn wait_state(switch: &mut Switch, name: &str, carrier: bool, shown: &str) -> Result<()> {
     switch.wait_stats(&format!("{name} to have the carrier {carrier}"), WAIT, |stats| {
         stats.port(name).is_some_and(|port| port.carrier == carrier)
     })?;
-    wait_for(&format!("{name} to say {shown}"), WAIT, || {
-        Ok(info(switch, name)?.contains(shown).then_some(()))
-    })
+    wait_for(&format!("{name} to say {shown}"), WAIT, || Ok(switch.info(name)?.contains(shown).then_some(())))
 }
 
 /// Two hosts on taps that exchange frames while others are in trouble.
@@ -68,7 +57,7 @@ fn s06_tap_that_is_down_deleted_or_shrunk_comes_back_and_costs_nobody_else_a_fra
     switch.order("netdev_add", tap)?;
     switch.order("netdev_add", json!({"type": "hubport", "id": "p0", "hubid": 0, "netdev": "t0"}))?;
     let well = format!("ifname={ours},script=no,downscript=no");
-    assert!(info(&mut switch, "t0")?.ends_with(&well));
+    assert!(switch.info("t0")?.ends_with(&well));
     let ping = |count: u32| hosts[1].run(&format!("ping -c {count} -i 0.05 -W 1 10.0.0.1"));
     for round in 0..3 {
         // Wherever it is and whatever it is called there.
@@ -215,7 +204,7 @@ fn taps_of_qemus_bridge_helper_are_on_the_bridge_and_are_had_again() -> Result<(
         assert_eq!(bridge.ports()?.len(), 2);
         wait_for("an answer", WAIT, || Ok(ping().ok()))?;
         let shown = format!("index=0,type=tap,helper={helper},br={}", bridge.0);
-        assert_eq!(info(&mut switch, "b0")?, shown);
+        assert_eq!(switch.info("b0")?, shown);
         let netdevs = switch.order("query-netdev", json!({}))?;
         let mut shown = netdevs[0].clone();
         shown.as_object_mut().and_then(|members| members.remove("peer-id"));
@@ -274,7 +263,7 @@ fn macvtap_is_opened_by_its_name() -> Result<()> {
     let tap = json!({"type": "tap", "id": "m0", "ifname": macvtap, "script": "no", "downscript": "no"});
     switch.order("netdev_add", tap)?;
     switch.order("netdev_add", json!({"type": "hubport", "id": "p0", "hubid": 0, "netdev": "m0"}))?;
-    assert!(info(&mut switch, "m0")?.ends_with(&format!("ifname={macvtap},script=no,downscript=no")));
+    assert!(switch.info("m0")?.ends_with(&format!("ifname={macvtap},script=no,downscript=no")));
     for address in ["10.0.0.1", "fd00::1"] {
         wait_for("an answer", WAIT, || {
             Ok(hosts[1].run(&format!("ping -c 2 -i 0.05 -W 1 -s 1400 {address}")).ok())

@@ -175,7 +175,8 @@ pub fn open_bound(interface: &str) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
+/// Switches an option of a packet socket on: one of packet(7) that is a number.
+pub fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the value lives on the stack for the length of the call, and its length is its own.

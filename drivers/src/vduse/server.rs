@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringyard_dataplane::port::{Attachment, QueueRings};
+use ringyard_dataplane::port::Attachment;
 use ringyard_dataplane::ring::{Call, Fault, MemoryTable, RingLayout};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
@@ -18,7 +18,7 @@ use crate::errno;
 use crate::line::{Line, Unplugged};
 use crate::minder::{Stop, Wait};
 use crate::virtio_net;
-use crate::vring::{Surroundings, Vring};
+use crate::vring::{self, Surroundings, Vring};
 
 /// Rings of a device: a queue pair.
 pub(super) const RINGS: usize = 2;
@@ -338,25 +338,10 @@ impl Server {
     fn publish(&mut self, line: &Line) -> Result<(), Unplugged> {
         self.bucket.take();
         self.attached = true;
-        line.attach(self.attachment())?;
+        line.attach(vring::attachment(&self.vrings))?;
         // A driver that sleeps looks again: what it did before the rings were ours may have gone unheard.
         self.vrings.iter().for_each(Vring::signal);
         Ok(())
-    }
-
-    fn attachment(&self) -> Attachment {
-        let pair = |pair: &[Vring]| QueueRings {
-            egress: pair[0].ring(),
-            ingress: pair[1].ring(),
-            egress_enabled: pair[0].enabled,
-            ingress_enabled: pair[1].enabled,
-        };
-        Attachment {
-            carrier: self.vrings.iter().any(Vring::is_live),
-            ingress: self.vrings.iter().filter_map(Vring::ingress).collect(),
-            egress: self.vrings.iter().step_by(2).map_while(Vring::egress).collect(),
-            rings: self.vrings.chunks_exact(2).map(pair).collect(),
-        }
     }
 
     fn surroundings(&self) -> Surroundings {

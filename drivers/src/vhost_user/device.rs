@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ringyard_dataplane::port::{Attachment, QueueRings};
+use ringyard_dataplane::port::Attachment;
 use ringyard_dataplane::ring::{Call, MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
@@ -18,7 +18,7 @@ use super::{body, features, memory};
 use crate::bucket::Bucket;
 use crate::line::{Line, Unplugged};
 use crate::virtio_net;
-use crate::vring::{Surroundings, Vring, event};
+use crate::vring::{self, Surroundings, Vring, event};
 
 /// What a request that was served says.
 pub(super) enum Answer {
@@ -390,24 +390,7 @@ impl<'a> Device<'a> {
     fn publish(&mut self) -> Result<(), Unplugged> {
         self.bucket.take();
         self.attached = true;
-        self.line.attach(self.attachment())
-    }
-
-    /// A port has carrier when a frame can pass one way at least. A front end whose driver is not up yet is like a host
-    /// whose interface is down, not like one that drops.
-    fn attachment(&self) -> Attachment {
-        let pair = |pair: &[Vring]| QueueRings {
-            egress: pair[0].ring(),
-            ingress: pair[1].ring(),
-            egress_enabled: pair[0].enabled,
-            ingress_enabled: pair[1].enabled,
-        };
-        Attachment {
-            carrier: self.vrings.iter().any(Vring::is_live),
-            ingress: self.vrings.iter().filter_map(Vring::ingress).collect(),
-            egress: self.vrings.iter().step_by(2).map_while(Vring::egress).collect(),
-            rings: self.vrings.chunks_exact(2).map(pair).collect(),
-        }
+        self.line.attach(vring::attachment(&self.vrings))
     }
 
     fn surroundings(&self) -> Surroundings {
