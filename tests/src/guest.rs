@@ -34,6 +34,8 @@ pub enum NetAttach {
     },
     /// To whatever these arguments make; the netdev's id must be `n0`.
     Raw(Vec<String>),
+    /// By these arguments, which make the device and the memory, too: nothing of the configuration is added.
+    Whole(Vec<String>),
     /// Nowhere: there is no NIC.
     None,
 }
@@ -258,15 +260,11 @@ fn take_answer(received: &mut Vec<u8>, id: &str) -> Option<CommandOutput> {
 }
 
 fn qemu_command(config: &GuestConfig, directory: &Path) -> Result<Command> {
-    let GuestConfig { memory_mib, cpus, ip4, ip6, .. } = config;
+    let GuestConfig { cpus, ip4, ip6, .. } = config;
     let path = |name: &str| directory.join(name).display().to_string();
     let mut qemu = command("qemu-system-x86_64")?;
-    qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-machine", "pc,accel=tcg", "-m"]);
-    qemu.arg(format!("{memory_mib}M"));
+    qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-machine", "pc,accel=tcg"]);
     qemu.args(["-smp", &cpus.to_string()]);
-    // Shared, for a back end in another process to map.
-    qemu.args(["-object", &format!("memory-backend-memfd,id=m,size={memory_mib}M,share=on")]);
-    qemu.args(["-numa", "node,memdev=m"]);
     let image = |name: &str| tools::guest_file(&Path::new(config.image.unwrap_or(".")).join(name));
     qemu.arg("-kernel").arg(image("vmlinuz")?);
     qemu.arg("-initrd").arg(initramfs::with_programs(&image("initramfs")?, &config.programs, directory)?);
@@ -277,15 +275,24 @@ fn qemu_command(config: &GuestConfig, directory: &Path) -> Result<Command> {
     qemu.args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", path(AGENT))]);
     qemu.args(["-serial", "chardev:agent"]);
     qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", path(MONITOR))]);
-    qemu.args(net_arguments(config));
+    match &config.net {
+        NetAttach::Whole(arguments) => qemu.args(arguments),
+        _ => qemu.args(memory_arguments(config.memory_mib)).args(net_arguments(config)),
+    };
     Ok(qemu)
+}
+
+/// Memory that is shared, for a back end in another process to map.
+fn memory_arguments(mib: u32) -> [String; 6] {
+    let object = format!("memory-backend-memfd,id=m,size={mib}M,share=on");
+    ["-m", &format!("{mib}M"), "-object", &object, "-numa", "node,memdev=m"].map(String::from)
 }
 
 fn net_arguments(config: &GuestConfig) -> Vec<String> {
     // vectors=0: with MSI-X, QEMU 7.2's emulator crashes on vhost-user. No boot ROM: nothing boots from the network.
     let mut device = format!("virtio-net-pci,netdev=n0,mac={},vectors=0,romfile=", config.mac);
     let mut arguments = match &config.net {
-        NetAttach::None => return Vec::new(),
+        NetAttach::None | NetAttach::Whole(_) => return Vec::new(),
         NetAttach::Raw(arguments) => arguments.clone(),
         NetAttach::VhostUser { socket, server, queues, reconnect } => {
             if *queues > 1 {

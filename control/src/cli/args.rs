@@ -40,6 +40,9 @@ pub(super) enum Subcommand {
     Link(super::client::LinkArgs),
     /// Have a running switch execute one QMP command, and print what it returns
     Qmp(super::client::QmpArgs),
+    /// Print the QEMU options, or the libvirt XML, that plug a virtual machine into a port of a running switch
+    #[command(after_help = super::client::QEMU_EXAMPLES)]
+    QemuArgs(super::client::QemuArgs),
     /// Show the switch at work between built-in guests: no root, no other packages.
     Demo(DemoArgs),
     /// Measure a switch: this one, any vhost-user back end, or what is between some interfaces.
@@ -173,7 +176,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp|qemu-args [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:
@@ -198,7 +201,5 @@ Examples:
   The host joins them on a tap (needs CAP_NET_ADMIN):
       -netdev tap,id=t0,ifname=yard0,script=no,downscript=no -netdev hubport,id=h2,hubid=0,netdev=t0
 
-  A virtual machine finds its port with:
-    qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=m,size=1G,share=on -numa node,memdev=m \\
-      -chardev socket,id=c,path=/run/vm0.sock -netdev vhost-user,id=n,chardev=c \\
-      -device virtio-net-pci,netdev=n ...";
+  A virtual machine finds its port with what the running switch says (it needs -qmp for that):
+    qemu-system-x86_64 -accel kvm $(ringyard qemu-args n0 --memory 1G) ...";

@@ -1,19 +1,17 @@
 //! The arguments of the commands that speak with a running switch.
 
-use std::path::PathBuf;
-
 use serde_json::{Map, Value, json};
 
 use super::CliError;
 use super::draft::option_members;
-use crate::client::{Action, ClientInvocation, View};
+use crate::client::{Action, ClientInvocation, MachineForm, MemorySize, MonitorAddress, QemuWish, View};
 use crate::json;
 use crate::qapi::{Flags, QapiError, Visitor};
 use crate::wire::NetdevAdd;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Where {
-    /// The monitor's socket: the PATH of the switch's -qmp
+    /// The monitor's socket: the PATH of the switch's -qmp, or tcp:HOST:PORT
     #[arg(
         long,
         short,
@@ -21,7 +19,7 @@ pub(super) struct Where {
         env = "RINGYARD_MONITOR",
         default_value = "/run/ringyard/qmp.sock"
     )]
-    monitor: PathBuf,
+    monitor: MonitorAddress,
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,6 +79,24 @@ pub(super) struct QmpArgs {
     place: Where,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct QemuArgs {
+    /// Netdevs that one virtual machine is plugged into: vhost-user, or stream, dgram and socket
+    #[arg(value_name = "PORT", required = true)]
+    ports: Vec<String>,
+    /// The machine's memory, in MiB or with a suffix; "none" where another option says it, and shares it
+    #[arg(long, value_name = "SIZE|none", default_value = "1G", value_parser = memory, action = clap::ArgAction::Set)]
+    memory: std::option::Option<MemorySize>,
+    /// For a machine without KVM: QEMU's emulator crashes on interrupts of several vectors
+    #[arg(long)]
+    tcg: bool,
+    /// A part of libvirt's domain instead
+    #[arg(long, conflicts_with = "tcg")]
+    libvirt: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
 impl ShowArgs {
     pub(super) fn into_invocation(self) -> ClientInvocation {
         let ShowArgs { view, json, watch, place } = self;
@@ -107,6 +123,18 @@ impl DelArgs {
 impl LinkArgs {
     pub(super) fn into_invocation(self) -> ClientInvocation {
         self.place.has(Action::link(&self.name, self.up))
+    }
+}
+
+impl QemuArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        let QemuArgs { ports, memory, tcg, libvirt, place } = self;
+        let form = match (libvirt, tcg) {
+            (true, _) => MachineForm::Libvirt,
+            (false, true) => MachineForm::EmulatorOptions,
+            (false, false) => MachineForm::Options,
+        };
+        place.has(Action::Qemu(QemuWish { ports, memory, form }))
     }
 }
 
@@ -153,3 +181,19 @@ fn up_or_down(text: &str) -> Result<bool, String> {
         _ => Err("write up or down".into()),
     }
 }
+
+fn memory(text: &str) -> Result<Option<MemorySize>, String> {
+    match text {
+        "none" => Ok(None),
+        size => MemorySize::parse(size).map(Some),
+    }
+}
+
+/// The words of `ringyard qemu-args --help`.
+pub(super) const QEMU_EXAMPLES: &str = "\
+The switch says what the port is, and what is printed fits: who listens, where, with how many queues and which address.
+
+  qemu-system-x86_64 -accel kvm -smp 2 $(ringyard qemu-args vm1 --memory 2G) -drive file=disk.qcow2
+
+Where the chardev has server=on, the switch listens: start it first; a machine does not come back to a switch that was
+started again. Without (and with reconnect=1), QEMU listens: it waits for the switch, and the switch comes back.";

@@ -62,6 +62,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         args::Subcommand::Del(del) => Ok(Invocation::Client(del.into_invocation())),
         args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),
         args::Subcommand::Qmp(qmp) => Ok(Invocation::Client(qmp.into_invocation()?)),
+        args::Subcommand::QemuArgs(qemu) => Ok(Invocation::Client(qemu.into_invocation())),
         args::Subcommand::Bench(bench) => Ok(Invocation::Bench(Box::new(bench.into_invocation()?))),
     }
 }

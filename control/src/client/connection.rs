@@ -1,31 +1,30 @@
 //! A monitor's connection, from the client's side: one command at a time, events passed over.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::ClientError;
+use super::address::{MonitorAddress, Stream};
 
 /// See the module.
 pub(super) struct Connection {
-    stream: BufReader<UnixStream>,
-    monitor: PathBuf,
+    stream: BufReader<Stream>,
+    monitor: MonitorAddress,
 }
 
 impl Connection {
     /// Connects and negotiates.
-    pub(super) fn open(monitor: &Path) -> Result<Connection, ClientError> {
-        let stream = UnixStream::connect(monitor).map_err(|error| {
+    pub(super) fn open(monitor: &MonitorAddress) -> Result<Connection, ClientError> {
+        let stream = Stream::connect(monitor).map_err(|error| {
             ClientError(format!(
-                "connecting to the monitor {}: {error}; name the socket of a running switch's -qmp by \
-                 --monitor PATH or RINGYARD_MONITOR",
-                monitor.display()
+                "connecting to the monitor {monitor}: {error}; name the socket of a running switch's -qmp by \
+                 --monitor PATH or RINGYARD_MONITOR"
             ))
         })?;
-        let mut connection = Connection { stream: BufReader::new(stream), monitor: monitor.to_owned() };
+        let mut connection = Connection { stream: BufReader::new(stream), monitor: monitor.clone() };
         // A monitor that is stuck is as bad as none.
         let greeting = connection
             .stream
@@ -34,8 +33,7 @@ impl Connection {
             .and_then(|()| connection.read())
             .map_err(|error| connection.lost(&error))?;
         if greeting.get("QMP").is_none() {
-            let text = format!("{} is no QMP monitor: it says {greeting}", monitor.display());
-            return Err(ClientError(text));
+            return Err(ClientError(format!("{monitor} is no QMP monitor: it says {greeting}")));
         }
         connection.execute("qmp_capabilities", json!({}))?;
         // From now on a command takes the time that it takes, such as a script's.
@@ -60,6 +58,11 @@ impl Connection {
         }
     }
 
+    /// The working directory of the switch, if it can be known.
+    pub(super) fn peer_directory(&self) -> Option<PathBuf> {
+        self.stream.get_ref().peer_directory()
+    }
+
     fn read(&mut self) -> io::Result<Value> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
@@ -69,7 +72,7 @@ impl Connection {
     }
 
     fn lost(&self, error: &io::Error) -> ClientError {
-        ClientError(format!("talking to the monitor {}: {error}", self.monitor.display()))
+        ClientError(format!("talking to the monitor {}: {error}", self.monitor))
     }
 }
 

@@ -1,25 +1,29 @@
-//! The other end of a monitor: what `ringyard show`, `add`, `del`, `link` and `qmp` ask a running switch.
+//! The other end of a monitor: what `ringyard show`, `add`, `del`, `link`, `qmp` and `qemu-args` ask a running
+//! switch.
 
+mod address;
 mod connection;
+mod qemu;
 mod table;
 mod views;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub use address::MonitorAddress;
 use connection::Connection;
+pub use qemu::{MachineForm, MemorySize, QemuWish};
 pub use views::View;
 
 /// Whom to ask, and what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientInvocation {
-    /// The monitor's socket.
-    pub monitor: PathBuf,
+    /// The monitor's address.
+    pub monitor: MonitorAddress,
     /// What.
     pub action: Action,
 }
@@ -45,6 +49,8 @@ pub enum Action {
         /// Whether to print what it returns.
         prints: bool,
     },
+    /// To learn how a virtual machine is plugged into ports.
+    Qemu(QemuWish),
 }
 
 /// Why it could not be done, and what to do next.
@@ -73,6 +79,14 @@ pub fn run(invocation: &ClientInvocation) -> Result<(), ClientError> {
         Action::Execute { command, arguments, prints } => {
             let answer = connection.execute(command, arguments.clone())?;
             if *prints { print(&pretty(&answer)) } else { Ok(()) }
+        }
+        Action::Qemu(wish) => {
+            let (text, note) = qemu::describe(&mut connection, wish)?;
+            if let Some(note) = note {
+                // A stderr that cannot be written to leaves nobody to tell.
+                drop(writeln!(io::stderr(), "ringyard: {note}"));
+            }
+            print(&text)
         }
     }
 }

@@ -171,7 +171,8 @@ fn fdb(entries: &Value) -> Table {
     table
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+/// The items of an array; of anything else, none.
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
