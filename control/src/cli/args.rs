@@ -10,8 +10,8 @@ use ringyard_dataplane::worker::Mode;
 
 use super::CliError;
 use super::config::{LogLevel, Placement, RunConfig, cores, full_receiver, mode, socket_mode, workers};
-use super::draft::Draft;
-use crate::qapi::QapiError;
+use super::draft::{Added, Draft};
+use super::fault::Origin;
 
 /// A virtual network switch in user space.
 #[derive(Debug, clap::Parser)]
@@ -142,15 +142,15 @@ impl RunArgs {
         ];
         for (option, texts, add) in sources {
             for text in texts {
-                add(&mut draft, text)
-                    .map_err(|error| CliError::Usage(format!("{option} {text}: {error}")))?;
+                let added = add(&mut draft, text, &Origin::Option(format!("{option} {text}")));
+                draft.note(added);
             }
         }
         draft.finish()
     }
 }
 
-type AddOption = fn(&mut Draft, &str) -> Result<(), QapiError>;
+type AddOption = fn(&mut Draft, &str, &Origin) -> Added;
 
 /// Gives a second dash to the options that are written with one, as QEMU's are.
 pub(super) fn with_two_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

@@ -1,6 +1,6 @@
 //! A run's configuration while it is collected from the file and the options.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ringyard_dataplane::hold::FullReceiver;
@@ -8,22 +8,27 @@ use ringyard_dataplane::worker::Mode;
 use serde_json::{Map, Value};
 
 use super::config::{LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess};
-use super::{CliError, file};
+use super::document::{Document, lines};
+use super::fault::{FAULTS_MAX, Fault, Given, Origin};
+use super::{CliError, file, references};
 use crate::json;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
 use crate::wire::{
-    ChardevAdd, ChardevSpec, Hubport, Netdev, NetdevAdd, NetdevKind, NetdevSpec, Nic, NicSpec, XSetHub,
-    unix_path,
+    ChardevAdd, ChardevSpec, Netdev, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub, unix_path,
 };
 
-/// What was read so far. Objects are resolved as they come, so that an error names the option it stands in.
+/// What was read so far. Objects are resolved as they come, so that an error names the place it stands in.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    monitors: Vec<MonitorConfig>,
-    chardevs: Vec<ChardevSpec>,
-    netdevs: Vec<NetdevSpec>,
+    /// The file, to show errors in.
+    document: Option<Document>,
+    faults: Vec<Fault>,
+    monitors: Vec<Given<MonitorConfig>>,
+    chardevs: Vec<Given<ChardevSpec>>,
+    netdevs: Vec<Given<NetdevSpec>>,
     hubs: Vec<XSetHub>,
-    ids: BTreeSet<String>,
+    /// Of netdevs, and where each was given.
+    ids: BTreeMap<String, Origin>,
     pub(super) name: Option<String>,
     pub(super) placement: Option<Placement>,
     pub(super) mode: Option<Mode>,
@@ -33,51 +38,55 @@ pub(super) struct Draft {
     pub(super) log_level: Option<LogLevel>,
 }
 
-type Added = Result<(), QapiError>;
+/// Whether something could be added.
+pub(super) type Added = Result<(), Fault>;
 
 impl Draft {
-    /// A draft that holds what the file says.
+    /// A draft that holds what the file says, faults too. Errors: its syntax, or it cannot be read.
     pub(super) fn from_file(path: &Path) -> Result<Self, CliError> {
-        let mut draft = Draft::default();
-        file::read(&mut draft, path).map_err(|why| CliError::Usage(format!("{}: {why}", path.display())))?;
+        let (document, members) = Document::read(path).map_err(CliError::File)?;
+        let mut draft = Draft { document: Some(document), ..Draft::default() };
+        file::read(&mut draft, members);
         Ok(draft)
     }
 
+    /// Keeps the fault, if there is one, for [`Self::finish`].
+    pub(super) fn note(&mut self, added: Added) {
+        self.faults.extend(added.err());
+    }
+
     /// Adds `unix:PATH,server=on,wait=off`.
-    pub(super) fn add_qmp(&mut self, text: &str) -> Added {
-        let members = parse_keyval(text, "address", Flags::Accepted)?;
-        let mut visitor = Visitor::new(members, Form::Keyval);
-        let address: String = visitor.required("address")?;
-        let is_server: Option<bool> = visitor.optional("server")?;
-        visitor.optional::<bool>("wait")?; // A monitor never delays the start.
-        visitor.finish()?;
-        let unix =
-            || QapiError::generic("a monitor listens on a unix socket: write unix:PATH,server=on,wait=off");
-        let path = address.strip_prefix("unix:").ok_or_else(unix)?;
-        if is_server != Some(true) {
-            return Err(unix());
+    pub(super) fn add_qmp(&mut self, text: &str, origin: &Origin) -> Added {
+        let config = monitor_config(text).map_err(|error| origin.fault(error))?;
+        if let Some(first) = self.monitors.iter().find(|given| given.spec == config) {
+            let twice = QapiError::generic("a monitor listens there already");
+            return Err(origin.fault(twice).after(first.origin.note("it is this one", "")));
         }
-        self.monitors.push(MonitorConfig { path: unix_path(path)? });
+        self.monitors.push(Given { spec: config, origin: origin.clone() });
         Ok(())
     }
 
-    pub(super) fn add_chardev_option(&mut self, text: &str) -> Added {
-        let (members, form) = option_members(text, "type", Flags::Accepted)?;
-        self.add_chardev(members, form)
+    pub(super) fn add_chardev_option(&mut self, text: &str, origin: &Origin) -> Added {
+        let (members, form) = members_of(text, "type", Flags::Accepted, origin)?;
+        self.add_chardev(members, form, origin)
     }
 
-    pub(super) fn add_netdev_option(&mut self, text: &str) -> Added {
-        let (members, form) = option_members(text, "type", Flags::Refused)?;
-        self.add_netdev(members, form)
+    pub(super) fn add_netdev_option(&mut self, text: &str, origin: &Origin) -> Added {
+        let (members, form) = members_of(text, "type", Flags::Refused, origin)?;
+        self.add_netdev(members, form, origin)
     }
 
     /// Adds a netdev and the nic on it, which is named after it; `none` adds nothing.
-    pub(super) fn add_nic_option(&mut self, text: &str) -> Added {
-        let (mut members, form) = option_members(text, "type", Flags::Refused)?;
+    pub(super) fn add_nic_option(&mut self, text: &str, origin: &Origin) -> Added {
+        let (mut members, form) = members_of(text, "type", Flags::Refused, origin)?;
         match members.get("type").and_then(Value::as_str) {
-            Some("none") => return Visitor::new(without_type(members), form).finish(),
+            Some("none") => {
+                members.shift_remove("type");
+                return Visitor::new(members, form).finish().map_err(|error| origin.fault(error));
+            }
             Some("nic" | "hubport") => {
-                return Err(QapiError::generic("-nic needs a type that has a guest or a host behind it"));
+                let why = QapiError::generic("-nic needs a type that has a guest or a host behind it");
+                return Err(origin.fault(why));
             }
             _ => {}
         }
@@ -86,119 +95,107 @@ impl Draft {
         }
         // An id that is no string is refused below, with the netdev.
         let id = members.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let mut nic = Map::new();
-        for (given, member) in
-            [("mac", "macaddr"), ("model", "model"), ("addr", "addr"), ("vectors", "vectors")]
-        {
-            if let Some(value) = members.shift_remove(given) {
-                nic.insert(member.into(), value);
-            }
-        }
-        nic.insert("netdev".into(), id.clone().into());
-        let mut visitor = Visitor::new(nic, form);
-        let nic = Netdev::from(Nic::visit(&mut visitor)?);
-        let nic = NetdevAdd { id: format!("{id}-nic"), netdev: nic }.resolve()?;
-        self.add_netdev(members, form)?;
-        self.add_spec(nic)
+        let nic = nic_of_option(&mut members, &id, form).map_err(|error| origin.fault(error))?;
+        self.add_netdev(members, form, origin)?;
+        self.add_spec(nic, origin)
     }
 
     /// Adds `nic,netdev=ID,macaddr=MAC`, with an `id` or without.
-    pub(super) fn add_net_option(&mut self, text: &str) -> Added {
-        let (members, form) = option_members(text, "type", Flags::Refused)?;
-        match members.get("type").and_then(Value::as_str) {
-            Some("nic") => self.add_nic(without_type(members), form),
+    pub(super) fn add_net_option(&mut self, text: &str, origin: &Origin) -> Added {
+        let (mut members, form) = members_of(text, "type", Flags::Refused, origin)?;
+        match members.shift_remove("type").as_ref().and_then(Value::as_str) {
+            Some("nic") => self.add_nic(members, form, origin),
             Some("none") => Ok(()),
-            _ => Err(QapiError::generic("-net makes nics only; make the other side with -netdev")),
+            _ => {
+                let why = "-net makes nics only; make the other side with -netdev";
+                Err(origin.fault(QapiError::generic(why)))
+            }
         }
     }
 
     /// Adds `ID,learning=off,ageing=S`.
-    pub(super) fn add_hub_option(&mut self, text: &str) -> Added {
-        let (members, form) = option_members(text, "id", Flags::Refused)?;
-        self.hubs.push(XSetHub::visit_option(Visitor::new(members, form))?);
+    pub(super) fn add_hub_option(&mut self, text: &str, origin: &Origin) -> Added {
+        let (members, form) = members_of(text, "id", Flags::Refused, origin)?;
+        let hub = XSetHub::visit_option(Visitor::new(members, form));
+        self.hubs.push(hub.map_err(|error| origin.fault(error))?);
         Ok(())
     }
 
-    pub(super) fn add_hub(&mut self, members: Map<String, Value>, form: Form) -> Added {
-        self.hubs.push(XSetHub::visit_table(Visitor::new(members, form))?);
+    pub(super) fn add_hub(&mut self, members: Map<String, Value>, form: Form, origin: &Origin) -> Added {
+        let hub = XSetHub::visit_table(Visitor::new(members, form));
+        self.hubs.push(hub.map_err(|error| origin.fault(error))?);
         Ok(())
     }
 
-    pub(super) fn add_chardev(&mut self, members: Map<String, Value>, form: Form) -> Added {
+    pub(super) fn add_chardev(&mut self, members: Map<String, Value>, form: Form, origin: &Origin) -> Added {
         let is_wrapped = members.contains_key("backend");
         let visit = if is_wrapped { ChardevAdd::visit } else { ChardevAdd::visit_flat };
-        let spec = visit(Visitor::new(members, form))?.resolve()?;
-        if self.chardevs.iter().any(|chardev| chardev.id == spec.id) {
-            return Err(QapiError::generic(format!("Chardev with id '{}' already exists", spec.id)));
+        let spec = visit(Visitor::new(members, form)).and_then(ChardevAdd::resolve);
+        let spec = spec.map_err(|error| origin.fault(error))?;
+        if let Some(first) = self.chardevs.iter().find(|given| given.spec.id == spec.id) {
+            let twice = QapiError::generic(format!("Chardev with id '{}' already exists", spec.id));
+            return Err(origin.fault(twice.about("id")).after(first_with_id(&first.origin)));
         }
-        self.chardevs.push(spec);
+        self.chardevs.push(Given { spec, origin: origin.clone() });
         Ok(())
     }
 
-    pub(super) fn add_netdev(&mut self, members: Map<String, Value>, form: Form) -> Added {
-        self.add_spec(NetdevAdd::visit(Visitor::new(members, form))?.resolve()?)
+    pub(super) fn add_netdev(&mut self, members: Map<String, Value>, form: Form, origin: &Origin) -> Added {
+        let spec = NetdevAdd::visit(Visitor::new(members, form)).and_then(NetdevAdd::resolve);
+        self.add_spec(spec.map_err(|error| origin.fault(error))?, origin)
     }
 
     /// Adds a nic, whose members have no `type`.
-    pub(super) fn add_nic(&mut self, mut members: Map<String, Value>, form: Form) -> Added {
-        members.insert("type".into(), "nic".into());
+    pub(super) fn add_nic(&mut self, mut members: Map<String, Value>, form: Form, origin: &Origin) -> Added {
+        if members.insert("type".into(), "nic".into()).is_some_and(|given| given != "nic") {
+            let why = "Parameter 'type' can only be 'nic' here";
+            return Err(origin.fault(QapiError::generic(why).about("type")));
+        }
         if !members.contains_key("id") {
             members.insert("id".into(), self.free_id("nic").into());
         }
-        self.add_netdev(members, form)
+        self.add_netdev(members, form, origin)
     }
 
-    fn add_spec(&mut self, spec: NetdevSpec) -> Added {
-        if !self.ids.insert(spec.id.clone()) {
-            return Err(QapiError::duplicate_id(&spec.id));
+    fn add_spec(&mut self, spec: NetdevSpec, origin: &Origin) -> Added {
+        if let Some(first) = self.ids.get(&spec.id) {
+            let twice = QapiError::duplicate_id(&spec.id).about("id");
+            return Err(origin.fault(twice).after(first_with_id(first)));
         }
-        self.netdevs.push(spec);
+        self.ids.insert(spec.id.clone(), origin.clone());
+        self.netdevs.push(Given { spec, origin: origin.clone() });
         Ok(())
     }
 
     fn free_id(&self, prefix: &str) -> String {
         let mut ids = (0..).map(|number: usize| format!("{prefix}{number}"));
-        ids.find(|id| !self.ids.contains(id)).unwrap_or_default()
-    }
-
-    /// Whether all that is named is there.
-    fn check_references(&self) -> Result<(), CliError> {
-        for NetdevSpec { id, kind, .. } in &self.netdevs {
-            let missing = match kind {
-                NetdevKind::VhostUser(spec) => {
-                    let found = self.chardevs.iter().any(|chardev| chardev.id == spec.chardev);
-                    (!found).then(|| format!("chardev \"{}\" not found", spec.chardev))
-                }
-                NetdevKind::Nic(NicSpec { netdev, .. }) | NetdevKind::Hubport(Hubport { netdev, .. }) => {
-                    let lost = netdev.as_ref().filter(|netdev| !self.ids.contains(*netdev));
-                    lost.map(|netdev| format!("netdev '{netdev}' not found"))
-                }
-                NetdevKind::Port(_) => None,
-            };
-            if let Some(why) = missing {
-                return Err(CliError::Usage(format!("-netdev {id}: {why}")));
-            }
-        }
-        Ok(())
+        ids.find(|id| !self.ids.contains_key(id)).unwrap_or_default()
     }
 
     /// Puts the objects into an order that satisfies references.
+    ///
+    /// Errors: every fault that was noted; without any, every reference that leads nowhere.
     pub(super) fn finish(mut self) -> Result<RunConfig, CliError> {
+        if self.faults.is_empty() {
+            self.faults = references::check(&self.chardevs, &self.netdevs);
+        }
+        if !self.faults.is_empty() {
+            return Err(self.error());
+        }
         if self.monitors.is_empty() && self.netdevs.is_empty() {
             let text = "nothing to switch, and no monitor to say what: give -qmp, -netdev or -c FILE.toml";
             return Err(CliError::Usage(text.into()));
         }
-        self.netdevs.sort_by_key(|spec| match spec.kind {
+        self.netdevs.sort_by_key(|given| match given.spec.kind {
             NetdevKind::VhostUser(_) | NetdevKind::Port(_) => 0,
             NetdevKind::Nic(_) => 1,
             NetdevKind::Hubport(_) => 2,
         });
-        self.check_references()?;
         Ok(RunConfig {
             name: self.name,
-            monitors: self.monitors,
-            chardevs: self.chardevs,
-            netdevs: self.netdevs,
+            monitors: specs(self.monitors),
+            chardevs: specs(self.chardevs),
+            netdevs: specs(self.netdevs),
             hubs: self.hubs,
             placement: self.placement.unwrap_or(Placement::Workers(1)),
             mode: self.mode.unwrap_or_default(),
@@ -207,6 +204,67 @@ impl Draft {
             log_level: self.log_level.unwrap_or_default(),
         })
     }
+
+    fn error(&self) -> CliError {
+        let findings: Vec<_> = self
+            .faults
+            .iter()
+            .take(FAULTS_MAX)
+            .flat_map(|fault| fault.findings(self.document.as_ref()))
+            .collect();
+        match self.faults.iter().any(|fault| matches!(fault.origin, Origin::File(_))) {
+            true => CliError::File(findings),
+            false => CliError::Usage(lines(&findings)),
+        }
+    }
+}
+
+fn specs<T>(given: Vec<Given<T>>) -> Vec<T> {
+    given.into_iter().map(|given| given.spec).collect()
+}
+
+/// Of what has an id that is given again.
+fn first_with_id(origin: &Origin) -> Fault {
+    origin.note("it is first given here", "id")
+}
+
+fn monitor_config(text: &str) -> Result<MonitorConfig, QapiError> {
+    let members = parse_keyval(text, "address", Flags::Accepted)?;
+    let mut visitor = Visitor::new(members, Form::Keyval);
+    let address: String = visitor.required("address")?;
+    let is_server: Option<bool> = visitor.optional("server")?;
+    visitor.optional::<bool>("wait")?; // A monitor never delays the start.
+    visitor.finish()?;
+    let unix =
+        || QapiError::generic("a monitor listens on a unix socket: write unix:PATH,server=on,wait=off");
+    let path = address.strip_prefix("unix:").ok_or_else(unix)?;
+    if is_server != Some(true) {
+        return Err(unix());
+    }
+    Ok(MonitorConfig { path: unix_path(path)? })
+}
+
+/// The nic that the members of a `-nic` option make beside the netdev `id`; the netdev's own are left.
+fn nic_of_option(members: &mut Map<String, Value>, id: &str, form: Form) -> Result<NetdevSpec, QapiError> {
+    let mut nic = Map::new();
+    for (given, member) in [("mac", "macaddr"), ("model", "model"), ("addr", "addr"), ("vectors", "vectors")]
+    {
+        if let Some(value) = members.shift_remove(given) {
+            nic.insert(member.into(), value);
+        }
+    }
+    nic.insert("netdev".into(), id.into());
+    let nic = Netdev::from(Nic::visit(&mut Visitor::new(nic, form))?);
+    NetdevAdd { id: format!("{id}-nic"), netdev: nic }.resolve()
+}
+
+fn members_of(
+    text: &str,
+    implied_key: &str,
+    flags: Flags,
+    origin: &Origin,
+) -> Result<(Map<String, Value>, Form), Fault> {
+    option_members(text, implied_key, flags).map_err(|error| origin.fault(error))
 }
 
 /// The members of an option's value, which is JSON when it starts with a brace.
@@ -222,9 +280,4 @@ pub(super) fn option_members(
         Value::Object(members) => Ok((members, Form::Json)),
         _ => Err(QapiError::generic("the value is not a JSON object")),
     }
-}
-
-fn without_type(mut members: Map<String, Value>) -> Map<String, Value> {
-    members.shift_remove("type");
-    members
 }

@@ -1,85 +1,110 @@
 //! The configuration file: the command line's objects and settings as TOML tables.
 //!
-//! Arrays of tables `[[chardev]]`, `[[netdev]]` and `[[nic]]` hold the objects with their members; `qmp` lists monitors;
-//! `[switch]`, `[sockets]` and `[log]` hold what is set once. A key that nobody knows is an error.
-
-use std::path::Path;
+//! Arrays of tables `[[chardev]]`, `[[netdev]]`, `[[nic]]` and `[[hub]]` hold the objects with their members; `qmp` lists
+//! monitors; `[switch]`, `[sockets]` and `[log]` hold what is set once. A key that nobody knows is an error. Reading goes on
+//! after an error, with the next object or setting.
 
 use serde_json::{Map, Value};
 
 use super::config::{cores, socket_mode, workers};
-use super::draft::Draft;
-use crate::qapi::{Form, QapiError, Visitor};
+use super::draft::{Added, Draft};
+use super::fault::Origin;
+use crate::qapi::{Form, FromQapi, QapiError, Visitor};
 
-/// Reads the file into the draft; an error says where in the file.
-pub(super) fn read(draft: &mut Draft, path: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-    let Ok(Value::Object(members)) = serde_json::to_value(table) else {
-        return Err(String::from("the file does not hold a table"));
-    };
-    let mut visitor = Visitor::new(members, Form::Json);
-    add_monitors(draft, &mut visitor)?;
-    add_objects(draft, &mut visitor, "chardev", Draft::add_chardev)?;
-    add_objects(draft, &mut visitor, "netdev", Draft::add_netdev)?;
-    add_objects(draft, &mut visitor, "nic", Draft::add_nic)?;
-    add_objects(draft, &mut visitor, "hub", Draft::add_hub)?;
-    read_settings(draft, &mut visitor)?;
-    visitor.finish().map_err(text_of)
+/// Takes a file's members into the draft, faults too.
+pub(super) fn read(draft: &mut Draft, members: Map<String, Value>) {
+    let mut reader = Reader { draft, visitor: Visitor::new(members, Form::Json) };
+    reader.add_monitors();
+    reader.add_objects("chardev", Draft::add_chardev);
+    reader.add_objects("netdev", Draft::add_netdev);
+    reader.add_objects("nic", Draft::add_nic);
+    reader.add_objects("hub", Draft::add_hub);
+    reader.section("switch", read_switch);
+    reader.section("sockets", read_sockets);
+    reader.section("log", |reader| reader.draft.log_level = reader.setting("level"));
+    reader.finish();
 }
 
-fn add_monitors(draft: &mut Draft, visitor: &mut Visitor) -> Result<(), String> {
-    let monitors: Option<Vec<String>> = visitor.optional("qmp").map_err(text_of)?;
-    for monitor in monitors.unwrap_or_default() {
-        draft.add_qmp(&monitor).map_err(|error| format!("qmp '{monitor}': {error}"))?;
-    }
-    Ok(())
+/// One table whose members are taken, of the file itself or of a section.
+struct Reader<'d> {
+    draft: &'d mut Draft,
+    visitor: Visitor,
 }
 
-type Add = fn(&mut Draft, Map<String, Value>, Form) -> Result<(), QapiError>;
+type Add = fn(&mut Draft, Map<String, Value>, Form, &Origin) -> Added;
 
-fn add_objects(draft: &mut Draft, visitor: &mut Visitor, name: &str, add: Add) -> Result<(), String> {
-    let objects: Option<Vec<Visitor>> = visitor.optional(name).map_err(text_of)?;
-    for (index, mut object) in objects.unwrap_or_default().into_iter().enumerate() {
-        let members = object.rest();
-        let id = members.get("id").and_then(Value::as_str).map(|id| format!(" ('{id}')"));
-        let place = format!("[[{name}]] number {}{}", index + 1, id.unwrap_or_default());
-        add(draft, members, Form::Json).map_err(|error| format!("{place}: {error}"))?;
+impl Reader<'_> {
+    fn add_monitors(&mut self) {
+        let monitors: Vec<String> = self.setting("qmp").unwrap_or_default();
+        for (index, monitor) in monitors.iter().enumerate() {
+            let origin = Origin::File(format!("qmp[{index}]"));
+            let added = self.draft.add_qmp(monitor, &origin);
+            self.draft.note(added);
+        }
     }
-    Ok(())
+
+    fn add_objects(&mut self, name: &str, add: Add) {
+        let objects: Vec<Visitor> = self.setting(name).unwrap_or_default();
+        for (index, mut object) in objects.into_iter().enumerate() {
+            let origin = Origin::File(format!("{name}[{index}]"));
+            let added = add(self.draft, object.rest(), Form::Json, &origin);
+            self.draft.note(added);
+        }
+    }
+
+    fn section(&mut self, name: &str, read: impl FnOnce(&mut Reader<'_>)) {
+        let Some(visitor) = self.setting(name) else { return };
+        let mut reader = Reader { draft: self.draft, visitor };
+        read(&mut reader);
+        reader.finish();
+    }
+
+    fn setting<T: FromQapi>(&mut self, name: &str) -> Option<T> {
+        let setting = self.visitor.optional(name);
+        self.noted(setting).flatten()
+    }
+
+    /// A setting that is read further, by what options of the command line are read with.
+    fn parsed<T: FromQapi, P>(
+        &mut self,
+        section: &str,
+        name: &str,
+        parse: impl FnOnce(T) -> Result<P, String>,
+    ) -> Option<P> {
+        let parsed = parse(self.setting(name)?);
+        self.noted(parsed.map_err(|why| QapiError::generic(why).about(&format!("{section}.{name}"))))
+    }
+
+    fn noted<T>(&mut self, result: Result<T, QapiError>) -> Option<T> {
+        result.map_err(|error| self.draft.note(Err(root().fault(error)))).ok()
+    }
+
+    fn finish(self) {
+        let finished = self.visitor.finish().map_err(|error| root().fault(error));
+        self.draft.note(finished);
+    }
 }
 
-fn read_settings(draft: &mut Draft, visitor: &mut Visitor) -> Result<(), String> {
-    if let Some(mut switch) = visitor.optional::<Visitor>("switch").map_err(text_of)? {
-        let count: Option<u64> = switch.optional("workers").map_err(text_of)?;
-        let list: Option<String> = switch.optional("cores").map_err(text_of)?;
-        draft.placement = match (count, list) {
-            (Some(_), Some(_)) => {
-                return Err(String::from("switch.workers and switch.cores exclude each other"));
-            }
-            (Some(count), None) => Some(workers(count).map_err(|why| format!("switch.workers: {why}"))?),
-            (None, Some(list)) => Some(cores(&list).map_err(|why| format!("switch.cores: {why}"))?),
-            (None, None) => None,
-        };
-        draft.name = switch.optional("name").map_err(text_of)?;
-        draft.mode = switch.optional("mode").map_err(text_of)?;
-        draft.full_receiver = switch.optional("full-receiver").map_err(text_of)?;
-        switch.finish().map_err(text_of)?;
+fn read_switch(reader: &mut Reader<'_>) {
+    let count = reader.parsed("switch", "workers", workers);
+    let list = reader.parsed("switch", "cores", |text: String| cores(&text));
+    if count.is_some() && list.is_some() {
+        let exclude = QapiError::generic("'workers' and 'cores' exclude each other").about("switch.cores");
+        let workers = root().note("these are the workers", "switch.workers");
+        reader.draft.note(Err(root().fault(exclude).after(workers)));
     }
-    if let Some(mut sockets) = visitor.optional::<Visitor>("sockets").map_err(text_of)? {
-        draft.socket_group = sockets.optional("group").map_err(text_of)?;
-        let mode: Option<String> = sockets.optional("mode").map_err(text_of)?;
-        let mode = mode.map(|mode| socket_mode(&mode)).transpose();
-        draft.socket_mode = mode.map_err(|why| format!("sockets.mode: {why}"))?;
-        sockets.finish().map_err(text_of)?;
-    }
-    if let Some(mut log) = visitor.optional::<Visitor>("log").map_err(text_of)? {
-        draft.log_level = log.optional("level").map_err(text_of)?;
-        log.finish().map_err(text_of)?;
-    }
-    Ok(())
+    reader.draft.placement = count.or(list);
+    reader.draft.name = reader.setting("name");
+    reader.draft.mode = reader.setting("mode");
+    reader.draft.full_receiver = reader.setting("full-receiver");
 }
 
-fn text_of(error: QapiError) -> String {
-    error.desc
+fn read_sockets(reader: &mut Reader<'_>) {
+    reader.draft.socket_group = reader.setting("group");
+    reader.draft.socket_mode = reader.parsed("sockets", "mode", |text: String| socket_mode(&text));
+}
+
+/// The file as a whole: settings are called by their full names.
+fn root() -> Origin {
+    Origin::File(String::new())
 }

@@ -8,8 +8,11 @@ mod args;
 mod bench;
 mod client;
 mod config;
+mod document;
 mod draft;
+mod fault;
 mod file;
+mod references;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,6 +24,7 @@ use crate::client::ClientInvocation;
 
 pub use bench::{BenchInvocation, JsonOutput};
 pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess, WORKERS_MAX};
+pub use document::Finding;
 
 /// What the user wants done.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub enum CliError {
     Clap(Box<clap::Error>),
     /// What we have to say: where it is wrong, and how.
     Usage(String),
+    /// What is wrong with the configuration file, at every place; at least one.
+    File(Vec<Finding>),
 }
 
 /// Reads the arguments, the program's name first, and the file that they name.
@@ -81,7 +87,7 @@ impl CliError {
         match self {
             // A closed stdout or stderr leaves nobody to tell.
             CliError::Clap(error) => drop(error.print()),
-            CliError::Usage(_) => drop(writeln!(std::io::stderr(), "{self}")),
+            CliError::Usage(_) | CliError::File(_) => drop(writeln!(std::io::stderr(), "{self}")),
         }
     }
 }
@@ -91,11 +97,14 @@ impl fmt::Display for CliError {
         match self {
             CliError::Clap(error) => error.fmt(out),
             CliError::Usage(text) => write!(out, "ringyard: {text}\nFor examples: ringyard run --help"),
+            CliError::File(findings) => out.write_str(&document::lines(findings)),
         }
     }
 }
 
 impl std::error::Error for CliError {}
 
+#[cfg(test)]
+mod file_tests;
 #[cfg(test)]
 mod tests;

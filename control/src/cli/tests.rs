@@ -28,10 +28,10 @@ fn ids(config: &RunConfig) -> Vec<&str> {
 }
 
 /// A file that is gone when the test is over.
-struct TemporaryFile(std::path::PathBuf);
+pub(super) struct TemporaryFile(pub(super) std::path::PathBuf);
 
 impl TemporaryFile {
-    fn new(name: &str, text: &str) -> Self {
+    pub(super) fn new(name: &str, text: &str) -> Self {
         let path = std::env::temp_dir().join(format!("ringyard-{}-{name}.toml", std::process::id()));
         std::fs::write(&path, text).expect("the temporary directory is writable");
         TemporaryFile(path)
@@ -123,9 +123,19 @@ fn an_error_names_the_option_and_what_is_wrong() {
         ("-hub 0,learning=maybe", "Parameter 'learning' expects 'on' or 'off'"),
         ("-netdev tap", "-netdev tap: Parameter 'id' is missing"),
         ("-netdev none,id=u", "-netdev none,id=u: network backend 'none' is not compiled into this binary"),
-        ("-netdev vhost-user,id=n,chardev=c9", "-netdev n: chardev \"c9\" not found"),
-        ("-netdev hubport,id=h,hubid=0,netdev=n9", "-netdev h: netdev 'n9' not found"),
+        (
+            "-netdev vhost-user,id=n,chardev=c9",
+            "-netdev vhost-user,id=n,chardev=c9: chardev \"c9\" not found",
+        ),
+        (
+            "-netdev hubport,id=h,hubid=0,netdev=n9",
+            "-netdev hubport,id=h,hubid=0,netdev=n9: netdev 'n9' not found",
+        ),
         ("-netdev tap,id=t -netdev tap,id=t", "-netdev tap,id=t: Duplicate ID 't'"),
+        (
+            "-netdev tap,id=t -net nic,id=g,netdev=t -net nic,id=f,netdev=t",
+            "-net nic,id=f,netdev=t: netdev 't'",
+        ),
         ("-netdev tap,id=t,vnet_hdr=maybe", "Parameter 'vnet_hdr' expects 'on' or 'off'"),
         ("-chardev socket,id=c,path=p,x=1", "Parameter 'x' is unexpected"),
         ("-chardev socket,id=c,path=p -chardev socket,id=c,path=q", "Chardev with id 'c' already exists"),
@@ -189,27 +199,6 @@ fn a_file_holds_the_same_objects_and_options_override_it() {
     assert_eq!(config.full_receiver, FullReceiver::Hold);
     assert_eq!(config.sockets, SocketAccess { group: Some("kvm".into()), mode: 0o660 });
     assert_eq!(config.log_level, LogLevel::Debug);
-}
-
-#[test]
-fn a_files_error_names_file_and_key() {
-    for (name, text, expected) in [
-        ("key", "speed = 1", ": Parameter 'speed' is unexpected"),
-        ("nested", "[switch]\nspeed = 1", ": Parameter 'switch.speed' is unexpected"),
-        (
-            "object",
-            "[[netdev]]\ntype='tap'\nid='t'\nx=1",
-            ": [[netdev]] number 1 ('t'): Parameter 'x' is unexpected",
-        ),
-        ("hub", "[[hub]]\nid=0\nageing=5", ": [[hub]] number 1: Parameter 'ageing' is unexpected"),
-        ("mode", "[switch]\nmode='fast'", ": Parameter 'mode' does not accept value 'fast'"),
-        ("monitor", "qmp = ['x']", ": qmp 'x': a monitor listens on a unix socket"),
-        ("syntax", "[switch\n", "line 1"),
-    ] {
-        let file = TemporaryFile::new(name, text);
-        let error = refused(&format!("-c {}", file.0.display()));
-        assert!(error.contains(&format!("{}", file.0.display())) && error.contains(expected), "{error}");
-    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ use announce::Timers;
 use chardev::Chardev;
 pub use netdev::FdSource;
 use netdev::{Driver, Netdev, NicPart, Part};
+pub(crate) use netdev::{already_connected, wrong_kind};
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;

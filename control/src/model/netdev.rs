@@ -376,11 +376,13 @@ fn named<'a>(netdevs: &'a mut BTreeMap<String, Netdev>, id: &Option<String>) -> 
     netdevs.get_mut(id.as_ref()?)
 }
 
-fn already_connected(netdev: &str, kind: &str, other: &str) -> QapiError {
+/// The error for a netdev that has such an object already.
+pub(crate) fn already_connected(netdev: &str, kind: &str, other: &str) -> QapiError {
     QapiError::generic(format!("netdev '{netdev}' is already connected to the {kind} '{other}'"))
 }
 
-fn wrong_kind(id: &str, kind: &str, what: &str) -> QapiError {
+/// The error for an object that `what` cannot stand on.
+pub(crate) fn wrong_kind(id: &str, kind: &str, what: &str) -> QapiError {
     QapiError::generic(format!(
         "netdev '{id}' is a {kind}: {what} stands on a netdev such as vhost-user or tap"
     ))

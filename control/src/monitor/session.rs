@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::json::{Parser, to_qmp_line};
-use crate::qapi::{ErrorClass, Form, QapiEnum, QapiError, Visitor};
+use crate::qapi::{Form, QapiEnum, QapiError, Visitor};
 use crate::version::query_version;
 use crate::wire::Command;
 
@@ -161,7 +161,7 @@ impl Session {
         }
         if name != "qmp_capabilities" {
             let text = "Expecting capabilities negotiation with 'qmp_capabilities'";
-            return Err(QapiError { class: ErrorClass::CommandNotFound, desc: text.into() });
+            return Err(QapiError::command_not_found(text));
         }
         let mut visitor = Visitor::new(arguments, Form::Json);
         let enable: Vec<Capability> = visitor.optional("enable")?.unwrap_or_default();

@@ -30,38 +30,67 @@ impl ErrorClass {
 }
 
 /// The error of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct QapiError {
     /// What clients may test.
     pub class: ErrorClass,
     /// One sentence without a full stop.
     pub desc: String,
+    /// The member that it is about, for whoever can show the place.
+    pub spot: Option<Spot>,
 }
+
+/// A member, by its dotted name within the object that was read: `addr.port`, `fds[1]`. It need not be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// Its name is what is wrong.
+    Name(String),
+    /// Its value is, or that there is none.
+    Value(String),
+}
+
+/// What clients see decides.
+impl PartialEq for QapiError {
+    fn eq(&self, other: &Self) -> bool {
+        (self.class, &self.desc) == (other.class, &other.desc)
+    }
+}
+
+impl Eq for QapiError {}
 
 impl QapiError {
     /// An error of the class `GenericError`.
     pub fn generic(desc: impl Into<String>) -> Self {
-        QapiError { class: ErrorClass::GenericError, desc: desc.into() }
+        QapiError::new(ErrorClass::GenericError, desc)
     }
 
     /// An error of the class `CommandNotFound`.
     pub fn command_not_found(desc: impl Into<String>) -> Self {
-        QapiError { class: ErrorClass::CommandNotFound, desc: desc.into() }
+        QapiError::new(ErrorClass::CommandNotFound, desc)
     }
 
     /// The error for a name that no device has.
     pub fn device_not_found(name: &str) -> Self {
-        QapiError { class: ErrorClass::DeviceNotFound, desc: format!("Device '{name}' not found") }
+        QapiError::new(ErrorClass::DeviceNotFound, format!("Device '{name}' not found"))
     }
 
     /// An error of the class `DeviceNotActive`.
     pub fn device_not_active(desc: impl Into<String>) -> Self {
-        QapiError { class: ErrorClass::DeviceNotActive, desc: desc.into() }
+        QapiError::new(ErrorClass::DeviceNotActive, desc)
     }
 
     /// The error for a netdev id that is taken.
     pub fn duplicate_id(id: &str) -> Self {
         QapiError::generic(format!("Duplicate ID '{id}'"))
+    }
+
+    /// The same error, about the value of this member.
+    pub fn about(self, member: &str) -> Self {
+        QapiError { spot: Some(Spot::Value(member.to_owned())), ..self }
+    }
+
+    fn new(class: ErrorClass, desc: impl Into<String>) -> Self {
+        QapiError { class, desc: desc.into(), spot: None }
     }
 
     /// The `error` member of a reply.

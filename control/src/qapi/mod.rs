@@ -8,7 +8,7 @@ mod error;
 mod keyval;
 mod visitor;
 
-pub use error::{ErrorClass, QapiError};
+pub use error::{ErrorClass, QapiError, Spot};
 pub use keyval::{Flags, parse_keyval};
 pub use visitor::{Form, FromQapi, Place, QapiEnum, Size, Visitor};
 

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::QapiError;
+use super::{QapiError, Spot};
 
 /// How scalars are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +41,25 @@ impl Place {
 
     /// The error for a value of the wrong JSON type.
     pub fn invalid_type(&self, expected: &str) -> QapiError {
-        QapiError::generic(format!("Invalid parameter type for '{}', expected: {expected}", self.path))
+        self.error(format!("Invalid parameter type for '{}', expected: {expected}", self.path))
     }
 
     /// The error for a value of the right type that is not one of those expected.
     pub fn expects(&self, what: &str) -> QapiError {
-        QapiError::generic(format!("Parameter '{}' expects {what}", self.path))
+        self.error(format!("Parameter '{}' expects {what}", self.path))
     }
 
     fn out_of_range(&self, expected: &str) -> QapiError {
-        QapiError::generic(format!("Parameter '{}' expects {expected}", self.bare_name()))
+        self.error(format!("Parameter '{}' expects {expected}", self.bare_name()))
     }
 
     fn refuses(&self, value: &str) -> QapiError {
         let name = self.bare_name();
-        QapiError::generic(format!("Parameter '{name}' does not accept value '{value}'"))
+        self.error(format!("Parameter '{name}' does not accept value '{value}'"))
+    }
+
+    fn error(&self, desc: String) -> QapiError {
+        QapiError::generic(desc).about(&self.path)
     }
 
     fn bare_name(&self) -> &str {
@@ -95,7 +99,7 @@ impl Visitor {
     /// Takes a member that must be there.
     pub fn required<T: FromQapi>(&mut self, name: &str) -> Result<T, QapiError> {
         let place = self.place.member(name);
-        let missing = || QapiError::generic(format!("Parameter '{}' is missing", place.path));
+        let missing = || place.error(format!("Parameter '{}' is missing", place.path));
         T::from_qapi(self.members.shift_remove(name).ok_or_else(missing)?, &place)
     }
 
@@ -119,7 +123,8 @@ impl Visitor {
     pub fn finish(self) -> Result<(), QapiError> {
         let Some(name) = self.members.keys().next() else { return Ok(()) };
         let path = self.place.member(name).path;
-        Err(QapiError::generic(format!("Parameter '{path}' is unexpected")))
+        let error = QapiError::generic(format!("Parameter '{path}' is unexpected"));
+        Err(QapiError { spot: Some(Spot::Name(path)), ..error })
     }
 }
 

@@ -82,9 +82,11 @@ impl Nic {
             let text = format!("model '{model}' is not available: every nic of ringyard is 'virtio'");
             return Err(QapiError::generic(text));
         }
-        let mac = self.macaddr.as_deref().map(nic_mac).transpose()?;
+        let mac = self.macaddr.as_deref().map(nic_mac).transpose().map_err(|error| error.about("macaddr"))?;
         if let Some(addr) = self.addr.as_deref().filter(|addr| !is_pci_address(addr)) {
-            return Err(QapiError::generic(format!("Invalid PCI device address {addr} for device nic")));
+            return Err(
+                QapiError::generic(format!("Invalid PCI device address {addr} for device nic")).about("addr")
+            );
         }
         if let Some(vectors @ 0x800_0000..) = self.vectors {
             return Err(QapiError::generic(format!("invalid # of vectors: {vectors}")));
