@@ -67,10 +67,12 @@ pub enum Placement {
 }
 
 impl QapiEnum for Mode {
+    const TYPE: &'static str = "WorkerMode";
     const NAMES: &'static [(&'static str, Self)] = &[("adaptive", Mode::Adaptive), ("poll", Mode::Poll)];
 }
 
 impl QapiEnum for FullReceiver {
+    const TYPE: &'static str = "FullReceiver";
     const NAMES: &'static [(&'static str, Self)] =
         &[("hold", FullReceiver::Hold), ("drop", FullReceiver::Drop)];
 }
@@ -101,6 +103,7 @@ pub enum LogLevel {
 }
 
 impl QapiEnum for LogLevel {
+    const TYPE: &'static str = "LogLevel";
     const NAMES: &'static [(&'static str, Self)] = &[
         ("error", LogLevel::Error),
         ("warn", LogLevel::Warn),

@@ -13,9 +13,7 @@ use super::fault::{FAULTS_MAX, Fault, Given, Origin};
 use super::{CliError, file, references};
 use crate::json;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
-use crate::wire::{
-    ChardevAdd, ChardevSpec, Netdev, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub, unix_path,
-};
+use crate::wire::{ChardevAdd, ChardevSpec, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub, unix_path};
 
 /// What was read so far. Objects are resolved as they come, so that an error names the place it stands in.
 #[derive(Debug, Default)]
@@ -254,8 +252,8 @@ fn nic_of_option(members: &mut Map<String, Value>, id: &str, form: Form) -> Resu
         }
     }
     nic.insert("netdev".into(), id.into());
-    let nic = Netdev::from(Nic::visit(&mut Visitor::new(nic, form))?);
-    NetdevAdd { id: format!("{id}-nic"), netdev: nic }.resolve()
+    let nic: Nic = Visitor::new(nic, form).whole()?;
+    NetdevAdd { id: format!("{id}-nic"), netdev: nic.into() }.resolve()
 }
 
 fn members_of(

@@ -28,7 +28,7 @@ impl Model {
     /// `announce-self`: the first announcement is sent after the next [`Self::publish`], those that follow by
     /// [`Self::announce_due`].
     pub fn announce_self(&mut self, announce: AnnounceSelf) -> Result<(), QapiError> {
-        let id = announce.id.clone();
+        let id = announce.id.clone().unwrap_or_default();
         self.timers.0.remove(&id);
         if announce.rounds == 0 {
             return Ok(());

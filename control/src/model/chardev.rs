@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use ringyard_drivers::chardev::SocketChardev;
-use serde_json::{Value, json};
 
 use super::{Model, OBJECTS_MAX};
 use crate::open::Job;
 use crate::qapi::QapiError;
-use crate::wire::{ChardevAdd, ChardevSpec};
+use crate::wire::{ChardevAdd, ChardevInfo, ChardevSpec};
 
 /// An open chardev.
 pub(super) struct Chardev {
@@ -67,13 +66,11 @@ impl Model {
     }
 
     /// `query-chardev`
-    pub fn query_chardev(&self) -> Value {
-        let info = |(id, chardev): (&String, &Chardev)| {
-            json!({
-                "label": id,
-                "filename": chardev.spec.filename(chardev.socket.is_connected()),
-                "frontend-open": chardev.user.is_some(),
-            })
+    pub fn query_chardev(&self) -> Vec<ChardevInfo> {
+        let info = |(id, chardev): (&String, &Chardev)| ChardevInfo {
+            label: id.clone(),
+            filename: chardev.spec.filename(chardev.socket.is_connected()),
+            frontend_open: chardev.user.is_some(),
         };
         self.chardevs.iter().map(info).collect()
     }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use ringyard_dataplane::fdb::{Fdb, FdbCounters, FdbEntry, Learning};
 use ringyard_dataplane::snapshot::PortIndex;
-use serde_json::{Value, json};
 
 use super::Model;
 use super::info::line;
 use super::netdev::{Netdev, Part};
 use crate::qapi::QapiError;
-use crate::wire::{FDB_LIMIT_MAX, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
+use crate::wire::{
+    FDB_LIMIT_MAX, FdbEntryInfo, FdbInfo, FdbStats, HubStats, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub,
+};
 
 /// An entry with the names of where it is.
 struct Place<'m> {
@@ -34,20 +35,20 @@ impl Model {
     }
 
     /// `x-query-fdb`, by hub and address. To be called when the workers have followed.
-    pub fn query_fdb(&self, query: &XQueryFdb) -> Result<Value, QapiError> {
+    pub fn query_fdb(&self, query: &XQueryFdb) -> Result<FdbInfo, QapiError> {
         let port = query.netdev.as_deref().map(|netdev| self.port_of(netdev)).transpose()?;
         let hubs = self.hubs_named(query.hubid)?;
         let mut left = ANSWER_BYTES_MAX;
-        let (places, mut more) = self.places(&hubs, port, query.limit);
+        let (places, mut more) = self.places(&hubs, port, query.limit());
         let mut entries = Vec::new();
         for Place { hub, netdev, entry } in places {
-            let entry = json!({
-                "hubid": hub,
-                "mac": entry.mac.to_string(),
-                "netdev": netdev,
-                "age": entry.age_s,
-                "static": entry.is_static,
-            });
+            let entry = FdbEntryInfo {
+                hubid: hub,
+                mac: entry.mac.to_string(),
+                netdev: netdev.to_owned(),
+                age: entry.age_s,
+                is_static: entry.is_static,
+            };
             let Some(rest) = usize::checked_sub(left, ENTRY_BYTES + netdev.len()) else {
                 more = true;
                 break;
@@ -55,7 +56,7 @@ impl Model {
             left = rest;
             entries.push(entry);
         }
-        Ok(json!({"entries": entries, "more": more}))
+        Ok(FdbInfo { entries, more })
     }
 
     /// `x-fdb-add`: from now on the address is there and nowhere else, until it is deleted or the netdev leaves the hub.
@@ -120,22 +121,16 @@ impl Model {
     }
 
     /// The hubs' part of `x-query-stats`.
-    pub(super) fn hub_stats(&self) -> Value {
+    pub(super) fn hub_stats(&self) -> Vec<HubStats> {
         let stats = |&hub: &i32| {
             let (learning, counters) = (self.switch.learning(hub), self.fdb_counters(hub));
-            json!({
-                "hubid": hub,
-                "learning": learning.is_on,
-                "ageing": learning.ageing_s,
-                "fdb": {
-                    "entries": counters.entries,
-                    "learned": counters.learned,
-                    "moved": counters.moved,
-                    "aged": counters.aged,
-                    "evicted": counters.evicted,
-                    "not_learned": counters.not_learned,
-                },
-            })
+            let FdbCounters { entries, learned, moved, aged, evicted, not_learned } = counters;
+            HubStats {
+                hubid: hub,
+                learning: learning.is_on,
+                ageing: learning.ageing_s,
+                fdb: FdbStats { entries, learned, moved, aged, evicted, not_learned },
+            }
         };
         self.hubs.iter().map(stats).collect()
     }

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use ringyard_dataplane::filter::RxFilter;
-use serde_json::{Value, json};
 
+use super::Model;
 use super::netdev::{Netdev, Part};
-use super::{Event, Model};
 use crate::qapi::QapiError;
-use crate::wire::{XSetRxFilter, rx_filter_info};
+use crate::wire::{NicRxFilterChanged, RxFilterInfo, XSetRxFilter};
 
 impl Model {
     /// `query-rx-filter`: of one nic, or of all, oldest first. Their next changes are events again.
-    pub fn query_rx_filter(&mut self, name: Option<&str>) -> Result<Value, QapiError> {
+    pub fn query_rx_filter(&mut self, name: Option<&str>) -> Result<Vec<RxFilterInfo>, QapiError> {
         if let Some(name) = name {
             let netdev = self.netdevs.get_mut(name).ok_or_else(|| no_client(name))?;
             let Part::Nic(nic) = &mut netdev.part else { return Err(no_nic(name)) };
             nic.is_event_due = true;
-            return Ok(json!([rx_filter_info(&nic.filter, name)]));
+            return Ok(vec![RxFilterInfo::new(&nic.filter, name)]);
         }
         for netdev in self.netdevs.values_mut() {
             if let Part::Nic(nic) = &mut netdev.part {
@@ -25,7 +24,7 @@ impl Model {
             }
         }
         let info = |(id, netdev): (&str, &Netdev)| match &netdev.part {
-            Part::Nic(nic) => Some(rx_filter_info(&nic.filter, id)),
+            Part::Nic(nic) => Some(RxFilterInfo::new(&nic.filter, id)),
             _ => None,
         };
         Ok(self.by_age().into_iter().filter_map(info).collect())
@@ -51,8 +50,7 @@ impl Model {
         let backend = nic.netdev.clone();
         if std::mem::take(&mut nic.is_event_due) {
             let path = format!("/machine/peripheral/{id}/virtio-backend");
-            self.events
-                .push(Event { name: "NIC_RX_FILTER_CHANGED", data: json!({"name": id, "path": path}) });
+            self.events.push(NicRxFilterChanged { name: Some(id.to_owned()), path }.into());
         }
         backend.iter().for_each(|backend| self.replan(backend));
     }

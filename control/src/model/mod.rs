@@ -28,11 +28,14 @@ use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_dataplane::switch::{Switch, SwitchConfig, WorkerStatus};
 use ringyard_drivers::chardev::SocketAccess;
 use ringyard_drivers::line::{News, PortKey, Report, SocketName, Switchboard};
-use serde_json::{Value, json};
 
 use crate::open::{Job, Outcome};
 use crate::qapi::QapiError;
-use crate::wire::NetdevSpec;
+use crate::wire::{
+    Event, InetSocketAddress, NetdevSpec, NetdevStreamConnected, NetdevStreamDisconnected,
+    NetdevVhostUserConnected, NetdevVhostUserDisconnected, SocketAddress, UnixSocketAddress,
+    VsockSocketAddress,
+};
 use announce::Timers;
 use chardev::Chardev;
 pub use netdev::FdSource;
@@ -41,15 +44,6 @@ pub(crate) use netdev::{already_connected, wrong_kind};
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;
-
-/// Something to tell every monitor's clients.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// As in the schema.
-    pub name: &'static str,
-    /// Its members.
-    pub data: Value,
-}
 
 /// See the module.
 pub struct Model {
@@ -136,10 +130,12 @@ impl Model {
                 return;
             }
             News::Announce { mac } => return self.announce(&id, mac),
-            News::Connected { peer } => return self.events.push(stream_connected(&id, &peer)),
+            News::Connected { peer } => {
+                let connected = NetdevStreamConnected { netdev_id: id, addr: address_of(peer) };
+                return self.events.push(connected.into());
+            }
             News::Disconnected => {
-                let data = json!({"netdev-id": id});
-                return self.events.push(Event { name: "NETDEV_STREAM_DISCONNECTED", data });
+                return self.events.push(NetdevStreamDisconnected { netdev_id: id }.into());
             }
         };
         let old = std::mem::replace(&mut backend.attachment, attachment);
@@ -234,30 +230,30 @@ impl Model {
 fn carrier_event(id: &str, driver: &Driver, carrier: bool) -> Option<Event> {
     let Driver::VhostUser { chardev, .. } = driver else { return None };
     tracing::info!("netdev '{id}': the guest {}", if carrier { "is connected" } else { "is gone" });
-    Some(if carrier {
-        let data = json!({"netdev-id": id, "chardev-id": chardev});
-        Event { name: "NETDEV_VHOST_USER_CONNECTED", data }
-    } else {
-        Event { name: "NETDEV_VHOST_USER_DISCONNECTED", data: json!({"netdev-id": id}) }
+    let netdev_id = id.to_owned();
+    Some(match carrier {
+        true => NetdevVhostUserConnected { netdev_id, chardev_id: chardev.clone() }.into(),
+        false => NetdevVhostUserDisconnected { netdev_id }.into(),
     })
 }
 
-/// What the coming of a stream's peer looks like to monitors: the address in the form of the schema's SocketAddress.
-fn stream_connected(id: &str, peer: &SocketName) -> Event {
-    let addr = match peer {
-        SocketName::Inet { host, port, ipv6 } => {
-            let family = if *ipv6 { "ipv6" } else { "ipv4" };
-            json!({"type": "inet", "host": host, "port": port.to_string(), family: true})
-        }
-        SocketName::Unix { path, tight: None } => json!({"type": "unix", "path": path}),
-        SocketName::Unix { path, tight: Some(tight) } => {
-            json!({"type": "unix", "path": path, "abstract": true, "tight": tight})
+/// A stream's peer in the words of the schema.
+fn address_of(peer: SocketName) -> SocketAddress {
+    match peer {
+        SocketName::Inet { host, port, ipv6 } => SocketAddress::Inet(InetSocketAddress {
+            host,
+            port: port.to_string(),
+            ipv4: (!ipv6).then_some(true),
+            ipv6: ipv6.then_some(true),
+            ..InetSocketAddress::default()
+        }),
+        SocketName::Unix { path, tight } => {
+            SocketAddress::Unix(UnixSocketAddress { path, is_abstract: tight.map(|_| true), tight })
         }
         SocketName::Vsock { cid, port } => {
-            json!({"type": "vsock", "cid": cid.to_string(), "port": port.to_string()})
+            SocketAddress::Vsock(VsockSocketAddress { cid: cid.to_string(), port: port.to_string() })
         }
-    };
-    Event { name: "NETDEV_STREAM_CONNECTED", data: json!({"netdev-id": id, "addr": addr}) }
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! `query-netdev`: the backends, as they could be added again.
 
-use serde_json::{Value, json};
-
 use super::Model;
 use super::netdev::{Backend, Driver, Netdev, Part};
+use crate::wire::NetdevInfo;
 
 impl Model {
     /// `query-netdev`, newest first; nics and hub ports are no backends.
-    pub fn query_netdev(&self) -> Value {
+    pub fn query_netdev(&self) -> Vec<NetdevInfo> {
         let info = |(_, netdev): (&str, &Netdev)| match &netdev.part {
             Part::Backend(backend) => Some(netdev_info(netdev, backend)),
             _ => None,
@@ -16,13 +15,10 @@ impl Model {
     }
 }
 
-fn netdev_info(netdev: &Netdev, backend: &Backend) -> Value {
+fn netdev_info(netdev: &Netdev, backend: &Backend) -> NetdevInfo {
     let mut members = netdev.spec.members();
     if let Driver::Port(port) = &backend.driver {
         port.complete(&mut members);
     }
-    if let Some(peer) = backend.nic.as_ref().or(backend.hubport.as_ref()) {
-        members.insert("peer-id".into(), json!(peer));
-    }
-    members.into()
+    NetdevInfo::new(members, backend.nic.as_deref().or(backend.hubport.as_deref()))
 }

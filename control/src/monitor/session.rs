@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::json::{Parser, to_qmp_line};
-use crate::qapi::{Form, QapiEnum, QapiError, Visitor};
-use crate::version::query_version;
-use crate::wire::Command;
+use crate::qapi::{Form, QapiError, Visitor};
+use crate::version::version_info;
+use crate::wire::{Command, QmpCapabilities, QmpCapability};
 
 /// What the session asks of its event loop.
 #[derive(Debug, PartialEq)]
@@ -36,16 +36,6 @@ enum Stage {
     Connected,
     Negotiating,
     Commands { oob: bool },
-}
-
-/// What a client can enable.
-#[derive(Clone, Copy, PartialEq)]
-enum Capability {
-    Oob,
-}
-
-impl QapiEnum for Capability {
-    const NAMES: &'static [(&'static str, Self)] = &[("oob", Capability::Oob)];
 }
 
 /// A request whose shape is right.
@@ -76,7 +66,7 @@ impl Session {
     pub fn next_output(&mut self) -> Option<Output> {
         if self.stage == Stage::Connected {
             self.stage = Stage::Negotiating;
-            let greeting = json!({"QMP": {"version": query_version(), "capabilities": ["oob"]}});
+            let greeting = json!({"QMP": {"version": version_info(), "capabilities": ["oob"]}});
             return Some(Output::Reply(to_qmp_line(&greeting)));
         }
         if self.pending.is_some() {
@@ -163,10 +153,8 @@ impl Session {
             let text = "Expecting capabilities negotiation with 'qmp_capabilities'";
             return Err(QapiError::command_not_found(text));
         }
-        let mut visitor = Visitor::new(arguments, Form::Json);
-        let enable: Vec<Capability> = visitor.optional("enable")?.unwrap_or_default();
-        visitor.finish()?;
-        self.stage = Stage::Commands { oob: enable.contains(&Capability::Oob) };
+        let QmpCapabilities { enable } = Visitor::new(arguments, Form::Json).whole()?;
+        self.stage = Stage::Commands { oob: enable.iter().flatten().any(|it| *it == QmpCapability::Oob) };
         Ok(None)
     }
 }

@@ -2,15 +2,47 @@
 //!
 //! A [`Visitor`] takes the members of an object one by one, in the schema's order, and says what is wrong with them in
 //! the words that QMP clients compare. It reads JSON strictly; in [`Form::Keyval`] it reads the strings of a command
-//! line, where `on` is a boolean and `2M` a size.
+//! line, where `on` is a boolean and `2M` a size. The objects themselves are declared by the macros of [`object`]; from one
+//! list of members come how they are read, how they are written, and what the [`Schema`] tells of them.
 
+mod described;
 mod error;
 mod keyval;
+pub(crate) mod object;
+mod schema;
 mod visitor;
 
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+pub(crate) use described::shown;
+pub use described::{Described, FromMembers, Shown, Word};
 pub use error::{ErrorClass, QapiError, Spot};
 pub use keyval::{Flags, parse_keyval};
+pub(crate) use object::{answer, arguments, options, union};
+pub use schema::{Member, Schema, SchemaInfo};
 pub use visitor::{Form, FromQapi, Place, QapiEnum, Size, Visitor};
+
+/// The members that an object is written as.
+pub fn written(object: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(object) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
+    }
+}
+
+/// Writes an object with its tag before its other members.
+pub(crate) fn tagged<S: Serializer>(
+    tag: &str,
+    value: &str,
+    object: &impl Serialize,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut members = Map::new();
+    members.insert(tag.to_owned(), value.into());
+    members.extend(written(object));
+    members.serialize(serializer)
+}
 
 /// Refuses what is not an identifier: an ASCII letter, then letters, digits, `-`, `.` and `_`.
 pub fn check_id(id: &str) -> Result<(), QapiError> {

@@ -3,9 +3,10 @@
 //! The texts are QEMU's, its inconsistencies included: unsigned integers complain differently from signed ones, and
 //! enums and integer ranges are reported under the member's bare name (`null` within a list), all else under the dotted one.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{QapiError, Spot};
+use super::{FromMembers, QapiError, Spot};
 
 /// How scalars are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +72,25 @@ impl Place {
 pub trait FromQapi: Sized {
     /// Reads `value`, which stands at `place`.
     fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError>;
+
+    /// What a member of this type is when it is absent; `None`: it must be there.
+    fn absent() -> Option<Self> {
+        None
+    }
 }
 
 /// An enum of the schema: [`FromQapi`] comes with it.
 pub trait QapiEnum: Copy + 'static {
+    /// What the schema calls it.
+    const TYPE: &'static str;
+
     /// Every value with its name.
     const NAMES: &'static [(&'static str, Self)];
 }
 
 /// A number of bytes; in keyval form it may carry a suffix from `B` to `E`, powers of 1024.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Size(pub u64);
 
 /// The members of one object that were not taken yet.
@@ -109,6 +119,28 @@ impl Visitor {
         self.members.shift_remove(name).map(|value| T::from_qapi(value, &place)).transpose()
     }
 
+    /// Takes a member of which its type says whether it may be absent.
+    pub fn member<T: FromQapi>(&mut self, name: &str) -> Result<T, QapiError> {
+        match T::absent() {
+            Some(absent) if !self.members.contains_key(name) => Ok(absent),
+            _ => self.required(name),
+        }
+    }
+
+    /// Takes the member that says what the others are, one of `values`.
+    pub fn tag(&mut self, name: &str, values: &[&'static str]) -> Result<&'static str, QapiError> {
+        let text: String = self.required(name)?;
+        let found = values.iter().find(|value| **value == text);
+        found.copied().ok_or_else(|| self.place.member(name).refuses(&text))
+    }
+
+    /// Takes all members of an object, and ends the visit.
+    pub fn whole<T: FromMembers>(mut self) -> Result<T, QapiError> {
+        let object = T::from_members(&mut self)?;
+        self.finish()?;
+        Ok(object)
+    }
+
     /// Takes every member that is left, for a branch that reads them later.
     pub fn rest(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.members)
@@ -134,6 +166,16 @@ impl FromQapi for Visitor {
             Value::Object(members) => Ok(Visitor { members, place: place.clone() }),
             _ => Err(place.invalid_type("object")),
         }
+    }
+}
+
+impl<T: FromQapi> FromQapi for Option<T> {
+    fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
+        T::from_qapi(value, place).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
     }
 }
 

@@ -10,6 +10,7 @@ enum Colour {
 }
 
 impl QapiEnum for Colour {
+    const TYPE: &'static str = "Colour";
     const NAMES: &'static [(&'static str, Self)] = &[("red", Colour::Red)];
 }
 

@@ -14,10 +14,9 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use serde_json::Value;
 
-use crate::model::Event;
 use crate::monitor::{Output, Session};
 use crate::qapi::QapiError;
-use crate::wire::Command;
+use crate::wire::{Command, Event};
 
 /// Bytes for a client above which its commands wait.
 pub(super) const OUTPUT_PAUSE: usize = 64 << 10;

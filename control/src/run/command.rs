@@ -1,5 +1,6 @@
 //! The commands of the monitors, and those of the human monitor inside them.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Control;
@@ -7,9 +8,12 @@ use super::client::Client;
 use super::monitor::{NamedFds, inherited};
 use crate::hmp::{self, HmpCommand};
 use crate::open::Job;
-use crate::qapi::QapiError;
-use crate::version::{VERSION, query_version};
-use crate::wire::{Command, FdRef, NetdevAdd};
+use crate::qapi::{QapiError, Word};
+use crate::version::{VERSION, version_info};
+use crate::wire::{
+    AddFd, CloseFd, Command, FdRef, GetFd, NameInfo, NetdevAdd, NetdevDel, RemoveFd, RunState, ShutdownCause,
+    StatusInfo,
+};
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,16 @@ impl AnswerForm {
 
 type Answer = Result<Value, QapiError>;
 
+/// The answer to a command that returns nothing.
+fn done(result: Result<(), QapiError>) -> Answer {
+    result.map(|()| json!({}))
+}
+
+/// The answer to a command that returns this.
+fn shown(answer: impl Serialize) -> Answer {
+    serde_json::to_value(answer).map_err(|error| QapiError::generic(format!("writing the answer: {error}")))
+}
+
 impl Control {
     /// Executes a client's command. No answer yet: it comes when a job is done.
     pub(super) fn execute(&mut self, client: u64, command: Command) -> Option<Answer> {
@@ -57,50 +71,55 @@ impl Control {
                 return self.begun(asker, job.map(Some));
             }
             Command::NetdevAdd(add) => return self.netdev_add(asker, add),
-            Command::NetdevDel { id } => return self.netdev_del(asker, &id),
-            Command::ChardevRemove { id } => self.model.chardev_remove(&id).map(|()| json!({})),
-            Command::SetLink(set) => self.model.set_link(&set).map(|()| json!({})),
-            Command::AnnounceSelf(announce) => self.model.announce_self(announce).map(|()| json!({})),
-            Command::XSetRxFilter(change) => self.model.set_rx_filter(*change).map(|()| json!({})),
-            Command::XSetHub(set) => self.model.set_hub(&set).map(|()| json!({})),
-            Command::XFdbAdd(add) => self.model.fdb_add(&add).map(|()| json!({})),
-            Command::XFdbDel(del) => self.model.fdb_del(&del).map(|()| json!({})),
-            Command::XFdbFlush(flush) => self.model.fdb_flush(&flush).map(|()| json!({})),
+            Command::NetdevDel(NetdevDel { id }) => return self.netdev_del(asker, &id),
+            Command::ChardevRemove(remove) => done(self.model.chardev_remove(&remove.id)),
+            Command::SetLink(set) => done(self.model.set_link(&set)),
+            Command::AnnounceSelf(announce) => done(self.model.announce_self(announce)),
+            Command::XSetRxFilter(change) => done(self.model.set_rx_filter(*change)),
+            Command::XSetHub(set) => done(self.model.set_hub(&set)),
+            Command::XFdbAdd(add) => done(self.model.fdb_add(&add)),
+            Command::XFdbDel(del) => done(self.model.fdb_del(&del)),
+            Command::XFdbFlush(flush) => done(self.model.fdb_flush(&flush)),
             Command::XQueryFdb(query) => {
                 // What ports that were deleted in this turn are heard from no more.
                 self.publish();
-                self.model.query_fdb(&query)
+                self.model.query_fdb(&query).and_then(shown)
             }
-            Command::XSetWorker(set) => self.model.set_worker(&set).map(|()| json!({})),
-            Command::QueryChardev => Ok(self.model.query_chardev()),
-            Command::QueryNetdev => Ok(self.model.query_netdev()),
-            Command::QueryRxFilter { name } => self.model.query_rx_filter(name.as_deref()),
-            Command::XQueryStats { name } => {
+            Command::XSetWorker(set) => done(self.model.set_worker(&set)),
+            Command::QueryChardev => shown(self.model.query_chardev()),
+            Command::QueryNetdev => shown(self.model.query_netdev()),
+            Command::QueryRxFilter(query) => {
+                self.model.query_rx_filter(query.name.as_deref()).and_then(shown)
+            }
+            Command::XQueryStats(query) => {
                 // Ports that were deleted in this turn belong to the retired ones.
                 self.publish();
-                self.model.query_stats(name.as_deref())
+                self.model.query_stats(query.name.as_deref()).and_then(shown)
             }
-            Command::QueryVersion => Ok(query_version()),
-            Command::QueryCommands => Ok(Command::list()),
-            Command::QueryName => Ok(self.name.as_ref().map_or(json!({}), |name| json!({"name": name}))),
+            Command::QueryVersion => shown(version_info()),
+            Command::QueryCommands => shown(Command::list()),
+            Command::QueryQmpSchema => Ok(Command::schema().clone()),
+            Command::QueryName => shown(NameInfo { name: self.name.clone() }),
             // There is no machine that could stand still.
-            Command::Stop | Command::Cont => Ok(json!({})),
-            Command::QueryStatus => Ok(json!({"status": "running", "singlestep": false, "running": true})),
-            Command::GetFd { fdname } => {
-                let passed = self.clients.get_mut(&client).and_then(Client::take_fd);
-                self.names_of(client).add(fdname, passed)
+            Command::Stop | Command::Cont => done(Ok(())),
+            Command::QueryStatus => {
+                shown(StatusInfo { running: true, singlestep: false, status: Word(RunState::Running) })
             }
-            Command::AddFd { fdset_id, opaque } => {
+            Command::GetFd(GetFd { fdname }) => {
                 let passed = self.clients.get_mut(&client).and_then(Client::take_fd);
-                self.fdsets.add(fdset_id, opaque, passed)
+                done(self.names_of(client).add(fdname, passed))
             }
-            Command::RemoveFd { fdset_id, fd } => self.fdsets.remove(fdset_id, fd),
-            Command::QueryFdsets => Ok(self.fdsets.query()),
-            Command::CloseFd { fdname } => self.names_of(client).close(&fdname),
-            Command::HumanMonitorCommand { command_line } => return self.hmp(client, &command_line),
+            Command::AddFd(AddFd { fdset_id, opaque }) => {
+                let passed = self.clients.get_mut(&client).and_then(Client::take_fd);
+                self.fdsets.add(fdset_id, opaque, passed).and_then(shown)
+            }
+            Command::RemoveFd(RemoveFd { fdset_id, fd }) => done(self.fdsets.remove(fdset_id, fd)),
+            Command::QueryFdsets => shown(self.fdsets.query()),
+            Command::CloseFd(CloseFd { fdname }) => done(self.names_of(client).close(&fdname)),
+            Command::HumanMonitorCommand(command) => return self.hmp(client, &command.command_line),
             Command::Quit => {
-                self.ending = Some("host-qmp-quit");
-                Ok(json!({}))
+                self.ending = Some(ShutdownCause::HostQmpQuit);
+                done(Ok(()))
             }
         })
     }
@@ -127,11 +146,11 @@ impl Control {
                 return self.printing(asker, job);
             }
             Ok(HmpCommand::SetLink(set)) => {
-                return Some(asker.form.render(self.model.set_link(&set).map(|()| json!({}))));
+                return Some(asker.form.render(done(self.model.set_link(&set))));
             }
             Ok(HmpCommand::AnnounceSelf(announce)) => {
                 let announced = self.model.announce_self(announce);
-                return Some(asker.form.render(announced.map(|()| json!({}))));
+                return Some(asker.form.render(done(announced)));
             }
             Ok(HmpCommand::NetdevAdd(add)) => return self.netdev_add(asker, add),
             Ok(HmpCommand::NetdevDel { id }) => return self.netdev_del(asker, &id),

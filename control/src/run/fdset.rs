@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::fcntl_dupfd_cloexec;
-use serde_json::{Value, json};
 
 use crate::qapi::QapiError;
+use crate::wire::{AddfdInfo, FdsetFdInfo, FdsetInfo};
 
 /// Descriptors of all sets together.
 const FDS_MAX: usize = 256;
@@ -29,7 +29,7 @@ impl FdSets {
         id: Option<i64>,
         opaque: Option<String>,
         passed: Option<OwnedFd>,
-    ) -> Result<Value, QapiError> {
+    ) -> Result<AddfdInfo, QapiError> {
         let none = || QapiError::generic("No file descriptor supplied via SCM_RIGHTS");
         let fd = passed.ok_or_else(none)?;
         if id.is_some_and(|id| id < 0) {
@@ -40,13 +40,13 @@ impl FdSets {
             return Err(QapiError::generic(text));
         }
         let id = id.or_else(|| (0..).find(|id| !self.0.contains_key(id))).unwrap_or_default();
-        let number = fd.as_raw_fd();
+        let number = i64::from(fd.as_raw_fd());
         self.0.entry(id).or_default().push(Entry { fd, opaque });
-        Ok(json!({"fd": number, "fdset-id": id}))
+        Ok(AddfdInfo { fd: number, fdset_id: id })
     }
 
     /// `remove-fd`: one descriptor of a set, or all.
-    pub(super) fn remove(&mut self, id: i64, number: Option<i64>) -> Result<Value, QapiError> {
+    pub(super) fn remove(&mut self, id: i64, number: Option<i64>) -> Result<(), QapiError> {
         let name = match number {
             Some(number) => format!("fdset-id:{id}, fd:{number}"),
             None => format!("fdset-id:{id}"),
@@ -62,16 +62,17 @@ impl FdSets {
             }
         }
         self.0.retain(|_, set| !set.is_empty());
-        Ok(json!({}))
+        Ok(())
     }
 
     /// `query-fdsets`, in QEMU's order: the set with the highest id first.
-    pub(super) fn query(&self) -> Value {
-        let fd_info = |entry: &Entry| match &entry.opaque {
-            Some(opaque) => json!({"fd": entry.fd.as_raw_fd(), "opaque": opaque}),
-            None => json!({"fd": entry.fd.as_raw_fd()}),
+    pub(super) fn query(&self) -> Vec<FdsetInfo> {
+        let fd_info =
+            |entry: &Entry| FdsetFdInfo { fd: entry.fd.as_raw_fd().into(), opaque: entry.opaque.clone() };
+        let set_info = |(&id, set): (&i64, &Vec<Entry>)| FdsetInfo {
+            fdset_id: id,
+            fds: set.iter().map(fd_info).collect(),
         };
-        let set_info = |(id, set): (&i64, &Vec<Entry>)| json!({"fds": set.iter().map(fd_info).collect::<Value>(), "fdset-id": id});
         self.0.iter().rev().map(set_info).collect()
     }
 
@@ -108,22 +109,22 @@ mod tests {
     #[test]
     fn a_set_without_an_id_gets_the_lowest_free_one() {
         let mut sets = FdSets::default();
-        let mut added = |id| sets.add(id, None, null(true)).expect("there is room")["fdset-id"].clone();
+        let mut added = |id| sets.add(id, None, null(true)).expect("there is room").fdset_id;
         assert_eq!([added(None), added(Some(7)), added(None), added(Some(0))], [0, 7, 1, 0]);
-        let ids: Vec<Value> =
-            sets.query().as_array().unwrap().iter().map(|set| set["fdset-id"].clone()).collect();
+        let ids: Vec<i64> = sets.query().iter().map(|set| set.fdset_id).collect();
         assert_eq!(ids, [7, 1, 0]);
     }
 
     #[test]
     fn what_is_not_there_cannot_be_removed() {
         let mut sets = FdSets::default();
-        let number = sets.add(Some(3), Some("x".into()), null(true)).expect("there is room")["fd"].as_i64();
+        let number = sets.add(Some(3), Some("x".into()), null(true)).expect("there is room").fd;
         assert_eq!(refused(sets.remove(9, None)), "File descriptor named 'fdset-id:9' not found");
         assert_eq!(refused(sets.remove(3, Some(-1))), "File descriptor named 'fdset-id:3, fd:-1' not found");
-        assert_eq!(sets.query(), json!([{"fds": [{"fd": number, "opaque": "x"}], "fdset-id": 3}]));
-        assert_eq!(sets.remove(3, number), Ok(json!({})));
-        assert_eq!(sets.query(), json!([]));
+        let fds = vec![FdsetFdInfo { fd: number, opaque: Some("x".into()) }];
+        assert_eq!(sets.query(), [FdsetInfo { fds, fdset_id: 3 }]);
+        assert_eq!(sets.remove(3, Some(number)), Ok(()));
+        assert_eq!(sets.query(), []);
     }
 
     #[test]

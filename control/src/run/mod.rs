@@ -22,8 +22,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde_json::json;
 
-use crate::model::{Event, Model};
+use crate::model::Model;
 use crate::open::{Job, Outcome};
+use crate::qapi::Word;
+use crate::wire::{Event, Shutdown, ShutdownCause};
 use client::Client;
 use command::Asker;
 use fdset::FdSets;
@@ -55,8 +57,8 @@ pub struct Control {
     deaf_until: Option<Instant>,
     /// When hubs next forget what is too old.
     sweep_at: Instant,
-    /// Why the run ends, in the words of the SHUTDOWN event.
-    ending: Option<&'static str>,
+    /// Why the run ends.
+    ending: Option<ShutdownCause>,
 }
 
 impl Control {
@@ -71,9 +73,9 @@ impl Control {
                 break reason;
             }
         };
-        tracing::info!("stopping ({reason})");
-        let data = json!({"guest": false, "reason": reason});
-        self.broadcast(&Event { name: "SHUTDOWN", data });
+        let reason = Word(reason);
+        tracing::info!("stopping ({})", reason.name());
+        self.broadcast(&Shutdown { guest: false, reason }.into());
         for client in self.clients.values_mut() {
             client.flush();
         }
@@ -107,7 +109,7 @@ impl Control {
             match token {
                 REPORTS => self.model.take_reports(),
                 OUTCOMES => self.take_outcomes(),
-                STOP => self.ending = Some("host-signal"),
+                STOP => self.ending = Some(ShutdownCause::HostSignal),
                 MONITORS..CLIENTS => self.accept((token - MONITORS) as usize),
                 client => {
                     if let Some(client) = self.clients.get_mut(&client) {

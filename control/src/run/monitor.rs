@@ -9,7 +9,6 @@ use ringyard_drivers::chardev::{Server, SocketAccess};
 use ringyard_drivers::errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use serde_json::{Value, json};
 
 use crate::cli::MonitorConfig;
 use crate::qapi::QapiError;
@@ -53,7 +52,7 @@ impl Monitor {
 
 impl NamedFds {
     /// `getfd`: a name that exists gets the new descriptor.
-    pub(super) fn add(&mut self, name: String, passed: Option<OwnedFd>) -> Result<Value, QapiError> {
+    pub(super) fn add(&mut self, name: String, passed: Option<OwnedFd>) -> Result<(), QapiError> {
         let none = || QapiError::generic("No file descriptor supplied via SCM_RIGHTS");
         let fd = passed.ok_or_else(none)?;
         check_fd_name(&name)?;
@@ -62,13 +61,13 @@ impl NamedFds {
             return Err(QapiError::generic(text));
         }
         self.0.insert(name, fd);
-        Ok(json!({}))
+        Ok(())
     }
 
     /// `closefd`
-    pub(super) fn close(&mut self, name: &str) -> Result<Value, QapiError> {
+    pub(super) fn close(&mut self, name: &str) -> Result<(), QapiError> {
         match self.0.remove(name) {
-            Some(_) => Ok(json!({})),
+            Some(_) => Ok(()),
             None => Err(QapiError::generic(format!("File descriptor named '{name}' not found"))),
         }
     }

@@ -2,137 +2,84 @@
 //!
 //! It is the flat form: the members of its kind stand beside `type`. Nothing is looked up here.
 
-use serde::Serialize;
-use serde_json::Value;
+use crate::qapi::{options, union};
 
-use crate::qapi::{FromQapi, Place, QapiEnum, QapiError, Visitor};
-
-/// Where a socket is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename_all = "kebab-case")]
-pub enum SocketAddress {
-    /// Of IPv4 or IPv6.
-    Inet(InetSocketAddress),
-    /// In the file system, or an abstract one.
-    Unix(UnixSocketAddress),
-    /// Of a virtual machine, or of the host for its machines.
-    Vsock(VsockSocketAddress),
-    /// Open already.
-    Fd(FdSocketAddress),
-}
-
-/// An internet address. Members beyond host and port say how to find it and what the socket shall be like.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct InetSocketAddress {
-    /// A name or an address; empty: every one of this host.
-    pub host: String,
-    /// A number or a service's name.
-    pub port: String,
-    /// Whether host and port are numbers for sure, so that nothing is looked up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub numeric: Option<bool>,
-    /// The last port to try, where a server may have any from `port` on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<u16>,
-    /// Whether IPv4 may be used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv4: Option<bool>,
-    /// Whether IPv6 may be used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<bool>,
-    /// Whether the kernel looks after idle connections; of a client only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep_alive: Option<bool>,
-    /// Whether to use multipath TCP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mptcp: Option<bool>,
-}
-
-/// A unix socket's address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct UnixSocketAddress {
-    /// The path, or the abstract name without its leading zero.
-    pub path: String,
-    /// Whether the name is abstract.
-    #[serde(rename = "abstract", skip_serializing_if = "Option::is_none")]
-    pub is_abstract: Option<bool>,
-    /// Whether an abstract name ends where it ends; else zeros fill its address up. The default is that it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tight: Option<bool>,
-}
-
-/// A vsock's address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct VsockSocketAddress {
-    /// The machine's number.
-    pub cid: String,
-    /// The port's number.
-    pub port: String,
-}
-
-/// A descriptor instead of an address.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FdSocketAddress {
-    /// A number, or a name of `getfd`.
-    pub str: String,
-}
-
-impl FromQapi for SocketAddress {
-    fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
-        let mut members = Visitor::from_qapi(value, place)?;
-        let address = match members.required("type")? {
-            Kind::Inet => SocketAddress::Inet(InetSocketAddress::visit(&mut members)?),
-            Kind::Unix => SocketAddress::Unix(UnixSocketAddress {
-                path: members.required("path")?,
-                is_abstract: members.optional("abstract")?,
-                tight: members.optional("tight")?,
-            }),
-            Kind::Vsock => SocketAddress::Vsock(VsockSocketAddress {
-                cid: members.required("cid")?,
-                port: members.required("port")?,
-            }),
-            Kind::Fd => SocketAddress::Fd(FdSocketAddress { str: members.required("str")? }),
-        };
-        members.finish()?;
-        Ok(address)
+union! {
+    /// Where a socket is.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum SocketAddress as "SocketAddress" by "SocketAddressType" {
+        /// Of IPv4 or IPv6.
+        "inet" => Inet(InetSocketAddress),
+        /// In the file system, or an abstract one.
+        "unix" => Unix(UnixSocketAddress),
+        /// Of a virtual machine, or of the host for its machines.
+        "vsock" => Vsock(VsockSocketAddress),
+        /// Open already.
+        "fd" => Fd(FdSocketAddress),
     }
 }
 
-impl InetSocketAddress {
-    fn visit(members: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(InetSocketAddress {
-            host: members.required("host")?,
-            port: members.required("port")?,
-            numeric: members.optional("numeric")?,
-            to: members.optional("to")?,
-            ipv4: members.optional("ipv4")?,
-            ipv6: members.optional("ipv6")?,
-            keep_alive: members.optional("keep-alive")?,
-            mptcp: members.optional("mptcp")?,
-        })
+options! {
+    /// An internet address. Members beyond host and port say how to find it and what the socket shall be like.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct InetSocketAddress as "InetSocketAddress" {
+        /// A name or an address; empty: every one of this host.
+        pub host: String,
+        /// A number or a service's name.
+        pub port: String,
+        /// Whether host and port are numbers for sure, so that nothing is looked up.
+        pub numeric: Option<bool>,
+        /// The last port to try, where a server may have any from `port` on.
+        pub to: Option<u16>,
+        /// Whether IPv4 may be used.
+        pub ipv4: Option<bool>,
+        /// Whether IPv6 may be used.
+        pub ipv6: Option<bool>,
+        /// Whether the kernel looks after idle connections; of a client only.
+        pub keep_alive: Option<bool>,
+        /// Whether to use multipath TCP.
+        pub mptcp: Option<bool>,
     }
 }
 
-/// The discriminator.
-#[derive(Clone, Copy)]
-enum Kind {
-    Inet,
-    Unix,
-    Vsock,
-    Fd,
+options! {
+    /// A unix socket's address.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct UnixSocketAddress as "UnixSocketAddress" {
+        /// The path, or the abstract name without its leading zero.
+        pub path: String,
+        /// Whether the name is abstract.
+        pub is_abstract: Option<bool> = "abstract",
+        /// Whether an abstract name ends where it ends; else zeros fill its address up. The default is that it does.
+        pub tight: Option<bool>,
+    }
 }
 
-impl QapiEnum for Kind {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("inet", Kind::Inet), ("unix", Kind::Unix), ("vsock", Kind::Vsock), ("fd", Kind::Fd)];
+options! {
+    /// A vsock's address.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct VsockSocketAddress as "VsockSocketAddress" {
+        /// The machine's number.
+        pub cid: String,
+        /// The port's number.
+        pub port: String,
+    }
+}
+
+options! {
+    /// A descriptor instead of an address.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct FdSocketAddress as "FdSocketAddress" {
+        /// A number, or a name of `getfd`.
+        pub str: String,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::{Flags, Form, parse_keyval};
-    use serde_json::json;
+    use crate::qapi::{Flags, Form, Visitor, parse_keyval};
+    use serde_json::{Value, json};
 
     fn visited(address: Value) -> Result<SocketAddress, String> {
         let Value::Object(members) = json!({"addr": address}) else { unreachable!("it is one") };

@@ -3,45 +3,39 @@
 use std::sync::Arc;
 
 use ringyard_drivers::af_packet::{AfPacketOptions, Fanout, QUEUES_MAX};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use super::tap::check_interface_name;
 use crate::ports::AfPacketSpec;
-use crate::qapi::{QapiEnum, QapiError, Visitor};
+use crate::qapi::{QapiEnum, QapiError, Word, options, written};
 
-/// The members of an `af-packet` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct AfPacket {
-    /// The interface's name.
-    pub ifname: String,
-    /// Sockets on it, each with an ingress and an egress; 1 without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queues: Option<u32>,
-    /// How they share what comes in: `hash` without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fanout: Option<&'static str>,
-    /// Whether frames for others are taken; on without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub promisc: Option<bool>,
-    /// Whether the interface completes and cuts what senders left to it; on without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vnet_hdr: Option<bool>,
+options! {
+    /// The members of an `af-packet` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct AfPacket as "NetdevAFPacketOptions" {
+        /// The interface's name.
+        pub ifname: String,
+        /// Sockets on it, each with an ingress and an egress; 1 without it.
+        pub queues: Option<u32>,
+        /// How they share what comes in: `hash` without it.
+        pub fanout: Option<Word<Fanout>>,
+        /// Whether frames for others are taken; on without it.
+        pub promisc: Option<bool>,
+        /// Whether the interface completes and cuts what senders left to it; on without it.
+        pub vnet_hdr: Option<bool> = "vnet_hdr",
+    }
 }
 
-/// A fanout with its name.
-#[derive(Clone, Copy)]
-struct Named(&'static str, Fanout);
-
-impl QapiEnum for Named {
+impl QapiEnum for Fanout {
+    const TYPE: &'static str = "AFPacketFanout";
     const NAMES: &'static [(&'static str, Self)] = &[
-        ("hash", Named("hash", Fanout::Hash)),
-        ("lb", Named("lb", Fanout::LoadBalance)),
-        ("cpu", Named("cpu", Fanout::Cpu)),
-        ("rollover", Named("rollover", Fanout::Rollover)),
-        ("rnd", Named("rnd", Fanout::Random)),
-        ("qm", Named("qm", Fanout::QueueMapping)),
+        ("hash", Fanout::Hash),
+        ("lb", Fanout::LoadBalance),
+        ("cpu", Fanout::Cpu),
+        ("rollover", Fanout::Rollover),
+        ("rnd", Fanout::Random),
+        ("qm", Fanout::QueueMapping),
     ];
 }
 
@@ -55,31 +49,20 @@ impl Members for AfPacket {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl AfPacket {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(AfPacket {
-            ifname: visitor.required("ifname")?,
-            queues: visitor.optional("queues")?,
-            fanout: visitor.optional("fanout")?.map(|Named(name, _)| name),
-            promisc: visitor.optional("promisc")?,
-            vnet_hdr: visitor.optional("vnet_hdr")?,
-        })
-    }
-
     fn options(&self) -> Result<AfPacketOptions, QapiError> {
         check_interface_name(&self.ifname)?;
         let queues = self.queues.unwrap_or(1);
         let queues = u16::try_from(queues).ok().filter(|queues| (1..=QUEUES_MAX).contains(queues));
         let range = || format!("af-packet number of queues must be in range [1, {QUEUES_MAX}]");
-        let fanout = Named::NAMES.iter().find(|(name, _)| Some(*name) == self.fanout);
         Ok(AfPacketOptions {
             ifname: self.ifname.clone(),
             queues: queues.ok_or_else(|| QapiError::generic(range()))?,
-            fanout: fanout.map_or(Fanout::Hash, |(_, Named(_, fanout))| *fanout),
+            fanout: self.fanout.map_or(Fanout::Hash, |Word(fanout)| fanout),
             promiscuous: self.promisc.unwrap_or(true),
             offloads: self.vnet_hdr.unwrap_or(true),
         })
@@ -89,14 +72,11 @@ impl AfPacket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::{Flags, Form, parse_keyval};
+    use crate::qapi::{Flags, Form, Visitor, parse_keyval};
 
     fn visited(options: &str) -> Result<AfPacket, String> {
         let members = parse_keyval(options, "type", Flags::Refused).expect(options);
-        let mut visitor = Visitor::new(members, Form::Keyval);
-        let visited = AfPacket::visit(&mut visitor).map_err(|error| error.desc)?;
-        visitor.finish().map_err(|error| error.desc)?;
-        Ok(visited)
+        Visitor::new(members, Form::Keyval).whole().map_err(|error| error.desc)
     }
 
     fn options(text: &str) -> Result<AfPacketOptions, String> {
@@ -113,8 +93,7 @@ mod tests {
 
     #[test]
     fn every_fanout_has_its_name() {
-        for (name, Named(same, fanout)) in Named::NAMES {
-            assert_eq!(name, same);
+        for (name, fanout) in Fanout::NAMES {
             let text = format!("ifname=v0,queues=2,fanout={name},promisc=off,vnet_hdr=off");
             let given = options(&text).expect("all of these are options");
             assert_eq!((given.fanout, given.queues), (*fanout, 2));

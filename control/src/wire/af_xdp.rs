@@ -4,62 +4,41 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringyard_drivers::af_xdp::{Attach, QUEUE_MAX, QUEUES_MAX};
-use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::FdRef;
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use crate::ports::{AfXdpSource, AfXdpSpec};
-use crate::qapi::{QapiEnum, QapiError, Visitor};
+use crate::qapi::{QapiEnum, QapiError, Word, options, written};
 
-/// The members of an `af-xdp` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct AfXdp {
-    /// The interface's name.
-    pub ifname: String,
-    /// How the program is attached; else `native`, or `skb` where that is not to be had.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
-    /// Whether frames are copied even where the driver could use our memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub force_copy: Option<bool>,
-    /// Queues, one by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queues: Option<i64>,
-    /// The first of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_queue: Option<i64>,
-    /// Whether a program is there already.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub inhibit: Option<bool>,
-    /// Sockets that the program knows, between colons, one a queue.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sock_fds: Option<String>,
-    /// The file of the map in which the program looks sockets up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub map_path: Option<String>,
-    /// The place of the first queue's socket in it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub map_start_index: Option<i32>,
-}
-
-/// The schema's `AFXDPMode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode(Attach);
-
-impl QapiEnum for Mode {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("native", Mode(Attach::Native)), ("skb", Mode(Attach::Skb))];
-}
-
-impl Serialize for Mode {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self.0 {
-            Attach::Native => "native",
-            Attach::Skb => "skb",
-        })
+options! {
+    /// The members of an `af-xdp` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct AfXdp as "NetdevAFXDPOptions" {
+        /// The interface's name.
+        pub ifname: String,
+        /// How the program is attached; else `native`, or `skb` where that is not to be had.
+        pub mode: Option<Word<Attach>>,
+        /// Whether frames are copied even where the driver could use our memory.
+        pub force_copy: Option<bool>,
+        /// Queues, one by default.
+        pub queues: Option<i64>,
+        /// The first of them.
+        pub start_queue: Option<i64>,
+        /// Whether a program is there already.
+        pub inhibit: Option<bool>,
+        /// Sockets that the program knows, between colons, one a queue.
+        pub sock_fds: Option<String>,
+        /// The file of the map in which the program looks sockets up.
+        pub map_path: Option<String>,
+        /// The place of the first queue's socket in it.
+        pub map_start_index: Option<i32>,
     }
+}
+
+impl QapiEnum for Attach {
+    const TYPE: &'static str = "AFXDPMode";
+    const NAMES: &'static [(&'static str, Self)] = &[("native", Attach::Native), ("skb", Attach::Skb)];
 }
 
 impl Members for AfXdp {
@@ -72,25 +51,11 @@ impl Members for AfXdp {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl AfXdp {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(AfXdp {
-            ifname: visitor.required("ifname")?,
-            mode: visitor.optional("mode")?,
-            force_copy: visitor.optional("force-copy")?,
-            queues: visitor.optional("queues")?,
-            start_queue: visitor.optional("start-queue")?,
-            inhibit: visitor.optional("inhibit")?,
-            sock_fds: visitor.optional("sock-fds")?,
-            map_path: visitor.optional("map-path")?,
-            map_start_index: visitor.optional("map-start-index")?,
-        })
-    }
-
     /// In QEMU's order.
     fn spec(&self) -> Result<AfXdpSpec, QapiError> {
         let name = &self.ifname;
@@ -106,7 +71,7 @@ impl AfXdp {
             .ok_or_else(|| QapiError::generic(format!("invalid start queue ({start_queue}) for '{name}'")))?;
         Ok(AfXdpSpec {
             ifname: name.clone(),
-            mode: self.mode.map(|Mode(attach)| attach),
+            mode: self.mode.map(|Word(attach)| attach),
             force_copy: self.force_copy.unwrap_or(false),
             queues,
             start_queue,
@@ -151,14 +116,12 @@ fn refused<T>(text: &str) -> Result<T, QapiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::Form;
+    use crate::qapi::{Form, Visitor};
     use serde_json::json;
 
     fn members(value: Value) -> Result<AfXdp, String> {
         let Value::Object(members) = value else { panic!("the test needs an object") };
-        let mut visitor = Visitor::new(members, Form::Json);
-        let visited = AfXdp::visit(&mut visitor).and_then(|visited| visitor.finish().map(|()| visited));
-        visited.map_err(|error| error.desc)
+        Visitor::new(members, Form::Json).whole().map_err(|error| error.desc)
     }
 
     fn refused(value: Value) -> String {

@@ -2,43 +2,31 @@
 
 use std::time::Duration;
 
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::arguments;
 
-/// The arguments of `announce-self`. Times are in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AnnounceSelf {
-    /// From the first announcement, which is immediate, to the second.
-    pub initial: i64,
-    /// Between any two of them, at most.
-    pub max: i64,
-    /// How many; 0 ends an announcement under way.
-    pub rounds: i64,
-    /// What each pause is longer than the one before.
-    pub step: i64,
-    /// The nics; all without it.
-    pub interfaces: Option<Vec<String>>,
-    /// What is under way by the same name is replaced.
-    pub id: String,
+arguments! {
+    /// The arguments of `announce-self`. Times are in milliseconds.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AnnounceSelf as "q_obj_announce-self-arg" {
+        /// From the first announcement, which is immediate, to the second.
+        pub initial: i64,
+        /// Between any two of them, at most.
+        pub max: i64,
+        /// How many; 0 ends an announcement under way.
+        pub rounds: i64,
+        /// What each pause is longer than the one before.
+        pub step: i64,
+        /// The nics; all without it.
+        pub interfaces: Option<Vec<String>>,
+        /// What is under way by the same name is replaced; the empty name without it.
+        pub id: Option<String>,
+    }
 }
 
 impl AnnounceSelf {
-    /// Visits the arguments of the QMP command. Ends the visit.
-    pub(super) fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let announce = AnnounceSelf {
-            initial: visitor.required("initial")?,
-            max: visitor.required("max")?,
-            rounds: visitor.required("rounds")?,
-            step: visitor.required("step")?,
-            interfaces: visitor.optional("interfaces")?,
-            id: visitor.optional("id")?.unwrap_or_default(),
-        };
-        visitor.finish()?;
-        Ok(announce)
-    }
-
     /// With the pace of QEMU's `announce_self` and of a guest that has moved.
     pub fn at_the_usual_pace(interfaces: Option<Vec<String>>, id: String) -> AnnounceSelf {
-        AnnounceSelf { initial: 50, max: 550, rounds: 5, step: 100, interfaces, id }
+        AnnounceSelf { initial: 50, max: 550, rounds: 5, step: 100, interfaces, id: Some(id) }
     }
 
     /// The pause behind announcement number `sent`, counted from 1.

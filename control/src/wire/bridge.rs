@@ -3,23 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use super::tap::BRIDGE;
 use crate::ports::{TapSource, TapSpec};
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `bridge` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Bridge {
-    /// The bridge; `br0` without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub br: Option<String>,
-    /// The program that makes the tap; QEMU's without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub helper: Option<String>,
+options! {
+    /// The members of a `bridge` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Bridge as "NetdevBridgeOptions" {
+        /// The bridge; `br0` without it.
+        pub br: Option<String>,
+        /// The program that makes the tap; QEMU's without it.
+        pub helper: Option<String>,
+    }
 }
 
 impl Members for Bridge {
@@ -35,13 +34,7 @@ impl Members for Bridge {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
-    }
-}
-
-impl Bridge {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Bridge { br: visitor.optional("br")?, helper: visitor.optional("helper")? })
+        written(self)
     }
 }
 

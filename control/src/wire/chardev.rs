@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringyard_drivers::chardev::SocketRole;
 
-use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
+use crate::qapi::{QapiEnum, QapiError, Visitor, answer, arguments, check_id, options, union};
 
 /// The arguments of `chardev-add`, types checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,83 @@ pub struct SocketBackend {
     pub reconnect_ms: Option<i64>,
 }
 
+arguments! {
+    /// `chardev-add` over QMP.
+    pub struct ChardevAddArguments as "q_obj_chardev-add-arg" {
+        id: String,
+        backend: ChardevBackend,
+    }
+}
+
+union! {
+    /// What is behind a chardev.
+    enum ChardevBackend as "ChardevBackend" by "ChardevBackendKind" {
+        "socket" => Socket(ChardevSocketWrapper),
+    }
+}
+
+options! {
+    /// The older form of a union has its members in an object of their own.
+    struct ChardevSocketWrapper as "ChardevSocketWrapper" {
+        data: ChardevSocket,
+    }
+}
+
+options! {
+    struct ChardevSocket as "ChardevSocket" {
+        addr: SocketAddressLegacy,
+        server: Option<bool>,
+        wait: Option<bool>,
+        reconnect: Option<i64>,
+        reconnect_ms: Option<i64>,
+    }
+}
+
+union! {
+    /// Only unix sockets pass file descriptors, and every chardev here is for a front end that must.
+    enum SocketAddressLegacy as "SocketAddressLegacy" by "SocketAddressLegacyType" {
+        "unix" => Unix(UnixWrapper),
+    }
+}
+
+options! {
+    struct UnixWrapper as "UnixSocketAddressWrapper" {
+        data: UnixPath,
+    }
+}
+
+options! {
+    struct UnixPath as "UnixPath" {
+        path: String,
+    }
+}
+
+arguments! {
+    /// The flat form of an option and of a table.
+    struct ChardevFlat as "ChardevOptions" {
+        kind: BackendType = "type",
+        id: String,
+        path: String,
+        server: Option<bool>,
+        wait: Option<bool>,
+        reconnect: Option<i64>,
+        reconnect_ms: Option<i64>,
+    }
+}
+
+answer! {
+    /// What `query-chardev` returns of a chardev.
+    #[derive(Clone, Debug)]
+    pub struct ChardevInfo as "ChardevInfo" {
+        /// Its id.
+        pub label: String,
+        /// What it is and how it stands.
+        pub filename: String,
+        /// Whether a netdev uses it.
+        pub frontend_open: bool,
+    }
+}
+
 /// A chardev that can be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChardevSpec {
@@ -47,34 +124,23 @@ pub struct ChardevSpec {
 
 impl ChardevAdd {
     /// Visits the arguments of the QMP command. Ends the visit.
-    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let id: String = visitor.required("id")?;
-        let mut backend: Visitor = visitor.required("backend")?;
-        let BackendType::Socket = backend.required("type")?;
-        let mut data: Visitor = backend.required("data")?;
-        let mut addr: Visitor = data.required("addr")?;
-        let AddressType::Unix = addr.required("type")?;
-        let mut unix: Visitor = addr.required("data")?;
-        let path = unix.required("path")?;
-        unix.finish()?;
-        addr.finish()?;
-        let socket = SocketBackend::visit(&mut data, path, true)?;
-        data.finish()?;
-        backend.finish()?;
-        visitor.finish()?;
+    pub fn visit(visitor: Visitor) -> Result<Self, QapiError> {
+        let ChardevAddArguments { id, backend } = visitor.whole()?;
+        let ChardevBackend::Socket(ChardevSocketWrapper { data }) = backend;
+        let ChardevSocket { addr, server, wait, reconnect, reconnect_ms } = data;
+        let SocketAddressLegacy::Unix(UnixWrapper { data: UnixPath { path } }) = addr;
         check_id(&id)?;
-        Ok(ChardevAdd { id, backend: socket })
+        let server = server.unwrap_or(true);
+        Ok(ChardevAdd { id, backend: SocketBackend { path, server, wait, reconnect, reconnect_ms } })
     }
 
     /// Visits the flat form: `socket,id=c0,path=…,server=on,wait=off`. Ends the visit.
-    pub fn visit_flat(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let BackendType::Socket = visitor.required("type")?;
-        let id: String = visitor.required("id")?;
-        let path = visitor.required("path")?;
-        let backend = SocketBackend::visit(&mut visitor, path, false)?;
-        visitor.finish()?;
+    pub fn visit_flat(visitor: Visitor) -> Result<Self, QapiError> {
+        let ChardevFlat { kind: BackendType::Socket, id, path, server, wait, reconnect, reconnect_ms } =
+            visitor.whole()?;
         check_id(&id)?;
-        Ok(ChardevAdd { id, backend })
+        let server = server.unwrap_or(false);
+        Ok(ChardevAdd { id, backend: SocketBackend { path, server, wait, reconnect, reconnect_ms } })
     }
 
     /// Checks what the members say together. Whether the id is taken comes before this.
@@ -89,16 +155,6 @@ impl ChardevAdd {
 }
 
 impl SocketBackend {
-    fn visit(visitor: &mut Visitor, path: String, server_by_default: bool) -> Result<Self, QapiError> {
-        Ok(SocketBackend {
-            path,
-            server: visitor.optional("server")?.unwrap_or(server_by_default),
-            wait: visitor.optional("wait")?,
-            reconnect: visitor.optional("reconnect")?,
-            reconnect_ms: visitor.optional("reconnect-ms")?,
-        })
-    }
-
     fn role(&self) -> Result<SocketRole, QapiError> {
         let pause = match (self.reconnect, self.reconnect_ms) {
             (Some(_), Some(_)) => return refused("'reconnect' and 'reconnect-ms' are mutually exclusive"),
@@ -163,17 +219,8 @@ enum BackendType {
 }
 
 impl QapiEnum for BackendType {
+    const TYPE: &'static str = "ChardevOptionType";
     const NAMES: &'static [(&'static str, Self)] = &[("socket", BackendType::Socket)];
-}
-
-/// Only unix sockets pass file descriptors, and every chardev here is for a front end that must.
-#[derive(Clone, Copy)]
-enum AddressType {
-    Unix,
-}
-
-impl QapiEnum for AddressType {
-    const NAMES: &'static [(&'static str, Self)] = &[("unix", AddressType::Unix)];
 }
 
 #[cfg(test)]

@@ -1,235 +1,275 @@
-//! The commands of the monitor: a name and arguments become one [`Command`], or QEMU's error.
+//! The commands of the monitors: a name and arguments become one [`Command`], or QEMU's error.
+//!
+//! One table says what there is: each command's name, what its arguments are, and what it returns. The parser, the list of
+//! `query-commands` and the schema of `query-qmp-schema` are made of it.
 
-use serde_json::{Map, Value, json};
+use std::sync::OnceLock;
 
+use serde_json::{Map, Value};
+
+use super::chardev::ChardevAddArguments;
+use super::fdb::XSetHubArguments;
 use super::{
-    AnnounceSelf, ChardevAdd, NetdevAdd, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub, XSetRxFilter,
+    AddfdInfo, AnnounceSelf, ChardevAdd, ChardevInfo, CommandInfo, FdbInfo, FdsetInfo, NameInfo, NetdevAdd,
+    NetdevInfo, RxFilterInfo, Stats, StatusInfo, VersionInfo, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb,
+    XSetHub, XSetRxFilter, describe_events,
 };
-use crate::qapi::{Form, QapiError, Visitor};
+use crate::qapi::{Described, Form, QapiEnum, QapiError, Schema, SchemaInfo, Visitor, arguments};
 
-/// A command whose arguments have the right names and types.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// `chardev-add`
-    ChardevAdd(ChardevAdd),
-    /// `chardev-remove`
-    ChardevRemove {
+/// Declares the commands: `NAME => VARIANT(ARGUMENTS) -> RETURNS`. Where arguments are more than a type says, `by` names
+/// what reads them, and `as` the type that the schema shows.
+macro_rules! commands {
+    ($($name:literal => $variant:ident $(($arguments:ty $(as $shown:ty)? $(, by $visit:expr)?))? -> $returns:ty),* $(,)?) => {
+        /// A command whose arguments have the right names and types.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Command {
+            $(
+                #[doc = concat!("`", $name, "`")]
+                $variant $(($arguments))?,
+            )*
+        }
+
+        const COMMANDS: &[Entry] = &[$(Entry {
+            name: $name,
+            visit: commands!(@visit $variant $(($arguments $(, by $visit)?))?),
+            arguments: commands!(@describe $($arguments $(as $shown)?)?),
+            returns: <$returns>::describe,
+        }),*];
+    };
+    (@visit $variant:ident) => {
+        |visitor| visitor.finish().map(|()| Command::$variant)
+    };
+    (@visit $variant:ident($arguments:ty)) => {
+        |visitor| visitor.whole::<$arguments>().map(Command::$variant)
+    };
+    (@visit $variant:ident($arguments:ty, by $visit:expr)) => {
+        |visitor| $visit(visitor).map(Command::$variant)
+    };
+    (@describe) => { <()>::describe };
+    (@describe $arguments:ty) => { <$arguments>::describe };
+    (@describe $arguments:ty as $shown:ty) => { <$shown>::describe };
+}
+
+commands! {
+    "chardev-add" => ChardevAdd(ChardevAdd as ChardevAddArguments, by ChardevAdd::visit) -> (),
+    "chardev-remove" => ChardevRemove(ChardevRemove) -> (),
+    "query-chardev" => QueryChardev -> Vec<ChardevInfo>,
+    "netdev_add" => NetdevAdd(NetdevAdd, by NetdevAdd::visit) -> (),
+    "netdev_del" => NetdevDel(NetdevDel) -> (),
+    "set_link" => SetLink(SetLink) -> (),
+    "announce-self" => AnnounceSelf(AnnounceSelf) -> (),
+    "query-netdev" => QueryNetdev -> Vec<NetdevInfo>,
+    "query-rx-filter" => QueryRxFilter(QueryRxFilter) -> Vec<RxFilterInfo>,
+    "x-set-rx-filter" => XSetRxFilter(Box<XSetRxFilter> as XSetRxFilter, by boxed_filter) -> (),
+    "x-set-hub" => XSetHub(XSetHub as XSetHubArguments, by XSetHub::visit) -> (),
+    "x-query-fdb" => XQueryFdb(XQueryFdb) -> FdbInfo,
+    "x-fdb-add" => XFdbAdd(XFdbAdd, by XFdbAdd::visit) -> (),
+    "x-fdb-del" => XFdbDel(XFdbDel) -> (),
+    "x-fdb-flush" => XFdbFlush(XFdbFlush) -> (),
+    "x-query-stats" => XQueryStats(XQueryStats) -> Stats,
+    "x-set-worker" => XSetWorker(XSetWorker) -> (),
+    "query-version" => QueryVersion -> VersionInfo,
+    "query-commands" => QueryCommands -> Vec<CommandInfo>,
+    "query-qmp-schema" => QueryQmpSchema -> Vec<SchemaInfo>,
+    "query-name" => QueryName -> NameInfo,
+    "query-status" => QueryStatus -> StatusInfo,
+    "stop" => Stop -> (),
+    "cont" => Cont -> (),
+    "getfd" => GetFd(GetFd) -> (),
+    "closefd" => CloseFd(CloseFd) -> (),
+    "add-fd" => AddFd(AddFd) -> AddfdInfo,
+    "remove-fd" => RemoveFd(RemoveFd) -> (),
+    "query-fdsets" => QueryFdsets -> Vec<FdsetInfo>,
+    "human-monitor-command" => HumanMonitorCommand(HumanMonitorCommand) -> String,
+    "quit" => Quit -> (),
+}
+
+/// A command, and what belongs to it.
+struct Entry {
+    name: &'static str,
+    visit: fn(Visitor) -> Result<Command, QapiError>,
+    arguments: fn(&mut Schema) -> String,
+    returns: fn(&mut Schema) -> String,
+}
+
+arguments! {
+    /// The arguments of `chardev-remove`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ChardevRemove as "q_obj_chardev-remove-arg" {
         /// The chardev.
-        id: String,
-    },
-    /// `query-chardev`
-    QueryChardev,
-    /// `netdev_add`
-    NetdevAdd(NetdevAdd),
-    /// `netdev_del`
-    NetdevDel {
+        pub id: String,
+    }
+}
+
+arguments! {
+    /// The arguments of `netdev_del`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct NetdevDel as "q_obj_netdev_del-arg" {
         /// The netdev.
-        id: String,
-    },
-    /// `set_link`
-    SetLink(SetLink),
-    /// `announce-self`
-    AnnounceSelf(AnnounceSelf),
-    /// `query-netdev`
-    QueryNetdev,
-    /// `query-rx-filter`
-    QueryRxFilter {
+        pub id: String,
+    }
+}
+
+arguments! {
+    /// The arguments of `set_link`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct SetLink as "q_obj_set_link-arg" {
+        /// A netdev, a nic or a hub port.
+        pub name: String,
+        /// The administrative state that it gets.
+        pub up: bool,
+    }
+}
+
+arguments! {
+    /// The arguments of `query-rx-filter`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct QueryRxFilter as "q_obj_query-rx-filter-arg" {
         /// One nic only.
-        name: Option<String>,
-    },
-    /// `x-set-rx-filter`, our own
-    XSetRxFilter(Box<XSetRxFilter>),
-    /// `x-set-hub`, our own
-    XSetHub(XSetHub),
-    /// `x-query-fdb`, our own
-    XQueryFdb(XQueryFdb),
-    /// `x-fdb-add`, our own
-    XFdbAdd(XFdbAdd),
-    /// `x-fdb-del`, our own
-    XFdbDel(XFdbDel),
-    /// `x-fdb-flush`, our own
-    XFdbFlush(XFdbFlush),
-    /// `x-query-stats`, our own
-    XQueryStats {
+        pub name: Option<String>,
+    }
+}
+
+arguments! {
+    /// The arguments of `x-query-stats`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct XQueryStats as "q_obj_x-query-stats-arg" {
         /// One port only.
-        name: Option<String>,
-    },
-    /// `x-set-worker`, our own
-    XSetWorker(XSetWorker),
-    /// `query-version`
-    QueryVersion,
-    /// `query-commands`
-    QueryCommands,
-    /// `query-name`
-    QueryName,
-    /// `query-status`
-    QueryStatus,
-    /// `stop`
-    Stop,
-    /// `cont`
-    Cont,
-    /// `getfd`; the descriptor comes beside the bytes. [`check_fd_name`](super::check_fd_name) is still to be asked.
-    GetFd {
+        pub name: Option<String>,
+    }
+}
+
+arguments! {
+    /// The arguments of `x-set-worker`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct XSetWorker as "q_obj_x-set-worker-arg" {
+        /// A vhost-user or tap netdev.
+        pub netdev: String,
+        /// One queue only.
+        pub queue: Option<u16>,
+        /// The worker's number, from 0.
+        pub worker: u32,
+    }
+}
+
+arguments! {
+    /// The arguments of `getfd`; the descriptor comes beside the bytes. [`check_fd_name`](super::check_fd_name) is still to
+    /// be asked.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct GetFd as "q_obj_getfd-arg" {
         /// What to call it.
-        fdname: String,
-    },
-    /// `closefd`
-    CloseFd {
+        pub fdname: String,
+    }
+}
+
+arguments! {
+    /// The arguments of `closefd`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct CloseFd as "q_obj_closefd-arg" {
         /// A name from `getfd`.
-        fdname: String,
-    },
-    /// `add-fd`; the descriptor comes beside the bytes.
-    AddFd {
+        pub fdname: String,
+    }
+}
+
+arguments! {
+    /// The arguments of `add-fd`; the descriptor comes beside the bytes.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AddFd as "q_obj_add-fd-arg" {
         /// The set; a new one without it.
-        fdset_id: Option<i64>,
+        pub fdset_id: Option<i64>,
         /// Text for whoever asks later.
-        opaque: Option<String>,
-    },
-    /// `remove-fd`
-    RemoveFd {
+        pub opaque: Option<String>,
+    }
+}
+
+arguments! {
+    /// The arguments of `remove-fd`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RemoveFd as "q_obj_remove-fd-arg" {
         /// The set.
-        fdset_id: i64,
+        pub fdset_id: i64,
         /// One descriptor only.
-        fd: Option<i64>,
-    },
-    /// `query-fdsets`
-    QueryFdsets,
-    /// `human-monitor-command`
-    HumanMonitorCommand {
+        pub fd: Option<i64>,
+    }
+}
+
+arguments! {
+    /// The arguments of `human-monitor-command`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct HumanMonitorCommand as "q_obj_human-monitor-command-arg" {
         /// For [`hmp::parse`](crate::hmp::parse).
-        command_line: String,
-    },
-    /// `quit`
-    Quit,
+        pub command_line: String,
+        /// There is no CPU to choose.
+        pub cpu_index: Option<i64>,
+    }
 }
 
-/// The arguments of `set_link`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetLink {
-    /// A netdev, a nic or a hub port.
-    pub name: String,
-    /// The administrative state that it gets.
-    pub up: bool,
+arguments! {
+    /// The arguments of `qmp_capabilities`, which the session itself executes.
+    pub struct QmpCapabilities as "q_obj_qmp_capabilities-arg" {
+        /// What to enable.
+        pub enable: Option<Vec<QmpCapability>>,
+    }
 }
 
-/// The arguments of `x-set-worker`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XSetWorker {
-    /// A vhost-user or tap netdev.
-    pub netdev: String,
-    /// One queue only.
-    pub queue: Option<u16>,
-    /// The worker's number, from 0.
-    pub worker: u32,
+/// What a client can enable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QmpCapability {
+    /// `exec-oob`.
+    Oob,
+}
+
+impl QapiEnum for QmpCapability {
+    const TYPE: &'static str = "QMPCapability";
+    const NAMES: &'static [(&'static str, Self)] = &[("oob", QmpCapability::Oob)];
 }
 
 impl Command {
     /// Whether there is a command of this name, `qmp_capabilities` included.
     pub fn exists(name: &str) -> bool {
-        COMMANDS.iter().any(|(known, _)| *known == name)
+        name == CAPABILITIES || COMMANDS.iter().any(|entry| entry.name == name)
     }
 
     /// Parses the arguments of the command `name`.
     pub fn parse(name: &str, arguments: Map<String, Value>) -> Result<Command, QapiError> {
+        if name == CAPABILITIES {
+            return Err(QapiError::command_not_found(NEGOTIATED));
+        }
         let not_found = || QapiError::command_not_found(format!("The command {name} has not been found"));
-        let (_, visit) = COMMANDS.iter().find(|(known, _)| *known == name).ok_or_else(not_found)?;
-        visit(Visitor::new(arguments, Form::Json))
+        let entry = COMMANDS.iter().find(|entry| entry.name == name).ok_or_else(not_found)?;
+        (entry.visit)(Visitor::new(arguments, Form::Json))
     }
 
     /// What `query-commands` returns.
-    pub fn list() -> Value {
-        COMMANDS.iter().map(|(name, _)| json!({"name": name})).collect()
+    pub fn list() -> Vec<CommandInfo> {
+        let names = std::iter::once(CAPABILITIES).chain(COMMANDS.iter().map(|entry| entry.name));
+        names.map(|name| CommandInfo { name: name.to_owned() }).collect()
+    }
+
+    /// What `query-qmp-schema` returns. It is the same for as long as the program runs.
+    pub fn schema() -> &'static Value {
+        static SCHEMA: OnceLock<Value> = OnceLock::new();
+        SCHEMA.get_or_init(|| {
+            let mut schema = Schema::default();
+            schema.command(CAPABILITIES, QmpCapabilities::describe, <()>::describe);
+            COMMANDS.iter().for_each(|entry| schema.command(entry.name, entry.arguments, entry.returns));
+            describe_events(&mut schema);
+            serde_json::to_value(schema.entities()).unwrap_or_default()
+        })
     }
 }
 
-type Visit = fn(Visitor) -> Result<Command, QapiError>;
+fn boxed_filter(visitor: Visitor) -> Result<Box<XSetRxFilter>, QapiError> {
+    XSetRxFilter::visit(visitor).map(Box::new)
+}
 
-const COMMANDS: [(&str, Visit); 31] = [
-    ("qmp_capabilities", |_| Err(QapiError::command_not_found(NEGOTIATED))),
-    ("chardev-add", |visitor| ChardevAdd::visit(visitor).map(Command::ChardevAdd)),
-    ("chardev-remove", |visitor| Ok(Command::ChardevRemove { id: only(visitor, "id")? })),
-    ("query-chardev", |visitor| none(visitor, Command::QueryChardev)),
-    ("netdev_add", |visitor| NetdevAdd::visit(visitor).map(Command::NetdevAdd)),
-    ("netdev_del", |visitor| Ok(Command::NetdevDel { id: only(visitor, "id")? })),
-    ("set_link", set_link),
-    ("announce-self", |visitor| AnnounceSelf::visit(visitor).map(Command::AnnounceSelf)),
-    ("query-netdev", |visitor| none(visitor, Command::QueryNetdev)),
-    ("query-rx-filter", |visitor| Ok(Command::QueryRxFilter { name: maybe(visitor, "name")? })),
-    ("x-set-rx-filter", |visitor| Ok(Command::XSetRxFilter(Box::new(XSetRxFilter::visit(visitor)?)))),
-    ("x-set-hub", |visitor| XSetHub::visit(visitor).map(Command::XSetHub)),
-    ("x-query-fdb", |visitor| XQueryFdb::visit(visitor).map(Command::XQueryFdb)),
-    ("x-fdb-add", |visitor| XFdbAdd::visit(visitor).map(Command::XFdbAdd)),
-    ("x-fdb-del", |visitor| XFdbDel::visit(visitor).map(Command::XFdbDel)),
-    ("x-fdb-flush", |visitor| XFdbFlush::visit(visitor).map(Command::XFdbFlush)),
-    ("x-query-stats", |visitor| Ok(Command::XQueryStats { name: maybe(visitor, "name")? })),
-    ("x-set-worker", set_worker),
-    ("query-version", |visitor| none(visitor, Command::QueryVersion)),
-    ("query-commands", |visitor| none(visitor, Command::QueryCommands)),
-    ("query-name", |visitor| none(visitor, Command::QueryName)),
-    ("query-status", |visitor| none(visitor, Command::QueryStatus)),
-    ("stop", |visitor| none(visitor, Command::Stop)),
-    ("cont", |visitor| none(visitor, Command::Cont)),
-    ("getfd", |visitor| Ok(Command::GetFd { fdname: only(visitor, "fdname")? })),
-    ("closefd", |visitor| Ok(Command::CloseFd { fdname: only(visitor, "fdname")? })),
-    ("add-fd", add_fd),
-    ("remove-fd", remove_fd),
-    ("query-fdsets", |visitor| none(visitor, Command::QueryFdsets)),
-    ("human-monitor-command", human_monitor_command),
-    ("quit", |visitor| none(visitor, Command::Quit)),
-];
-
+const CAPABILITIES: &str = "qmp_capabilities";
 const NEGOTIATED: &str = "Capabilities negotiation is already complete, command ignored";
-
-fn none(visitor: Visitor, command: Command) -> Result<Command, QapiError> {
-    visitor.finish()?;
-    Ok(command)
-}
-
-fn only(mut visitor: Visitor, name: &str) -> Result<String, QapiError> {
-    let text = visitor.required(name)?;
-    visitor.finish()?;
-    Ok(text)
-}
-
-fn maybe(mut visitor: Visitor, name: &str) -> Result<Option<String>, QapiError> {
-    let text = visitor.optional(name)?;
-    visitor.finish()?;
-    Ok(text)
-}
-
-fn set_link(mut visitor: Visitor) -> Result<Command, QapiError> {
-    let arguments = SetLink { name: visitor.required("name")?, up: visitor.required("up")? };
-    none(visitor, Command::SetLink(arguments))
-}
-
-fn set_worker(mut visitor: Visitor) -> Result<Command, QapiError> {
-    let arguments = XSetWorker {
-        netdev: visitor.required("netdev")?,
-        queue: visitor.optional("queue")?,
-        worker: visitor.required("worker")?,
-    };
-    none(visitor, Command::XSetWorker(arguments))
-}
-
-fn add_fd(mut visitor: Visitor) -> Result<Command, QapiError> {
-    let (fdset_id, opaque) = (visitor.optional("fdset-id")?, visitor.optional("opaque")?);
-    none(visitor, Command::AddFd { fdset_id, opaque })
-}
-
-fn remove_fd(mut visitor: Visitor) -> Result<Command, QapiError> {
-    let (fdset_id, fd) = (visitor.required("fdset-id")?, visitor.optional("fd")?);
-    none(visitor, Command::RemoveFd { fdset_id, fd })
-}
-
-fn human_monitor_command(mut visitor: Visitor) -> Result<Command, QapiError> {
-    let command_line = visitor.required("command-line")?;
-    visitor.optional::<i64>("cpu-index")?; // There is no CPU to choose.
-    none(visitor, Command::HumanMonitorCommand { command_line })
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn parsed(name: &str, arguments: Value) -> Result<Command, QapiError> {
         let Value::Object(arguments) = arguments else { panic!("the test needs an object") };
@@ -256,9 +296,62 @@ mod tests {
 
     #[test]
     fn every_command_is_listed() {
-        let Value::Array(list) = Command::list() else { panic!("it is a list") };
-        assert_eq!(list.len(), 31);
-        assert!(list.contains(&json!({"name": "qmp_capabilities"})));
+        let list = Command::list();
+        assert_eq!(list.len(), 1 + COMMANDS.len());
+        assert!(list.iter().any(|command| command.name == "qmp_capabilities"));
         assert!(Command::exists("x-query-stats") && !Command::exists("query-events"));
+    }
+
+    #[test]
+    fn the_schema_has_every_command_with_types_that_are_there() {
+        let entities = Command::schema().as_array().expect("it is a list");
+        let names: Vec<&str> = entities.iter().filter_map(|entity| entity["name"].as_str()).collect();
+        for CommandInfo { name } in Command::list() {
+            assert!(names.contains(&name.as_str()), "{name}");
+        }
+        let mut named = Vec::new();
+        entities.iter().for_each(|entity| collect_types(entity, &mut named));
+        for name in &named {
+            assert!(names.contains(&name.as_str()), "{name} is nowhere");
+        }
+        assert_eq!(names.len(), names.iter().collect::<std::collections::HashSet<_>>().len(), "a name twice");
+        assert!(Command::schema().to_string().len() < 200 << 10, "a client reads 256 KiB in a line");
+    }
+
+    fn collect_types(value: &Value, named: &mut Vec<String>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| collect_types(item, named)),
+            Value::Object(members) => {
+                for (member, value) in members {
+                    match (member.as_str(), value) {
+                        ("type" | "arg-type" | "ret-type" | "element-type", Value::String(name)) => {
+                            named.push(name.clone());
+                        }
+                        _ => collect_types(value, named),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_union_has_a_case_for_each_value_of_its_tag() {
+        let entities = Command::schema().as_array().expect("it is a list");
+        let find =
+            |name: &Value| entities.iter().find(|entity| entity["name"] == *name).expect("it is named");
+        let add = find(&find(&json!("netdev_add"))["arg-type"]);
+        let cases: Vec<&Value> =
+            add["variants"].as_array().unwrap().iter().map(|variant| &variant["case"]).collect();
+        let tag = find(&add["members"][1]["type"]);
+        assert_eq!(tag["values"].as_array().unwrap().iter().collect::<Vec<_>>(), cases);
+        let vdpa = add["variants"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|variant| variant["case"] == "vhost-vdpa")
+            .unwrap();
+        let members = find(&vdpa["type"])["members"].as_array().unwrap();
+        assert_eq!(members.last().unwrap()["features"], json!(["unstable"]));
     }
 }

@@ -2,23 +2,22 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use super::{FdRef, SocketAddress};
 use crate::ports::DgramSpec;
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `dgram` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Dgram {
-    /// Our own address, or our socket.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub local: Option<SocketAddress>,
-    /// The peer's, or a multicast group's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote: Option<SocketAddress>,
+options! {
+    /// The members of a `dgram` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Dgram as "NetdevDgramOptions" {
+        /// Our own address, or our socket.
+        pub local: Option<SocketAddress>,
+        /// The peer's, or a multicast group's.
+        pub remote: Option<SocketAddress>,
+    }
 }
 
 impl Members for Dgram {
@@ -37,12 +36,6 @@ impl Members for Dgram {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
-    }
-}
-
-impl Dgram {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Dgram { local: visitor.optional("local")?, remote: visitor.optional("remote")? })
+        written(self)
     }
 }

@@ -4,12 +4,12 @@ use ringyard_dataplane::fdb::AGEING_S_MAX;
 use ringyard_dataplane::mac::Mac;
 use serde_json::Value;
 
-use crate::qapi::{FromQapi, Place, QapiError, Visitor};
+use crate::qapi::{Described, FromQapi, Place, QapiError, Schema, Visitor, answer, arguments};
 
 /// Entries in one answer, at most: a line of 256 KiB, which is all that qemu.qmp reads, has room for them.
 pub const FDB_LIMIT_MAX: u32 = 1000;
 
-/// The arguments of `x-set-hub`, and what `--hub` and `[[hub]]` say: a hub and what changes of it.
+/// What `x-set-hub`, `--hub` and `[[hub]]` say: a hub and what changes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XSetHub {
     /// The hub, made on first use.
@@ -20,47 +20,111 @@ pub struct XSetHub {
     pub ageing: Option<u32>,
 }
 
-/// The arguments of `x-query-fdb`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XQueryFdb {
-    /// One hub only.
-    pub hubid: Option<i32>,
-    /// What is behind one netdev only.
-    pub netdev: Option<String>,
-    /// So many entries, 1 to [`FDB_LIMIT_MAX`].
-    pub limit: u32,
+arguments! {
+    /// The arguments of `x-set-hub`.
+    pub struct XSetHubArguments as "q_obj_x-set-hub-arg" {
+        hubid: i32,
+        learning: Option<bool>,
+        ageing: Option<Count<AGEING_S_MAX>>,
+    }
 }
 
-/// The arguments of `x-fdb-add`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XFdbAdd {
-    /// The hub.
-    pub hubid: i32,
-    /// A unicast address.
-    pub mac: Mac,
-    /// Behind which netdev it is.
-    pub netdev: String,
+arguments! {
+    /// A `--hub` option.
+    pub struct HubOption as "HubOption" {
+        id: i32,
+        learning: Option<bool>,
+        ageing: Option<Count<AGEING_S_MAX>>,
+    }
 }
 
-/// The arguments of `x-fdb-del`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XFdbDel {
-    /// The hub.
-    pub hubid: i32,
-    /// The address.
-    pub mac: Mac,
+arguments! {
+    /// A `[[hub]]` table.
+    pub struct HubTable as "HubTable" {
+        id: i32,
+        learning: Option<bool>,
+        ageing_s: Option<Count<AGEING_S_MAX>> = "ageing_s",
+    }
 }
 
-/// The arguments of `x-fdb-flush`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XFdbFlush {
-    /// One hub only.
-    pub hubid: Option<i32>,
-    /// What is behind one netdev only.
-    pub netdev: Option<String>,
+arguments! {
+    /// The arguments of `x-query-fdb`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct XQueryFdb as "q_obj_x-query-fdb-arg" {
+        /// One hub only.
+        pub hubid: Option<i32>,
+        /// What is behind one netdev only.
+        pub netdev: Option<String>,
+        /// So many entries, 1 to [`FDB_LIMIT_MAX`].
+        limit: Option<Count<FDB_LIMIT_MAX>>,
+    }
+}
+
+arguments! {
+    /// The arguments of `x-fdb-add`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct XFdbAdd as "q_obj_x-fdb-add-arg" {
+        /// The hub.
+        pub hubid: i32,
+        /// A unicast address.
+        pub mac: Mac,
+        /// Behind which netdev it is.
+        pub netdev: String,
+    }
+}
+
+arguments! {
+    /// The arguments of `x-fdb-del`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct XFdbDel as "q_obj_x-fdb-del-arg" {
+        /// The hub.
+        pub hubid: i32,
+        /// The address.
+        pub mac: Mac,
+    }
+}
+
+arguments! {
+    /// The arguments of `x-fdb-flush`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct XFdbFlush as "q_obj_x-fdb-flush-arg" {
+        /// One hub only.
+        pub hubid: Option<i32>,
+        /// What is behind one netdev only.
+        pub netdev: Option<String>,
+    }
+}
+
+answer! {
+    /// What `x-query-fdb` returns.
+    #[derive(Clone, Debug)]
+    pub struct FdbInfo as "FdbInfo" {
+        /// By hub and address.
+        pub entries: Vec<FdbEntryInfo>,
+        /// Whether there are others, for which the answer has no room.
+        pub more: bool,
+    }
+}
+
+answer! {
+    /// An address that a hub knows.
+    #[derive(Clone, Debug)]
+    pub struct FdbEntryInfo as "FdbEntryInfo" {
+        /// The hub.
+        pub hubid: i32,
+        /// The address.
+        pub mac: String,
+        /// Behind which netdev it is.
+        pub netdev: String,
+        /// Seconds since it was heard.
+        pub age: u32,
+        /// Whether `x-fdb-add` entered it.
+        pub is_static: bool = "static",
+    }
 }
 
 /// A number from 1 to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Count<const MAX: u32>(u32);
 
 impl<const MAX: u32> FromQapi for Count<MAX> {
@@ -72,72 +136,47 @@ impl<const MAX: u32> FromQapi for Count<MAX> {
     }
 }
 
+impl<const MAX: u32> Described for Count<MAX> {
+    fn describe(schema: &mut Schema) -> String {
+        u32::describe(schema)
+    }
+}
+
 impl XSetHub {
     /// Visits the command's arguments. Ends the visit.
     pub fn visit(visitor: Visitor) -> Result<Self, QapiError> {
-        XSetHub::visit_named(visitor, "hubid", "ageing")
+        let XSetHubArguments { hubid, learning, ageing } = visitor.whole()?;
+        Ok(XSetHub { hubid, learning, ageing: ageing.map(|Count(seconds)| seconds) })
     }
 
     /// The same of a `--hub` option.
     pub fn visit_option(visitor: Visitor) -> Result<Self, QapiError> {
-        XSetHub::visit_named(visitor, "id", "ageing")
+        let HubOption { id: hubid, learning, ageing } = visitor.whole()?;
+        Ok(XSetHub { hubid, learning, ageing: ageing.map(|Count(seconds)| seconds) })
     }
 
     /// The same of a `[[hub]]` table.
     pub fn visit_table(visitor: Visitor) -> Result<Self, QapiError> {
-        XSetHub::visit_named(visitor, "id", "ageing_s")
-    }
-
-    fn visit_named(mut visitor: Visitor, id: &str, ageing: &str) -> Result<Self, QapiError> {
-        let hubid = visitor.required(id)?;
-        let learning = visitor.optional("learning")?;
-        let ageing: Option<Count<AGEING_S_MAX>> = visitor.optional(ageing)?;
-        visitor.finish()?;
-        Ok(XSetHub { hubid, learning, ageing: ageing.map(|seconds| seconds.0) })
+        let HubTable { id: hubid, learning, ageing_s } = visitor.whole()?;
+        Ok(XSetHub { hubid, learning, ageing: ageing_s.map(|Count(seconds)| seconds) })
     }
 }
 
 impl XQueryFdb {
-    /// Visits the command's arguments. Ends the visit.
-    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let (hubid, netdev) = (visitor.optional("hubid")?, visitor.optional("netdev")?);
-        let limit: Option<Count<FDB_LIMIT_MAX>> = visitor.optional("limit")?;
-        visitor.finish()?;
-        Ok(XQueryFdb { hubid, netdev, limit: limit.map_or(FDB_LIMIT_MAX, |limit| limit.0) })
+    /// So many entries at most.
+    pub fn limit(&self) -> u32 {
+        self.limit.map_or(FDB_LIMIT_MAX, |Count(limit)| limit)
     }
 }
 
 impl XFdbAdd {
     /// Visits the command's arguments. Ends the visit.
-    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let add = XFdbAdd {
-            hubid: visitor.required("hubid")?,
-            mac: visitor.required("mac")?,
-            netdev: visitor.required("netdev")?,
-        };
-        visitor.finish()?;
+    pub fn visit(visitor: Visitor) -> Result<Self, QapiError> {
+        let add: XFdbAdd = visitor.whole()?;
         match add.mac.is_multicast() || add.mac == Mac::default() {
             true => Err(QapiError::generic("Parameter 'mac' expects the address of one station")),
             false => Ok(add),
         }
-    }
-}
-
-impl XFdbDel {
-    /// Visits the command's arguments. Ends the visit.
-    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let del = XFdbDel { hubid: visitor.required("hubid")?, mac: visitor.required("mac")? };
-        visitor.finish()?;
-        Ok(del)
-    }
-}
-
-impl XFdbFlush {
-    /// Visits the command's arguments. Ends the visit.
-    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let flush = XFdbFlush { hubid: visitor.optional("hubid")?, netdev: visitor.optional("netdev")? };
-        visitor.finish()?;
-        Ok(flush)
     }
 }
 
@@ -174,7 +213,7 @@ mod tests {
         for seconds in [0, -1, 1_000_001, 1 << 40] {
             assert_eq!(refused(seconds), "Parameter 'ageing' expects a number from 1 to 1000000");
         }
-        let query = |limit: i64| XQueryFdb::visit(json_visitor(json!({"limit": limit})));
+        let query = |limit: i64| json_visitor(json!({"limit": limit})).whole::<XQueryFdb>();
         assert!(query(1).is_ok() && query(1000).is_ok());
         assert_eq!(
             query(1001).expect_err("too many").desc,

@@ -3,55 +3,45 @@
 use std::sync::Arc;
 
 use ringyard_drivers::l2tpv3::{Cookies, Counter, Format, L2tpv3Options, OFFSET_MAX};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use crate::ports::L2tpv3Spec;
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of an `l2tpv3` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct L2tpv3 {
-    /// Our host.
-    pub src: String,
-    /// The peer's host.
-    pub dst: String,
-    /// Our port; for UDP only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub srcport: Option<String>,
-    /// The peer's port; for UDP only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dstport: Option<String>,
-    /// Whether the hosts have IPv6 addresses.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<bool>,
-    /// Whether the tunnel goes over UDP, not over IP itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub udp: Option<bool>,
-    /// Whether cookies have 8 bytes, not 4. The value counts, where QEMU takes `false` for `true`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cookie64: Option<bool>,
-    /// Whether datagrams are numbered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub counter: Option<bool>,
-    /// Whether their number is always 0; nothing without `counter`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pincounter: Option<bool>,
-    /// The cookie that we send.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub txcookie: Option<u64>,
-    /// The cookie that we expect.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rxcookie: Option<u64>,
-    /// The session that we send to.
-    pub txsession: u32,
-    /// Our session; the same if not given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rxsession: Option<u32>,
-    /// Bytes between the header and the frame.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub offset: Option<u32>,
+options! {
+    /// The members of an `l2tpv3` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct L2tpv3 as "NetdevL2TPv3Options" {
+        /// Our host.
+        pub src: String,
+        /// The peer's host.
+        pub dst: String,
+        /// Our port; for UDP only.
+        pub srcport: Option<String>,
+        /// The peer's port; for UDP only.
+        pub dstport: Option<String>,
+        /// Whether the hosts have IPv6 addresses.
+        pub ipv6: Option<bool>,
+        /// Whether the tunnel goes over UDP, not over IP itself.
+        pub udp: Option<bool>,
+        /// Whether cookies have 8 bytes, not 4. The value counts, where QEMU takes `false` for `true`.
+        pub cookie64: Option<bool>,
+        /// Whether datagrams are numbered.
+        pub counter: Option<bool>,
+        /// Whether their number is always 0; nothing without `counter`.
+        pub pincounter: Option<bool>,
+        /// The cookie that we send.
+        pub txcookie: Option<u64>,
+        /// The cookie that we expect.
+        pub rxcookie: Option<u64>,
+        /// The session that we send to.
+        pub txsession: u32,
+        /// Our session; the same if not given.
+        pub rxsession: Option<u32>,
+        /// Bytes between the header and the frame.
+        pub offset: Option<u32>,
+    }
 }
 
 impl Members for L2tpv3 {
@@ -64,30 +54,11 @@ impl Members for L2tpv3 {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl L2tpv3 {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(L2tpv3 {
-            src: visitor.required("src")?,
-            dst: visitor.required("dst")?,
-            srcport: visitor.optional("srcport")?,
-            dstport: visitor.optional("dstport")?,
-            ipv6: visitor.optional("ipv6")?,
-            udp: visitor.optional("udp")?,
-            cookie64: visitor.optional("cookie64")?,
-            counter: visitor.optional("counter")?,
-            pincounter: visitor.optional("pincounter")?,
-            txcookie: visitor.optional("txcookie")?,
-            rxcookie: visitor.optional("rxcookie")?,
-            txsession: visitor.required("txsession")?,
-            rxsession: visitor.optional("rxsession")?,
-            offset: visitor.optional("offset")?,
-        })
-    }
-
     fn options(&self) -> Result<L2tpv3Options, QapiError> {
         let offset = u16::try_from(self.offset.unwrap_or(0)).ok().filter(|offset| *offset <= OFFSET_MAX);
         // QEMU's words, though 256 itself is taken.
@@ -124,14 +95,12 @@ impl L2tpv3 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::{Flags, Form, parse_keyval};
+    use crate::qapi::{Flags, Form, Visitor, parse_keyval};
 
     fn options(text: &str) -> Result<L2tpv3Options, String> {
         let members = parse_keyval(text, "type", Flags::Refused).expect(text);
-        let mut visitor = Visitor::new(members, Form::Keyval);
-        let members = L2tpv3::visit(&mut visitor).map_err(|error| error.desc)?;
-        visitor.finish().expect(text);
-        members.options().map_err(|error| error.desc)
+        let members = Visitor::new(members, Form::Keyval).whole::<L2tpv3>();
+        members.and_then(|members| members.options()).map_err(|error| error.desc)
     }
 
     fn format(text: &str) -> Format {

@@ -3,7 +3,7 @@
 use ringyard_dataplane::mac::Mac;
 use serde_json::Value;
 
-use crate::qapi::{FromQapi, Place, QapiError};
+use crate::qapi::{Described, FromQapi, Place, QapiError, Schema};
 
 /// A nic's address: six octets, or one number up to 0xFFFFFF that fills the last three after 52:54:00.
 pub fn nic_mac(text: &str) -> Result<Mac, QapiError> {
@@ -36,6 +36,12 @@ impl FromQapi for Mac {
     fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
         let text = String::from_qapi(value, place)?;
         text.parse().map_err(|_| place.expects("a MAC address such as 52:54:00:12:34:56"))
+    }
+}
+
+impl Described for Mac {
+    fn describe(schema: &mut Schema) -> String {
+        String::describe(schema)
     }
 }
 

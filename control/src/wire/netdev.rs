@@ -11,7 +11,7 @@ use super::{
     Vduse, VhostUser, VhostUserSpec, VhostVdpa, VmnetBridged, VmnetHost, VmnetShared,
 };
 use crate::port::PortSpec;
-use crate::qapi::{QapiEnum, QapiError, Visitor, check_id};
+use crate::qapi::{Described, FromMembers, Member, QapiEnum, QapiError, Schema, Visitor, check_id};
 
 /// The members of one type of netdev, as given.
 pub trait Members: fmt::Debug + Send + Sync {
@@ -21,16 +21,8 @@ pub trait Members: fmt::Debug + Send + Sync {
     /// Checks what the members say together.
     fn resolve(&self) -> Result<NetdevKind, QapiError>;
 
-    /// The members that `netdev_add` would need to make it again; mostly [`shown`].
+    /// The members that `netdev_add` would need to make it again; mostly [`written`](crate::qapi::written).
     fn shown(&self) -> Map<String, Value>;
-}
-
-/// The members that a struct of them serializes to.
-pub(super) fn shown(members: &impl Serialize) -> Map<String, Value> {
-    match serde_json::to_value(members) {
-        Ok(Value::Object(members)) => members,
-        _ => Map::new(),
-    }
 }
 
 /// A netdev's type and members as they were given.
@@ -88,7 +80,7 @@ impl NetdevAdd {
     /// Checks types, then the id, then whether this program has the type. Ends the visit.
     pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
         let id: String = visitor.required("id")?;
-        let Type { name, visit } = visitor.required("type")?;
+        let Type { name, visit, .. } = visitor.required("type")?;
         let netdev = match visit {
             Visit::Here(visit) => Some(visit(&mut visitor)?),
             Visit::Elsewhere(check) => check(&mut visitor).map(|()| None)?,
@@ -140,6 +132,7 @@ impl NetdevSpec {
 struct Type {
     name: &'static str,
     visit: Visit,
+    describe: fn(&mut Schema) -> String,
 }
 
 /// What takes a type's members.
@@ -151,49 +144,94 @@ enum Visit {
     Elsewhere(fn(&mut Visitor) -> Result<(), QapiError>),
 }
 
-const fn here(
-    name: &'static str,
-    visit: fn(&mut Visitor) -> Result<Netdev, QapiError>,
-) -> (&'static str, Type) {
-    (name, Type { name, visit: Visit::Here(visit) })
+/// A type that this program has.
+const fn here<T: Members + FromMembers + Described + 'static>(name: &'static str) -> (&'static str, Type) {
+    let visit = Visit::Here(|visitor| T::from_members(visitor).map(Netdev::from));
+    (name, Type { name, visit, describe: T::describe })
 }
 
 /// A type that this program does not have, and whose members are checked all the same.
-const fn known(name: &'static str, check: fn(&mut Visitor) -> Result<(), QapiError>) -> (&'static str, Type) {
-    (name, Type { name, visit: Visit::Elsewhere(check) })
+const fn known<T: FromMembers + Described>(name: &'static str) -> (&'static str, Type) {
+    let visit = Visit::Elsewhere(|visitor| T::from_members(visitor).map(drop));
+    (name, Type { name, visit, describe: T::describe })
 }
 
 /// A type that this program does not have, with any members.
 const fn elsewhere(name: &'static str) -> (&'static str, Type) {
-    known(name, |visitor| {
+    let visit = Visit::Elsewhere(|visitor| {
         visitor.rest();
         Ok(())
-    })
+    });
+    (name, Type { name, visit, describe: <()>::describe })
 }
 
 impl QapiEnum for Type {
+    const TYPE: &'static str = "NetClientDriver";
     const NAMES: &'static [(&'static str, Self)] = &[
-        here("vhost-user", |visitor| VhostUser::visit(visitor).map(Netdev::from)),
-        here("tap", |visitor| Tap::visit(visitor).map(Netdev::from)),
-        here("l2tpv3", |visitor| L2tpv3::visit(visitor).map(Netdev::from)),
-        here("vde", |visitor| Vde::visit(visitor).map(Netdev::from)),
-        here("stream", |visitor| Stream::visit(visitor).map(Netdev::from)),
-        here("socket", |visitor| Socket::visit(visitor).map(Netdev::from)),
-        here("dgram", |visitor| Dgram::visit(visitor).map(Netdev::from)),
-        here("af-xdp", |visitor| AfXdp::visit(visitor).map(Netdev::from)),
-        here("netmap", |visitor| Netmap::visit(visitor).map(Netdev::from)),
-        here("hubport", |visitor| Hubport::visit(visitor).map(Netdev::from)),
-        here("nic", |visitor| Nic::visit(visitor).map(Netdev::from)),
-        here("af-packet", |visitor| AfPacket::visit(visitor).map(Netdev::from)),
-        here("bridge", |visitor| Bridge::visit(visitor).map(Netdev::from)),
-        here("user", |visitor| User::visit(visitor).map(Netdev::from)),
-        here("vhost-vdpa", |visitor| VhostVdpa::visit(visitor).map(Netdev::from)),
-        here("x-vduse", |visitor| Vduse::visit(visitor).map(Netdev::from)),
+        here::<VhostUser>("vhost-user"),
+        here::<Tap>("tap"),
+        here::<L2tpv3>("l2tpv3"),
+        here::<Vde>("vde"),
+        here::<Stream>("stream"),
+        here::<Socket>("socket"),
+        here::<Dgram>("dgram"),
+        here::<AfXdp>("af-xdp"),
+        here::<Netmap>("netmap"),
+        here::<Hubport>("hubport"),
+        here::<Nic>("nic"),
+        here::<AfPacket>("af-packet"),
+        here::<Bridge>("bridge"),
+        here::<User>("user"),
+        here::<VhostVdpa>("vhost-vdpa"),
+        here::<Vduse>("x-vduse"),
         elsewhere("none"),
-        known("vmnet-host", |visitor| VmnetHost::visit(visitor).map(drop)),
-        known("vmnet-shared", |visitor| VmnetShared::visit(visitor).map(drop)),
-        known("vmnet-bridged", |visitor| VmnetBridged::visit(visitor).map(drop)),
+        known::<VmnetHost>("vmnet-host"),
+        known::<VmnetShared>("vmnet-shared"),
+        known::<VmnetBridged>("vmnet-bridged"),
     ];
+}
+
+/// The arguments of `netdev_add`.
+impl Described for NetdevAdd {
+    fn describe(schema: &mut Schema) -> String {
+        schema.union("Netdev", |schema| {
+            let members = vec![Member::of::<String>(schema, "id"), Member::of::<Type>(schema, "type")];
+            (members, "type", cases(schema))
+        })
+    }
+}
+
+/// What `query-netdev` returns of a netdev: the arguments that would make it again, and to what it belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct NetdevInfo(Map<String, Value>);
+
+impl NetdevInfo {
+    /// Of a netdev with these members; `peer` is the nic or the hub port on it.
+    pub fn new(mut members: Map<String, Value>, peer: Option<&str>) -> NetdevInfo {
+        members.extend(peer.map(|peer| ("peer-id".to_owned(), peer.into())));
+        NetdevInfo(members)
+    }
+}
+
+impl Described for NetdevInfo {
+    fn describe(schema: &mut Schema) -> String {
+        schema.union("NetdevInfo", |schema| {
+            let is_backend = |name: &&'static str| !["nic", "hubport", "none"].contains(name);
+            let cases: Vec<_> = cases(schema).into_iter().filter(|(name, _)| is_backend(name)).collect();
+            let kind = schema.enumeration("NetBackend", cases.iter().map(|(name, _)| *name));
+            let members = vec![
+                Member::of::<String>(schema, "id"),
+                Member::required("type", kind),
+                Member::of::<Option<String>>(schema, "peer-id"),
+            ];
+            (members, "type", cases)
+        })
+    }
+}
+
+fn cases(schema: &mut Schema) -> Vec<(&'static str, String)> {
+    Type::NAMES.iter().map(|(name, kind)| (*name, (kind.describe)(schema))).collect()
 }
 
 #[cfg(test)]

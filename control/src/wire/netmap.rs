@@ -3,21 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use crate::ports::NetmapSpec;
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `netmap` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Netmap {
-    /// The port's name: `netmap:em0`, `vale0:a`, `em0`, each with a suffix that says which rings.
-    pub ifname: String,
-    /// The control device; else `/dev/netmap`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub devname: Option<String>,
+options! {
+    /// The members of a `netmap` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Netmap as "NetdevNetmapOptions" {
+        /// The port's name: `netmap:em0`, `vale0:a`, `em0`, each with a suffix that says which rings.
+        pub ifname: String,
+        /// The control device; else `/dev/netmap`.
+        pub devname: Option<String>,
+    }
 }
 
 impl Members for Netmap {
@@ -31,12 +31,6 @@ impl Members for Netmap {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
-    }
-}
-
-impl Netmap {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Netmap { ifname: visitor.required("ifname")?, devname: visitor.optional("devname")? })
+        written(self)
     }
 }

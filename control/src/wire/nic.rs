@@ -1,38 +1,32 @@
 //! `nic`: the guest's side of a netdev: its name, its MAC address, its receive filter.
 
 use ringyard_dataplane::mac::Mac;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use super::{nic_mac, unix_path};
 use crate::follow::Followed;
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `nic` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Nic {
-    /// The netdev that the guest is attached to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub netdev: Option<String>,
-    /// The guest's MAC address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macaddr: Option<String>,
-    /// The device model; only `virtio`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    /// The PCI address, kept and shown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub addr: Option<String>,
-    /// The number of interrupt vectors, kept and shown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vectors: Option<u32>,
-    /// The monitor of the guest's machine, whose rx-filter is followed.
-    #[serde(rename = "x-follow", skip_serializing_if = "Option::is_none")]
-    pub x_follow: Option<String>,
-    /// What that machine calls the nic.
-    #[serde(rename = "x-follow-nic", skip_serializing_if = "Option::is_none")]
-    pub x_follow_nic: Option<String>,
+options! {
+    /// The members of a `nic` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Nic as "NetdevLegacyNicOptions" {
+        /// The netdev that the guest is attached to.
+        pub netdev: Option<String>,
+        /// The guest's MAC address.
+        pub macaddr: Option<String>,
+        /// The device model; only `virtio`.
+        pub model: Option<String>,
+        /// The PCI address, kept and shown.
+        pub addr: Option<String>,
+        /// The number of interrupt vectors, kept and shown.
+        pub vectors: Option<u32>,
+        /// The monitor of the guest's machine, whose rx-filter is followed.
+        pub x_follow: Option<String>,
+        /// What that machine calls the nic.
+        pub x_follow_nic: Option<String>,
+    }
 }
 
 /// A `nic` that makes sense.
@@ -60,23 +54,11 @@ impl Members for Nic {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl Nic {
-    pub(crate) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Nic {
-            netdev: visitor.optional("netdev")?,
-            macaddr: visitor.optional("macaddr")?,
-            model: visitor.optional("model")?,
-            addr: visitor.optional("addr")?,
-            vectors: visitor.optional("vectors")?,
-            x_follow: visitor.optional("x-follow")?,
-            x_follow_nic: visitor.optional("x-follow-nic")?,
-        })
-    }
-
     fn spec(&self) -> Result<NicSpec, QapiError> {
         if let Some(model) = self.model.as_deref().filter(|model| *model != "virtio") {
             let text = format!("model '{model}' is not available: every nic of ringyard is 'virtio'");

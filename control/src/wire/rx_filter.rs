@@ -4,18 +4,28 @@
 
 use ringyard_dataplane::filter::{MAC_TABLE_MAX, RxFilter, RxState, VlanSet};
 use ringyard_dataplane::mac::Mac;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::check_unicast;
-use crate::qapi::{FromQapi, Place, QapiEnum, QapiError, Visitor};
+use crate::qapi::{
+    Described, FromQapi, Place, QapiEnum, QapiError, Schema, Visitor, Word, answer, arguments,
+};
 
 impl QapiEnum for RxState {
+    const TYPE: &'static str = "RxState";
     const NAMES: &'static [(&'static str, Self)] =
         &[("normal", RxState::Normal), ("none", RxState::None), ("all", RxState::All)];
 }
 
 /// A VLAN's number, 0 to 4095.
-struct VlanId(u16);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanId(u16);
+
+impl Described for VlanId {
+    fn describe(schema: &mut Schema) -> String {
+        u16::describe(schema)
+    }
+}
 
 impl FromQapi for VlanId {
     fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
@@ -26,66 +36,86 @@ impl FromQapi for VlanId {
     }
 }
 
-/// The `RxFilterInfo` of the nic `name`: VLANs highest first (all 4096 where none is filtered), addresses last first.
-pub fn rx_filter_info(filter: &RxFilter, name: &str) -> Value {
-    let addresses = |table: &[Mac]| -> Vec<String> { table.iter().rev().map(Mac::to_string).collect() };
-    let vlans: Vec<u16> = match filter.vlan {
-        RxState::All => (0..4096).rev().collect(),
-        RxState::None => Vec::new(),
-        RxState::Normal => filter.vlan_table.iter().rev().collect(),
-    };
-    json!({
-        "name": name,
-        "promiscuous": filter.promiscuous,
-        "multicast": state_name(filter.multicast),
-        "unicast": state_name(filter.unicast),
-        "vlan": state_name(filter.vlan),
-        "broadcast-allowed": filter.broadcast_allowed,
-        "multicast-overflow": filter.multicast_overflow,
-        "unicast-overflow": filter.unicast_overflow,
-        "main-mac": filter.main_mac.to_string(),
-        "vlan-table": vlans,
-        "unicast-table": addresses(&filter.unicast_table),
-        "multicast-table": addresses(&filter.multicast_table),
-    })
+answer! {
+    /// A nic's filter, as `query-rx-filter` returns it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RxFilterInfo as "RxFilterInfo" {
+        /// The nic.
+        pub name: String,
+        /// Everything is taken.
+        pub promiscuous: bool,
+        /// Groups: all, none, or those of the table.
+        pub multicast: Word<RxState>,
+        /// Stations: all, none, or those of the table and the nic itself.
+        pub unicast: Word<RxState>,
+        /// VLANs: all, none, or those of the table.
+        pub vlan: Word<RxState>,
+        /// Broadcasts are taken.
+        pub broadcast_allowed: bool,
+        /// The guest wanted more groups than a table holds.
+        pub multicast_overflow: bool,
+        /// The guest wanted more stations than a table holds.
+        pub unicast_overflow: bool,
+        /// The nic's address.
+        pub main_mac: String,
+        /// Highest first; all 4096 where none is filtered.
+        pub vlan_table: Vec<u16>,
+        /// Last first.
+        pub unicast_table: Vec<String>,
+        /// Last first.
+        pub multicast_table: Vec<String>,
+    }
 }
 
-/// The arguments of `x-set-rx-filter`: a nic's name and the members of its filter that change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XSetRxFilter {
-    /// The nic.
-    pub name: String,
-    promiscuous: Option<bool>,
-    multicast: Option<RxState>,
-    unicast: Option<RxState>,
-    vlan: Option<RxState>,
-    broadcast_allowed: Option<bool>,
-    multicast_overflow: Option<bool>,
-    unicast_overflow: Option<bool>,
-    main_mac: Option<Mac>,
-    vlan_table: Option<VlanSet>,
-    unicast_table: Option<Vec<Mac>>,
-    multicast_table: Option<Vec<Mac>>,
+impl RxFilterInfo {
+    /// Of the nic `name`.
+    pub fn new(filter: &RxFilter, name: &str) -> RxFilterInfo {
+        let addresses = |table: &[Mac]| -> Vec<String> { table.iter().rev().map(Mac::to_string).collect() };
+        RxFilterInfo {
+            name: name.to_owned(),
+            promiscuous: filter.promiscuous,
+            multicast: Word(filter.multicast),
+            unicast: Word(filter.unicast),
+            vlan: Word(filter.vlan),
+            broadcast_allowed: filter.broadcast_allowed,
+            multicast_overflow: filter.multicast_overflow,
+            unicast_overflow: filter.unicast_overflow,
+            main_mac: filter.main_mac.to_string(),
+            vlan_table: match filter.vlan {
+                RxState::All => (0..4096).rev().collect(),
+                RxState::None => Vec::new(),
+                RxState::Normal => filter.vlan_table.iter().rev().collect(),
+            },
+            unicast_table: addresses(&filter.unicast_table),
+            multicast_table: addresses(&filter.multicast_table),
+        }
+    }
+}
+
+arguments! {
+    /// The arguments of `x-set-rx-filter`: a nic's name and the members of its filter that change.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct XSetRxFilter as "q_obj_x-set-rx-filter-arg" {
+        /// The nic.
+        pub name: String,
+        promiscuous: Option<bool>,
+        multicast: Option<RxState>,
+        unicast: Option<RxState>,
+        vlan: Option<RxState>,
+        broadcast_allowed: Option<bool>,
+        multicast_overflow: Option<bool>,
+        unicast_overflow: Option<bool>,
+        main_mac: Option<Mac>,
+        vlan_table: Option<Vec<VlanId>>,
+        unicast_table: Option<Vec<Mac>>,
+        multicast_table: Option<Vec<Mac>>,
+    }
 }
 
 impl XSetRxFilter {
     /// Visits the command's arguments. Ends the visit.
-    pub fn visit(mut visitor: Visitor) -> Result<Self, QapiError> {
-        let change = XSetRxFilter {
-            name: visitor.required("name")?,
-            promiscuous: visitor.optional("promiscuous")?,
-            multicast: visitor.optional("multicast")?,
-            unicast: visitor.optional("unicast")?,
-            vlan: visitor.optional("vlan")?,
-            broadcast_allowed: visitor.optional("broadcast-allowed")?,
-            multicast_overflow: visitor.optional("multicast-overflow")?,
-            unicast_overflow: visitor.optional("unicast-overflow")?,
-            main_mac: visitor.optional("main-mac")?,
-            vlan_table: visitor.optional("vlan-table")?.map(vlan_set),
-            unicast_table: visitor.optional("unicast-table")?.map(last_first),
-            multicast_table: visitor.optional("multicast-table")?.map(last_first),
-        };
-        visitor.finish()?;
+    pub fn visit(visitor: Visitor) -> Result<Self, QapiError> {
+        let change: XSetRxFilter = visitor.whole()?;
         change.main_mac.map(check_unicast).transpose()?;
         Ok(change)
     }
@@ -97,7 +127,8 @@ impl XSetRxFilter {
             Some(_) => RxState::Normal,
             None => RxState::None,
         };
-        let vlan = self.vlan.or_else(|| self.vlan_table.as_ref().map(implied));
+        let vlan_table = self.vlan_table.map(vlan_set);
+        let vlan = self.vlan.or_else(|| vlan_table.as_ref().map(implied));
         let mut next = RxFilter {
             promiscuous: self.promiscuous.unwrap_or(current.promiscuous),
             multicast: self.multicast.unwrap_or(current.multicast),
@@ -105,7 +136,7 @@ impl XSetRxFilter {
             vlan: vlan.unwrap_or(current.vlan),
             broadcast_allowed: self.broadcast_allowed.unwrap_or(current.broadcast_allowed),
             main_mac: self.main_mac.unwrap_or(current.main_mac),
-            vlan_table: self.vlan_table.unwrap_or_else(|| current.vlan_table.clone()),
+            vlan_table: vlan_table.unwrap_or_else(|| current.vlan_table.clone()),
             ..current.clone()
         };
         // As with the driver's own command, a new table starts without overflow.
@@ -113,8 +144,8 @@ impl XSetRxFilter {
         next.unicast_overflow = self.unicast_overflow.unwrap_or(kept);
         let kept = current.multicast_overflow && self.multicast_table.is_none();
         next.multicast_overflow = self.multicast_overflow.unwrap_or(kept);
-        next.unicast_table = self.unicast_table.unwrap_or(next.unicast_table);
-        next.multicast_table = self.multicast_table.unwrap_or(next.multicast_table);
+        next.unicast_table = self.unicast_table.map_or(next.unicast_table, last_first);
+        next.multicast_table = self.multicast_table.map_or(next.multicast_table, last_first);
         fit_tables(&mut next);
         next
     }
@@ -128,14 +159,6 @@ fn vlan_set(ids: Vec<VlanId>) -> VlanSet {
 fn last_first(mut table: Vec<Mac>) -> Vec<Mac> {
     table.reverse();
     table
-}
-
-fn state_name(state: RxState) -> &'static str {
-    match state {
-        RxState::Normal => "normal",
-        RxState::None => "none",
-        RxState::All => "all",
-    }
 }
 
 /// Gives the slots to the unicast table first; a table that does not fit is emptied and marked.
@@ -154,8 +177,13 @@ fn fit_tables(filter: &mut RxFilter) {
 mod tests {
     use super::*;
     use crate::qapi::Form;
+    use serde_json::json;
 
     const MAIN: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+
+    fn shown(filter: &RxFilter, name: &str) -> Value {
+        serde_json::to_value(RxFilterInfo::new(filter, name)).expect("it has string keys")
+    }
 
     fn visited(arguments: Value) -> Result<XSetRxFilter, String> {
         let Value::Object(members) = arguments else { panic!("the test needs an object") };
@@ -172,14 +200,14 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_set_again() {
-        let shown = json!({
+        let given = json!({
             "name": "n", "promiscuous": true, "multicast": "none", "unicast": "all", "vlan": "normal",
             "broadcast-allowed": false, "multicast-overflow": false, "unicast-overflow": true,
             "main-mac": "52:54:00:aa:bb:cc", "vlan-table": [4, 0],
             "unicast-table": ["52:54:00:00:00:03", "52:54:00:00:00:02"],
             "multicast-table": ["01:00:5e:00:00:01", "01:00:5e:00:00:02"],
         });
-        assert_eq!(rx_filter_info(&applied(shown.clone(), &RxFilter::new(MAIN)), "n"), shown);
+        assert_eq!(shown(&applied(given.clone(), &RxFilter::new(MAIN)), "n"), given);
     }
 
     #[test]
@@ -192,8 +220,8 @@ mod tests {
     fn tables_are_given_and_shown_last_first() {
         let filter = applied(json!({"name": "n", "unicast-table": table(2)}), &RxFilter::new(MAIN));
         assert_eq!(filter.unicast_table[0], Mac([0x52, 0x54, 0, 0, 1, 1]));
-        assert_eq!(rx_filter_info(&filter, "n")["unicast-table"], json!(table(2)));
-        assert_eq!(rx_filter_info(&filter, "n")["vlan-table"].as_array().map(Vec::len), Some(4096));
+        assert_eq!(shown(&filter, "n")["unicast-table"], json!(table(2)));
+        assert_eq!(shown(&filter, "n")["vlan-table"].as_array().map(Vec::len), Some(4096));
     }
 
     #[test]

@@ -2,35 +2,30 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::FdRef;
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use crate::ports::SocketSpec;
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `socket` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Socket {
-    /// An open socket.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fd: Option<String>,
-    /// `[host]:port` to listen at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<String>,
-    /// `host:port` to connect to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect: Option<String>,
-    /// `group:port` of a multicast group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mcast: Option<String>,
-    /// The interface's address for `mcast`, or `host:port` of our side of `udp`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub localaddr: Option<String>,
-    /// `host:port` of the other side.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub udp: Option<String>,
+options! {
+    /// The members of a `socket` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Socket as "NetdevSocketOptions" {
+        /// An open socket.
+        pub fd: Option<String>,
+        /// `[host]:port` to listen at.
+        pub listen: Option<String>,
+        /// `host:port` to connect to.
+        pub connect: Option<String>,
+        /// `group:port` of a multicast group.
+        pub mcast: Option<String>,
+        /// The interface's address for `mcast`, or `host:port` of our side of `udp`.
+        pub localaddr: Option<String>,
+        /// `host:port` of the other side.
+        pub udp: Option<String>,
+    }
 }
 
 impl Members for Socket {
@@ -43,22 +38,11 @@ impl Members for Socket {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl Socket {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Socket {
-            fd: visitor.optional("fd")?,
-            listen: visitor.optional("listen")?,
-            connect: visitor.optional("connect")?,
-            mcast: visitor.optional("mcast")?,
-            localaddr: visitor.optional("localaddr")?,
-            udp: visitor.optional("udp")?,
-        })
-    }
-
     /// Addresses are read when it is opened: they may have to be looked up.
     fn spec(&self) -> Result<SocketSpec, QapiError> {
         let Socket { fd, listen, connect, mcast, localaddr, udp } = self;
@@ -97,12 +81,12 @@ fn refused<T>(text: &str) -> Result<T, QapiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::Form;
+    use crate::qapi::{Form, Visitor};
     use serde_json::json;
 
     fn spec(members: Value) -> Result<SocketSpec, String> {
         let Value::Object(members) = members else { panic!("the test needs an object") };
-        let socket = Socket::visit(&mut Visitor::new(members, Form::Json)).expect("these are texts");
+        let socket = Visitor::new(members, Form::Json).whole::<Socket>().expect("these are texts");
         socket.spec().map_err(|error| error.desc)
     }
 

@@ -4,30 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringyard_drivers::stream::{Address, InetAddress};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::chardev::limited;
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use super::{FdRef, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 use crate::ports::{StreamSource, StreamSpec};
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `stream` netdev, as given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Stream {
-    /// Where to listen, or to connect to.
-    pub addr: SocketAddress,
-    /// Whether we listen.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server: Option<bool>,
-    /// Seconds between attempts to connect; 0: there is one attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reconnect: Option<i64>,
-    /// The same in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reconnect_ms: Option<i64>,
+options! {
+    /// The members of a `stream` netdev, as given.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Stream as "NetdevStreamOptions" {
+        /// Where to listen, or to connect to.
+        pub addr: SocketAddress,
+        /// Whether we listen.
+        pub server: Option<bool>,
+        /// Seconds between attempts to connect; 0: there is one attempt.
+        pub reconnect: Option<i64>,
+        /// The same in milliseconds.
+        pub reconnect_ms: Option<i64>,
+    }
 }
 
 impl Members for Stream {
@@ -40,20 +37,11 @@ impl Members for Stream {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl Stream {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Stream {
-            addr: visitor.required("addr")?,
-            server: visitor.optional("server")?,
-            reconnect: visitor.optional("reconnect")?,
-            reconnect_ms: visitor.optional("reconnect-ms")?,
-        })
-    }
-
     fn source(&self) -> Result<StreamSource, QapiError> {
         let server = self.server.unwrap_or(false);
         if server && (self.reconnect.is_some() || self.reconnect_ms.is_some()) {
@@ -112,14 +100,14 @@ fn inet(address: InetSocketAddress) -> InetAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::{Flags, Form, parse_keyval};
+    use crate::qapi::{Flags, Form, Visitor, parse_keyval};
     use serde_json::json;
 
     fn source(text: &str) -> Result<StreamSource, String> {
         let members = parse_keyval(text, "type", Flags::Refused).expect("it is well-formed");
         let mut visitor = Visitor::new(members, Form::Keyval);
-        let visited = visitor.required::<String>("type").and_then(|_| Stream::visit(&mut visitor));
-        visited.and_then(|stream| stream.source()).map_err(|error| error.desc)
+        let visited = visitor.required::<String>("type").and_then(|_| visitor.whole());
+        visited.and_then(|stream: Stream| stream.source()).map_err(|error| error.desc)
     }
 
     #[test]
@@ -188,7 +176,7 @@ mod tests {
     fn what_is_shown_is_what_was_given() {
         let members = json!({"addr": {"type": "unix", "path": "p"}, "server": false, "reconnect-ms": 5});
         let Value::Object(given) = members.clone() else { unreachable!("it is one") };
-        let stream = Stream::visit(&mut Visitor::new(given, Form::Json)).expect("it is well-formed");
+        let stream: Stream = Visitor::new(given, Form::Json).whole().expect("it is well-formed");
         assert_eq!(Value::Object(stream.shown()), members);
     }
 }

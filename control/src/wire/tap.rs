@@ -3,63 +3,48 @@
 use std::sync::Arc;
 
 use ringyard_drivers::tap::VnetHeader;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::FdRef;
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use crate::ports::{Script, TapSource, TapSpec};
-use crate::qapi::{QapiError, Size, Visitor};
+use crate::qapi::{QapiError, Size, options, written};
 
-/// The members of a `tap` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Tap {
-    /// The interface's name, or a pattern such as `tap%d`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ifname: Option<String>,
-    /// An open descriptor.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fd: Option<String>,
-    /// Open descriptors of the queues, between colons.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fds: Option<String>,
-    /// Run when the interface is up; `no` or nothing: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub script: Option<String>,
-    /// Run before the interface goes; `no` or nothing: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub downscript: Option<String>,
-    /// The helper's bridge.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub br: Option<String>,
-    /// A program that opens the tap for us.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub helper: Option<String>,
-    /// The kernel's limit of bytes under way; 0: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sndbuf: Option<u64>,
-    /// Whether frames carry a virtio-net header.
-    #[serde(rename = "vnet_hdr", skip_serializing_if = "Option::is_none")]
-    pub vnet_hdr: Option<bool>,
-    /// Whether the kernel's vhost-net moves the frames; only `false` here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vhost: Option<bool>,
-    /// A descriptor of vhost-net.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vhostfd: Option<String>,
-    /// Descriptors of vhost-net, between colons.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vhostfds: Option<String>,
-    /// The same as `vhost`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vhostforce: Option<bool>,
-    /// Queue pairs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queues: Option<u32>,
-    /// How long vhost-net polls; without effect here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub poll_us: Option<u32>,
+options! {
+    /// The members of a `tap` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Tap as "NetdevTapOptions" {
+        /// The interface's name, or a pattern such as `tap%d`.
+        pub ifname: Option<String>,
+        /// An open descriptor.
+        pub fd: Option<String>,
+        /// Open descriptors of the queues, between colons.
+        pub fds: Option<String>,
+        /// Run when the interface is up; `no` or nothing: none.
+        pub script: Option<String>,
+        /// Run before the interface goes; `no` or nothing: none.
+        pub downscript: Option<String>,
+        /// The helper's bridge.
+        pub br: Option<String>,
+        /// A program that opens the tap for us.
+        pub helper: Option<String>,
+        /// The kernel's limit of bytes under way; 0: none.
+        pub sndbuf: Option<Size>,
+        /// Whether frames carry a virtio-net header.
+        pub vnet_hdr: Option<bool> = "vnet_hdr",
+        /// Whether the kernel's vhost-net moves the frames; only `false` here.
+        pub vhost: Option<bool>,
+        /// A descriptor of vhost-net.
+        pub vhostfd: Option<String>,
+        /// Descriptors of vhost-net, between colons.
+        pub vhostfds: Option<String>,
+        /// The same as `vhost`.
+        pub vhostforce: Option<bool>,
+        /// Queue pairs.
+        pub queues: Option<u32>,
+        /// How long vhost-net polls; without effect here.
+        pub poll_us: Option<u32>,
+    }
 }
 
 impl Members for Tap {
@@ -72,36 +57,16 @@ impl Members for Tap {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl Tap {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Tap {
-            ifname: visitor.optional("ifname")?,
-            fd: visitor.optional("fd")?,
-            fds: visitor.optional("fds")?,
-            script: visitor.optional("script")?,
-            downscript: visitor.optional("downscript")?,
-            br: visitor.optional("br")?,
-            helper: visitor.optional("helper")?,
-            sndbuf: visitor.optional("sndbuf")?.map(|Size(bytes)| bytes),
-            vnet_hdr: visitor.optional("vnet_hdr")?,
-            vhost: visitor.optional("vhost")?,
-            vhostfd: visitor.optional("vhostfd")?,
-            vhostfds: visitor.optional("vhostfds")?,
-            vhostforce: visitor.optional("vhostforce")?,
-            queues: visitor.optional("queues")?,
-            poll_us: visitor.optional("poll-us")?,
-        })
-    }
-
     fn spec(&self) -> Result<TapSpec, QapiError> {
         let source = self.source()?;
         self.refuse_vhost()?;
-        let sndbuf = self.sndbuf.filter(|bytes| *bytes != 0);
-        let sndbuf_bytes = sndbuf.map_or(i32::MAX, |bytes| i32::try_from(bytes).unwrap_or(i32::MAX));
+        let sndbuf = self.sndbuf.filter(|Size(bytes)| *bytes != 0);
+        let sndbuf_bytes = sndbuf.map_or(i32::MAX, |Size(bytes)| i32::try_from(bytes).unwrap_or(i32::MAX));
         Ok(TapSpec { source, sndbuf_bytes })
     }
 

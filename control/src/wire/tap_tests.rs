@@ -1,13 +1,11 @@
 //! What a tap's options may be together, and what they resolve to.
 
 use super::*;
-use crate::qapi::{Flags, Form, parse_keyval};
+use crate::qapi::{Flags, Form, Visitor, parse_keyval};
 
 fn resolved(options: &str) -> Result<TapSpec, String> {
     let members = parse_keyval(options, "type", Flags::Refused).expect(options);
-    let mut visitor = Visitor::new(members, Form::Keyval);
-    let tap = Tap::visit(&mut visitor).expect(options);
-    visitor.finish().expect(options);
+    let tap: Tap = Visitor::new(members, Form::Keyval).whole().expect(options);
     tap.spec().map_err(|error| error.desc)
 }
 

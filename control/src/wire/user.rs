@@ -4,91 +4,71 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ringyard_drivers::user::{Ipv4Side, Ipv6Side, SmbShare, UserOptions};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use super::user_rule::{guest_forward, host_forward, leading_number, literal};
 use crate::ports::UserSpec;
-use crate::qapi::{Form, FromQapi, Place, QapiError, Visitor};
+use crate::qapi::{Form, FromQapi, Place, QapiError, Visitor, answer, options, written};
 
-/// The members of a `user` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct User {
-    /// The name that DHCP gives to guests.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-    /// Whether guests reach nothing but what rules forward.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub restrict: Option<bool>,
-    /// Whether there is IPv4.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv4: Option<bool>,
-    /// Whether there is IPv6.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6: Option<bool>,
-    /// The older form of `net`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ip: Option<String>,
-    /// The IPv4 network, as `ADDRESS[/MASK]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub net: Option<String>,
-    /// The host's address in it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The directory that TFTP serves.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tftp: Option<String>,
-    /// The boot file in DHCP's answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bootfile: Option<String>,
-    /// The first address that DHCP gives away.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dhcpstart: Option<String>,
-    /// The name server's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dns: Option<String>,
-    /// Domains that guests search.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dnssearch: Option<Vec<Text>>,
-    /// The guests' domain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub domainname: Option<String>,
-    /// The IPv6 network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6_prefix: Option<String>,
-    /// Its bits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6_prefixlen: Option<i64>,
-    /// The host's address in it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6_host: Option<String>,
-    /// The name server's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ipv6_dns: Option<String>,
-    /// The directory that Samba serves.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub smb: Option<String>,
-    /// Samba's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub smbserver: Option<String>,
-    /// What comes in on the host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hostfwd: Option<Vec<Text>>,
-    /// What guests connect to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub guestfwd: Option<Vec<Text>>,
-    /// The name of the TFTP server in DHCP's answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tftp_server_name: Option<String>,
+options! {
+    /// The members of a `user` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct User as "NetdevUserOptions" {
+        /// The name that DHCP gives to guests.
+        pub hostname: Option<String>,
+        /// Whether guests reach nothing but what rules forward.
+        pub restrict: Option<bool>,
+        /// Whether there is IPv4.
+        pub ipv4: Option<bool>,
+        /// Whether there is IPv6.
+        pub ipv6: Option<bool>,
+        /// The older form of `net`.
+        pub ip: Option<String>,
+        /// The IPv4 network, as `ADDRESS[/MASK]`.
+        pub net: Option<String>,
+        /// The host's address in it.
+        pub host: Option<String>,
+        /// The directory that TFTP serves.
+        pub tftp: Option<String>,
+        /// The boot file in DHCP's answers.
+        pub bootfile: Option<String>,
+        /// The first address that DHCP gives away.
+        pub dhcpstart: Option<String>,
+        /// The name server's address.
+        pub dns: Option<String>,
+        /// Domains that guests search.
+        pub dnssearch: Option<Vec<Text>>,
+        /// The guests' domain.
+        pub domainname: Option<String>,
+        /// The IPv6 network.
+        pub ipv6_prefix: Option<String>,
+        /// Its bits.
+        pub ipv6_prefixlen: Option<i64>,
+        /// The host's address in it.
+        pub ipv6_host: Option<String>,
+        /// The name server's address.
+        pub ipv6_dns: Option<String>,
+        /// The directory that Samba serves.
+        pub smb: Option<String>,
+        /// Samba's address.
+        pub smbserver: Option<String>,
+        /// What comes in on the host.
+        pub hostfwd: Option<Vec<Text>>,
+        /// What guests connect to.
+        pub guestfwd: Option<Vec<Text>>,
+        /// The name of the TFTP server in DHCP's answers.
+        pub tftp_server_name: Option<String>,
+    }
 }
 
-/// The schema's `String`: an object with a text in it. On a command line it is the text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Text {
-    /// The text.
-    pub str: String,
+answer! {
+    /// The schema's `String`: an object with a text in it. On a command line it is the text.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Text as "String" {
+        /// The text.
+        pub str: String,
+    }
 }
 
 impl FromQapi for Text {
@@ -112,38 +92,11 @@ impl Members for User {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl User {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(User {
-            hostname: visitor.optional("hostname")?,
-            restrict: visitor.optional("restrict")?,
-            ipv4: visitor.optional("ipv4")?,
-            ipv6: visitor.optional("ipv6")?,
-            ip: visitor.optional("ip")?,
-            net: visitor.optional("net")?,
-            host: visitor.optional("host")?,
-            tftp: visitor.optional("tftp")?,
-            bootfile: visitor.optional("bootfile")?,
-            dhcpstart: visitor.optional("dhcpstart")?,
-            dns: visitor.optional("dns")?,
-            dnssearch: visitor.optional("dnssearch")?,
-            domainname: visitor.optional("domainname")?,
-            ipv6_prefix: visitor.optional("ipv6-prefix")?,
-            ipv6_prefixlen: visitor.optional("ipv6-prefixlen")?,
-            ipv6_host: visitor.optional("ipv6-host")?,
-            ipv6_dns: visitor.optional("ipv6-dns")?,
-            smb: visitor.optional("smb")?,
-            smbserver: visitor.optional("smbserver")?,
-            hostfwd: visitor.optional("hostfwd")?,
-            guestfwd: visitor.optional("guestfwd")?,
-            tftp_server_name: visitor.optional("tftp-server-name")?,
-        })
-    }
-
     /// All of it with its defaults, checked in QEMU's order.
     fn options(&self) -> Result<UserOptions, QapiError> {
         let restrict = self.restrict.unwrap_or(false);

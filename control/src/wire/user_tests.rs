@@ -6,9 +6,8 @@ use serde_json::json;
 
 fn options(members: Value) -> Result<UserOptions, String> {
     let Value::Object(members) = members else { panic!("the test needs an object") };
-    let mut visitor = Visitor::new(members, Form::Json);
-    let user = User::visit(&mut visitor).and_then(|user| visitor.finish().map(|()| user));
-    user.and_then(|user| user.options()).map_err(|error| error.desc)
+    let user = Visitor::new(members, Form::Json).whole();
+    user.and_then(|user: User| user.options()).map_err(|error| error.desc)
 }
 
 fn refused(members: Value) -> String {
@@ -144,7 +143,7 @@ fn lists_are_repeated_on_a_command_line() {
     let line = "user,hostfwd=tcp::1-:2,hostfwd=udp:127.0.0.1:3-:4,dnssearch=a.b,dnssearch=c,restrict=on";
     let mut members = parse_keyval(line, "type", Flags::Refused).expect("it is well-formed");
     members.shift_remove("type");
-    let user = User::visit(&mut Visitor::new(members, Form::Keyval)).expect("they are right");
+    let user: User = Visitor::new(members, Form::Keyval).whole().expect("they are right");
     let options = user.options().expect("they are right");
     assert_eq!(options.dns_search, ["a.b", "c"]);
     assert!(options.restrict);

@@ -3,28 +3,25 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use crate::ports::VdeSpec;
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `vde` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Vde {
-    /// The switch's directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sock: Option<String>,
-    /// The number of the switch's port; 0: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// The group of our socket.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// The permission bits of our socket.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<u16>,
+options! {
+    /// The members of a `vde` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Vde as "NetdevVdeOptions" {
+        /// The switch's directory.
+        pub sock: Option<String>,
+        /// The number of the switch's port; 0: any.
+        pub port: Option<u16>,
+        /// The group of our socket.
+        pub group: Option<String>,
+        /// The permission bits of our socket.
+        pub mode: Option<u16>,
+    }
 }
 
 impl Members for Vde {
@@ -38,7 +35,7 @@ impl Members for Vde {
 
     /// Port and mode are shown always.
     fn shown(&self) -> Map<String, Value> {
-        let mut members = shown(self);
+        let mut members = written(self);
         members.insert("port".into(), json!(self.port.unwrap_or(0)));
         members.insert("mode".into(), json!(self.mode.unwrap_or(MODE)));
         members
@@ -46,15 +43,6 @@ impl Members for Vde {
 }
 
 impl Vde {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Vde {
-            sock: visitor.optional("sock")?,
-            port: visitor.optional("port")?,
-            group: visitor.optional("group")?,
-            mode: visitor.optional("mode")?,
-        })
-    }
-
     fn spec(&self) -> Result<VdeSpec, QapiError> {
         let sock = self.sock.as_deref().unwrap_or_default();
         // VDE's library takes other kinds of networks by other schemes.

@@ -3,32 +3,27 @@
 use std::sync::Arc;
 
 use ringyard_drivers::vduse::{NAME_LEN_MAX, QUEUE_SIZE, VduseOptions};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::netdev::shown;
 use super::{Members, NetdevKind, nic_mac};
 use crate::ports::VduseSpec;
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of an `x-vduse` netdev, as given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Vduse {
-    /// The device's name, for `vdpa dev add name NAME mgmtdev vduse`.
-    pub name: String,
-    /// Entries of each ring, at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue_size: Option<u32>,
-    /// The address that the driver takes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub macaddr: Option<String>,
-    /// The longest IP packet that the driver sends.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// Whether packed rings are offered, as they are without a word.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub packed: Option<bool>,
+options! {
+    /// The members of an `x-vduse` netdev, as given.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Vduse as "NetdevVduseOptions" {
+        /// The device's name, for `vdpa dev add name NAME mgmtdev vduse`.
+        pub name: String,
+        /// Entries of each ring, at most.
+        pub queue_size: Option<u32>,
+        /// The address that the driver takes.
+        pub macaddr: Option<String>,
+        /// The longest IP packet that the driver sends.
+        pub mtu: Option<u32>,
+        /// Whether packed rings are offered, as they are without a word.
+        pub packed: Option<bool>,
+    }
 }
 
 impl Members for Vduse {
@@ -41,21 +36,11 @@ impl Members for Vduse {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl Vduse {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(Vduse {
-            name: visitor.required("name")?,
-            queue_size: visitor.optional("queue-size")?,
-            macaddr: visitor.optional("macaddr")?,
-            mtu: visitor.optional("mtu")?,
-            packed: visitor.optional("packed")?,
-        })
-    }
-
     fn options(&self) -> Result<VduseOptions, QapiError> {
         let Vduse { name, .. } = self;
         // A file of this name comes to be in /dev/vduse, beside `control`.

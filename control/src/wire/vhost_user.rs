@@ -1,22 +1,21 @@
 //! `vhost-user`: the guest behind a socket chardev, whose rings we serve.
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::netdev::{Members, NetdevKind, shown};
-use crate::qapi::{QapiError, Visitor};
+use super::netdev::{Members, NetdevKind};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `vhost-user` netdev, as given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VhostUser {
-    /// The id of a socket chardev.
-    pub chardev: String,
-    /// Accepted without effect: there is no other way than vhost here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vhostforce: Option<bool>,
-    /// Queue pairs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queues: Option<i64>,
+options! {
+    /// The members of a `vhost-user` netdev, as given.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct VhostUser as "NetdevVhostUserOptions" {
+        /// The id of a socket chardev.
+        pub chardev: String,
+        /// Accepted without effect: there is no other way than vhost here.
+        pub vhostforce: Option<bool>,
+        /// Queue pairs.
+        pub queues: Option<i64>,
+    }
 }
 
 /// A `vhost-user` netdev that can be opened.
@@ -39,21 +38,13 @@ impl Members for VhostUser {
 
     /// The number of queue pairs is shown always.
     fn shown(&self) -> Map<String, Value> {
-        let mut members = shown(self);
+        let mut members = written(self);
         members.insert("queues".into(), json!(self.queues.unwrap_or(1)));
         members
     }
 }
 
 impl VhostUser {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(VhostUser {
-            chardev: visitor.required("chardev")?,
-            vhostforce: visitor.optional("vhostforce")?,
-            queues: visitor.optional("queues")?,
-        })
-    }
-
     fn spec(&self) -> Result<VhostUserSpec, QapiError> {
         match u16::try_from(self.queues.unwrap_or(1)) {
             Ok(queues @ 1..=1024) => Ok(VhostUserSpec { chardev: self.chardev.clone(), queues }),

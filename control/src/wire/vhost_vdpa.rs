@@ -3,30 +3,26 @@
 use std::sync::Arc;
 
 use ringyard_drivers::vhost_vdpa::QUEUES_MAX;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::FdRef;
-use super::netdev::{Members, NetdevKind, shown};
+use super::netdev::{Members, NetdevKind};
 use crate::ports::{VDPA_FD_ERROR, VdpaDevice, VhostVdpaSpec};
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::{QapiError, options, written};
 
-/// The members of a `vhost-vdpa` netdev, as given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct VhostVdpa {
-    /// The device's path.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vhostdev: Option<String>,
-    /// An open descriptor of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vhostfd: Option<String>,
-    /// Queue pairs to be used, as far as the device has them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queues: Option<i64>,
-    /// Shadow virtqueues, which are between a guest and a device. Here is no guest: the rings are ours.
-    #[serde(rename = "x-svq", skip_serializing_if = "Option::is_none")]
-    pub x_svq: Option<bool>,
+options! {
+    /// The members of a `vhost-vdpa` netdev, as given.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct VhostVdpa as "NetdevVhostVDPAOptions" {
+        /// The device's path.
+        pub vhostdev: Option<String>,
+        /// An open descriptor of it.
+        pub vhostfd: Option<String>,
+        /// Queue pairs to be used, as far as the device has them.
+        pub queues: Option<i64>,
+        /// Shadow virtqueues, which are between a guest and a device. Here is no guest: the rings are ours.
+        pub x_svq: Option<bool>,
+    }
 }
 
 impl Members for VhostVdpa {
@@ -39,20 +35,11 @@ impl Members for VhostVdpa {
     }
 
     fn shown(&self) -> Map<String, Value> {
-        shown(self)
+        written(self)
     }
 }
 
 impl VhostVdpa {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(VhostVdpa {
-            vhostdev: visitor.optional("vhostdev")?,
-            vhostfd: visitor.optional("vhostfd")?,
-            queues: visitor.optional("queues")?,
-            x_svq: visitor.optional("x-svq")?,
-        })
-    }
-
     fn spec(&self) -> Result<VhostVdpaSpec, QapiError> {
         let device = match (&self.vhostdev, &self.vhostfd) {
             (Some(_), Some(_)) => {

@@ -1,81 +1,57 @@
 //! `vmnet-host`, `vmnet-shared`, `vmnet-bridged`: interfaces of macOS's vmnet framework. The schema has them everywhere, with
 //! their members; a switch on Linux has none of them.
 
-use crate::qapi::{QapiError, Visitor};
+use crate::qapi::arguments;
 
-/// The members of a `vmnet-host` netdev: guests, and the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VmnetHost {
-    /// The first address that DHCP gives away, which is the host's; with `end-address` and `subnet-mask`, or none of them.
-    pub start_address: Option<String>,
-    /// The last address.
-    pub end_address: Option<String>,
-    /// The mask.
-    pub subnet_mask: Option<String>,
-    /// Keeps the interface from others of its network.
-    pub isolated: Option<bool>,
-    /// The network, without DHCP.
-    pub net_uuid: Option<String>,
-}
-
-/// The members of a `vmnet-shared` netdev: guests, the host, and the world by address translation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VmnetShared {
-    /// As [`VmnetHost::start_address`].
-    pub start_address: Option<String>,
-    /// The last address.
-    pub end_address: Option<String>,
-    /// The mask.
-    pub subnet_mask: Option<String>,
-    /// Keeps the interface from others of its network.
-    pub isolated: Option<bool>,
-    /// The prefix of IPv6 addresses.
-    pub nat66_prefix: Option<String>,
-}
-
-/// The members of a `vmnet-bridged` netdev: guests on the network of an interface of the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VmnetBridged {
-    /// The interface.
-    pub ifname: String,
-    /// Keeps the interface from others of its network.
-    pub isolated: Option<bool>,
-}
-
-impl VmnetHost {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(VmnetHost {
-            start_address: visitor.optional("start-address")?,
-            end_address: visitor.optional("end-address")?,
-            subnet_mask: visitor.optional("subnet-mask")?,
-            isolated: visitor.optional("isolated")?,
-            net_uuid: visitor.optional("net-uuid")?,
-        })
+arguments! {
+    /// The members of a `vmnet-host` netdev: guests, and the host.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct VmnetHost as "NetdevVmnetHostOptions" {
+        /// The first address that DHCP gives away, which is the host's; with `end-address` and `subnet-mask`, or none of them.
+        pub start_address: Option<String>,
+        /// The last address.
+        pub end_address: Option<String>,
+        /// The mask.
+        pub subnet_mask: Option<String>,
+        /// Keeps the interface from others of its network.
+        pub isolated: Option<bool>,
+        /// The network, without DHCP.
+        pub net_uuid: Option<String>,
     }
 }
 
-impl VmnetShared {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(VmnetShared {
-            start_address: visitor.optional("start-address")?,
-            end_address: visitor.optional("end-address")?,
-            subnet_mask: visitor.optional("subnet-mask")?,
-            isolated: visitor.optional("isolated")?,
-            nat66_prefix: visitor.optional("nat66-prefix")?,
-        })
+arguments! {
+    /// The members of a `vmnet-shared` netdev: guests, the host, and the world by address translation.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct VmnetShared as "NetdevVmnetSharedOptions" {
+        /// As [`VmnetHost::start_address`].
+        pub start_address: Option<String>,
+        /// The last address.
+        pub end_address: Option<String>,
+        /// The mask.
+        pub subnet_mask: Option<String>,
+        /// Keeps the interface from others of its network.
+        pub isolated: Option<bool>,
+        /// The prefix of IPv6 addresses.
+        pub nat66_prefix: Option<String>,
     }
 }
 
-impl VmnetBridged {
-    pub(super) fn visit(visitor: &mut Visitor) -> Result<Self, QapiError> {
-        Ok(VmnetBridged { ifname: visitor.required("ifname")?, isolated: visitor.optional("isolated")? })
+arguments! {
+    /// The members of a `vmnet-bridged` netdev: guests on the network of an interface of the host.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct VmnetBridged as "NetdevVmnetBridgedOptions" {
+        /// The interface.
+        pub ifname: String,
+        /// Keeps the interface from others of its network.
+        pub isolated: Option<bool>,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qapi::Form;
+    use crate::qapi::{Form, Visitor};
     use serde_json::{Value, json};
 
     fn visitor(members: Value) -> Visitor {
@@ -92,14 +68,11 @@ mod tests {
             members["isolated"] = json!(true);
             visitor(members)
         };
-        let mut host = with("net-uuid", json!("6fe6b7d7-2d3a-4a4f-a3f5-7f4f8f1c9b11"));
-        assert!(VmnetHost::visit(&mut host).is_ok_and(|members| members.net_uuid.is_some()));
-        assert_eq!(host.finish(), Ok(()));
-        let mut shared = with("nat66-prefix", json!("fd00::"));
-        assert!(VmnetShared::visit(&mut shared).is_ok_and(|members| members.isolated == Some(true)));
-        assert_eq!(shared.finish(), Ok(()));
-        let mut nameless = visitor(json!({}));
-        let error = VmnetBridged::visit(&mut nameless).map_err(|error| error.desc);
+        let host = with("net-uuid", json!("6fe6b7d7-2d3a-4a4f-a3f5-7f4f8f1c9b11")).whole();
+        assert!(host.is_ok_and(|members: VmnetHost| members.net_uuid.is_some()));
+        let shared = with("nat66-prefix", json!("fd00::")).whole();
+        assert!(shared.is_ok_and(|members: VmnetShared| members.isolated == Some(true)));
+        let error = visitor(json!({})).whole::<VmnetBridged>().map_err(|error| error.desc);
         assert_eq!(error, Err("Parameter 'ifname' is missing".into()));
     }
 }

@@ -147,6 +147,6 @@ fn the_command_lines_hubs_are_set_before_their_ports_come() {
     let mut control = Control::start(&RunConfig { hubs, ..config(directory.path()) }, stopper())
         .expect("there is nothing to fail");
     let stats = control.model.query_stats(None).expect("all ports are asked for");
-    assert_eq!((&stats["hubs"][0]["learning"], &stats["hubs"][0]["ageing"]), (&json!(true), &json!(9)));
+    assert_eq!((stats.hubs[0].learning, stats.hubs[0].ageing), (true, 9));
     control.take_down();
 }
