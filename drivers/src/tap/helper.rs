@@ -72,7 +72,8 @@ fn start(helper: &str, bridge: &str, socket: OwnedFd) -> io::Result<Child> {
         program.args(["--use-vnet".into(), format!("--fd={number}"), format!("--br={bridge}")]);
         program
     };
-    command.stdin(Stdio::null()).process_group(0);
+    // Stdin and stdout may be a monitor's.
+    command.stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
     // SAFETY: the closure makes one system call, and allocates nothing. The descriptor is open: the command owns it.
     unsafe { command.pre_exec(move || Ok(fcntl_setfd(&socket, FdFlags::empty())?)) };
     // The command, and with it our copy of the socket, is dropped here.

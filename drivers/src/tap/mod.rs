@@ -233,7 +233,8 @@ fn take_over(fds: Vec<OwnedFd>) -> Result<Vec<Device>, OpenError> {
 
 fn run_script(script: &Path, ifname: &str) -> Result<(), OpenError> {
     const NOT_RUN: i32 = 1 << 8;
-    let status = Command::new(script).arg(ifname).stdin(Stdio::null()).status();
+    // Stdin and stdout may be a monitor's.
+    let status = Command::new(script).arg(ifname).stdin(Stdio::null()).stdout(io::stderr()).status();
     // As a shell would have it: what cannot be started exits with 1.
     let raw = status.map_or(NOT_RUN, |status| status.into_raw());
     if raw == 0 {
