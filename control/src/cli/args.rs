@@ -55,9 +55,13 @@ pub(super) struct RunArgs {
     /// Read objects and settings from a TOML file; options add to it and override it
     #[arg(short = 'c', long = "config", value_name = "FILE.toml")]
     config: Option<PathBuf>,
-    /// Serve QMP on a unix socket; may be repeated
+    /// Serve QMP: at unix:PATH or tcp:HOST:PORT with server=on, or to whoever listens there; on fd:NUMBER or stdio; may
+    /// be repeated
     #[arg(long, value_name = "unix:PATH,server=on,wait=off")]
     qmp: Vec<String>,
+    /// The same, with replies that people can read
+    #[arg(long, value_name = "unix:PATH,server=on,wait=off")]
+    qmp_pretty: Vec<String>,
     /// Make a socket for a guest's vhost-user connection
     #[arg(long, value_name = "socket,id=ID,path=PATH[,server=on][,reconnect=S]")]
     chardev: Vec<String>,
@@ -132,8 +136,9 @@ impl RunArgs {
         draft.socket_group = self.socket_group.or(draft.socket_group);
         draft.socket_mode = self.socket_mode.or(draft.socket_mode);
         draft.log_level = self.log_level.or(draft.log_level);
-        let sources: [(&str, &[String], AddOption); 6] = [
+        let sources: [(&str, &[String], AddOption); 7] = [
             ("-qmp", &self.qmp, Draft::add_qmp),
+            ("-qmp-pretty", &self.qmp_pretty, Draft::add_qmp_pretty),
             ("-chardev", &self.chardev, Draft::add_chardev_option),
             ("-netdev", &self.netdev, Draft::add_netdev_option),
             ("-nic", &self.nic, Draft::add_nic_option),

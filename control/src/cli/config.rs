@@ -1,10 +1,9 @@
 //! What a run needs to know before it starts, typed and checked.
 
-use std::path::PathBuf;
-
 use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 
+use super::monitor::MonitorConfig;
 use crate::qapi::QapiEnum;
 use crate::wire::{ChardevSpec, NetdevSpec, XSetHub};
 
@@ -16,7 +15,7 @@ pub const WORKERS_MAX: usize = 64;
 pub struct RunConfig {
     /// What the user calls the switch.
     pub name: Option<String>,
-    /// Where to serve QMP.
+    /// Where to serve QMP, one with stdio at most.
     pub monitors: Vec<MonitorConfig>,
     /// To be made first; ids are distinct.
     pub chardevs: Vec<ChardevSpec>,
@@ -48,13 +47,6 @@ impl RunConfig {
         ];
         format!("nothing wrong: {}", parts.join(", "))
     }
-}
-
-/// A QMP monitor: a unix socket on which we listen. It never delays the start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MonitorConfig {
-    /// A path that fits into a socket address.
-    pub path: PathBuf,
 }
 
 /// How many workers there are, and on which cores.

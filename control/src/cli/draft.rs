@@ -7,13 +7,14 @@ use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 use serde_json::{Map, Value};
 
-use super::config::{LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess};
+use super::config::{LogLevel, Placement, RunConfig, SocketAccess};
 use super::document::{Document, lines};
 use super::fault::{FAULTS_MAX, Fault, Given, Origin};
+use super::monitor::MonitorConfig;
 use super::{CliError, file, references};
 use crate::json;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
-use crate::wire::{ChardevAdd, ChardevSpec, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub, unix_path};
+use crate::wire::{ChardevAdd, ChardevSpec, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub};
 
 /// What was read so far. Objects are resolved as they come, so that an error names the place it stands in.
 #[derive(Debug, Default)]
@@ -53,11 +54,21 @@ impl Draft {
         self.faults.extend(added.err());
     }
 
-    /// Adds `unix:PATH,server=on,wait=off`.
+    /// Adds a monitor.
     pub(super) fn add_qmp(&mut self, text: &str, origin: &Origin) -> Added {
-        let config = monitor_config(text).map_err(|error| origin.fault(error))?;
-        if let Some(first) = self.monitors.iter().find(|given| given.spec == config) {
-            let twice = QapiError::generic("a monitor listens there already");
+        let config = MonitorConfig::parse(text).map_err(|error| origin.fault(error))?;
+        self.add_monitor(config, origin)
+    }
+
+    /// The same, which writes for people.
+    pub(super) fn add_qmp_pretty(&mut self, text: &str, origin: &Origin) -> Added {
+        let config = MonitorConfig::parse(text).map_err(|error| origin.fault(error))?;
+        self.add_monitor(MonitorConfig { pretty: true, ..config }, origin)
+    }
+
+    fn add_monitor(&mut self, config: MonitorConfig, origin: &Origin) -> Added {
+        if let Some(first) = self.monitors.iter().find(|given| given.spec.excludes(&config)) {
+            let twice = QapiError::generic("there is a monitor already");
             return Err(origin.fault(twice).after(first.origin.note("it is this one", "")));
         }
         self.monitors.push(Given { spec: config, origin: origin.clone() });
@@ -224,22 +235,6 @@ fn specs<T>(given: Vec<Given<T>>) -> Vec<T> {
 /// Of what has an id that is given again.
 fn first_with_id(origin: &Origin) -> Fault {
     origin.note("it is first given here", "id")
-}
-
-fn monitor_config(text: &str) -> Result<MonitorConfig, QapiError> {
-    let members = parse_keyval(text, "address", Flags::Accepted)?;
-    let mut visitor = Visitor::new(members, Form::Keyval);
-    let address: String = visitor.required("address")?;
-    let is_server: Option<bool> = visitor.optional("server")?;
-    visitor.optional::<bool>("wait")?; // A monitor never delays the start.
-    visitor.finish()?;
-    let unix =
-        || QapiError::generic("a monitor listens on a unix socket: write unix:PATH,server=on,wait=off");
-    let path = address.strip_prefix("unix:").ok_or_else(unix)?;
-    if is_server != Some(true) {
-        return Err(unix());
-    }
-    Ok(MonitorConfig { path: unix_path(path)? })
 }
 
 /// The nic that the members of a `-nic` option make beside the netdev `id`; the netdev's own are left.

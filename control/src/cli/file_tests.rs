@@ -51,7 +51,8 @@ fn every_fault_is_shown_where_it_is() {
         (
             "monitor",
             "qmp = ['x']",
-            "1:8: a monitor listens on a unix socket: write unix:PATH,server=on,wait=off",
+            "1:8: 'x' is no place for a monitor: write unix:PATH or tcp:HOST:PORT, with server=on,wait=off to listen there; \
+             fd:NUMBER; or stdio",
         ),
         ("kind", "[[nic]]\ntype='tap'", "2:6: Parameter 'type' can only be 'nic' here"),
         ("mac", "[[nic]]\nmacaddr = '1:2'", "2:11: invalid syntax for ethernet address"),
@@ -97,7 +98,7 @@ fn what_excludes_each_other_is_shown_at_both_places() {
     assert_eq!(both, ["3:9: 'workers' and 'cores' exclude each other", "2:11: note: these are the workers"]);
     let monitor = "'unix:/q,server=on'";
     let monitors = lines("monitors", &format!("qmp = [{monitor},\n{monitor}]"));
-    assert_eq!(monitors, ["2:1: a monitor listens there already", "1:8: note: it is this one"]);
+    assert_eq!(monitors, ["2:1: there is a monitor already", "1:8: note: it is this one"]);
     let nic = "[[nic]]\nnetdev='t'\n";
     let nics = lines("nics", &format!("{tap}{nic}{nic}"));
     let expected = "7:8: netdev 't' is already connected to the nic 'nic0'";

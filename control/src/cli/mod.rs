@@ -12,6 +12,7 @@ mod document;
 mod draft;
 mod fault;
 mod file;
+mod monitor;
 mod references;
 
 use std::ffi::OsString;
@@ -23,8 +24,9 @@ use clap::Parser;
 use crate::client::ClientInvocation;
 
 pub use bench::{BenchInvocation, JsonOutput};
-pub use config::{DemoConfig, LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess, WORKERS_MAX};
+pub use config::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess, WORKERS_MAX};
 pub use document::Finding;
+pub use monitor::{MonitorConfig, MonitorSource};
 
 /// What the user wants done.
 #[derive(Debug)]

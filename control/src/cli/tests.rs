@@ -47,8 +47,8 @@ impl Drop for TemporaryFile {
 #[test]
 fn a_monitor_is_enough_to_start() {
     let config = run("-qmp unix:/q,server=on,wait=off --qmp unix:/r,server,nowait");
-    let paths: Vec<_> = config.monitors.iter().map(|monitor| monitor.path.to_str()).collect();
-    assert_eq!(paths, [Some("/q"), Some("/r")]);
+    let monitors: Vec<String> = config.monitors.iter().map(MonitorConfig::to_string).collect();
+    assert_eq!(monitors, ["unix:/q,server=on,wait=off", "unix:/r,server=on,wait=off"]);
     assert_eq!(config.placement, Placement::Workers(1));
     assert_eq!(config.full_receiver, FullReceiver::Hold);
     assert_eq!(config.sockets, SocketAccess { group: None, mode: 0o600 });
@@ -141,8 +141,8 @@ fn an_error_names_the_option_and_what_is_wrong() {
         ("-chardev socket,id=c,path=p -chardev socket,id=c,path=q", "Chardev with id 'c' already exists"),
         ("-net user", "-net makes nics only"),
         ("-nic hubport,hubid=0", "-nic needs a type that has a guest or a host behind it"),
-        ("-qmp tcp:1,server", "a monitor listens on a unix socket"),
-        ("-qmp unix:/q", "a monitor listens on a unix socket"),
+        ("-qmp tcp:1,server", "-qmp tcp:1,server: '1' is not HOST:PORT"),
+        ("-qmp stdio --qmp-pretty stdio", "-qmp-pretty stdio: there is a monitor already"),
         ("-c /no/such/file", "/no/such/file: No such file or directory"),
         ("--workers 0", "the number of workers must be in range [1, 64]"),
         ("--workers 1 --cores 1", "cannot be used with"),

@@ -2,40 +2,76 @@
 
 use serde_json::{Number, Value};
 
+/// How a message lies on the page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// On one line, as programs expect it.
+    #[default]
+    Line,
+    /// A line for every member, for people.
+    Pretty,
+}
+
 /// `value` on one line. Everything outside printable ASCII is written as `\uXXXX` with upper-case digits, beyond the
 /// basic plane as a surrogate pair; a double without fraction is written as an integer. The line ends with CR LF.
 pub fn to_qmp_line(value: &Value) -> Vec<u8> {
-    let mut line = String::new();
-    write_value(&mut line, value);
-    line.push_str("\r\n");
-    line.into_bytes()
+    to_qmp_text(value, Layout::Line)
 }
 
-// Recursion is bounded: a value comes from our own parser, which limits depth, or from our own code.
-fn write_value(line: &mut String, value: &Value) {
+/// The same in the given layout. Each line ends with CR LF.
+pub fn to_qmp_text(value: &Value, layout: Layout) -> Vec<u8> {
+    let mut text = String::new();
+    let depth = (layout == Layout::Pretty).then_some(0);
+    write_value(&mut text, value, depth);
+    text.push_str("\r\n");
+    text.into_bytes()
+}
+
+/// Writes a value that is `depth` deep where each has a line of its own. Recursion is bounded: a value comes from our own
+/// parser, which limits depth, or from our own code.
+fn write_value(text: &mut String, value: &Value, depth: Option<usize>) {
     match value {
-        Value::Null => line.push_str("null"),
-        Value::Bool(bool) => line.push_str(if *bool { "true" } else { "false" }),
-        Value::Number(number) => write_number(line, number),
-        Value::String(text) => write_string(line, text),
+        Value::Null => text.push_str("null"),
+        Value::Bool(bool) => text.push_str(if *bool { "true" } else { "false" }),
+        Value::Number(number) => write_number(text, number),
+        Value::String(string) => write_string(text, string),
         Value::Array(items) => {
-            line.push('[');
+            text.push('[');
             for (index, item) in items.iter().enumerate() {
-                line.push_str(if index > 0 { ", " } else { "" });
-                write_value(line, item);
+                begin_item(text, index, depth);
+                write_value(text, item, depth.map(|depth| depth + 1));
             }
-            line.push(']');
+            break_line(text, depth);
+            text.push(']');
         }
         Value::Object(members) => {
-            line.push('{');
+            text.push('{');
             for (index, (name, member)) in members.iter().enumerate() {
-                line.push_str(if index > 0 { ", " } else { "" });
-                write_string(line, name);
-                line.push_str(": ");
-                write_value(line, member);
+                begin_item(text, index, depth);
+                write_string(text, name);
+                text.push_str(": ");
+                write_value(text, member, depth.map(|depth| depth + 1));
             }
-            line.push('}');
+            break_line(text, depth);
+            text.push('}');
         }
+    }
+}
+
+/// What stands before an item of what is `depth` deep.
+fn begin_item(text: &mut String, index: usize, depth: Option<usize>) {
+    match (index, depth) {
+        (0, _) => {}
+        (_, None) => text.push_str(", "),
+        (_, Some(_)) => text.push(','),
+    }
+    break_line(text, depth.map(|depth| depth + 1));
+}
+
+fn break_line(text: &mut String, depth: Option<usize>) {
+    if let Some(depth) = depth {
+        text.push_str("\r\n");
+        text.extend(std::iter::repeat_n("    ", depth));
     }
 }
 
@@ -84,6 +120,23 @@ mod tests {
         let value = json!({"return": {}, "id": [1, null, true, "x"]});
         let expected = "{\"return\": {}, \"id\": [1, null, true, \"x\"]}\r\n";
         assert_eq!(line(value), expected);
+    }
+
+    #[test]
+    fn pretty_gives_every_member_a_line() {
+        let text = to_qmp_text(&json!({"return": {}, "id": [1, "x"]}), Layout::Pretty);
+        let expected = [
+            "{",
+            "    \"return\": {",
+            "    },",
+            "    \"id\": [",
+            "        1,",
+            "        \"x\"",
+            "    ]",
+            "}",
+            "",
+        ];
+        assert_eq!(String::from_utf8_lossy(&text), expected.join("\r\n"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::json::{Parser, to_qmp_line};
+use crate::json::{Layout, Parser, to_qmp_text};
 use crate::qapi::{Form, QapiError, Visitor};
 use crate::version::version_info;
 use crate::wire::{Command, QmpCapabilities, QmpCapability};
@@ -26,6 +26,7 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Session {
     parser: Parser,
+    layout: Layout,
     stage: Stage,
     /// The command under way, with the `id` it came with.
     pending: Option<Option<Value>>,
@@ -47,8 +48,8 @@ struct Request {
 
 impl Session {
     /// A session whose first output is the greeting.
-    pub fn new() -> Self {
-        Session { parser: Parser::default(), stage: Stage::Connected, pending: None }
+    pub fn new(layout: Layout) -> Self {
+        Session { parser: Parser::default(), layout, stage: Stage::Connected, pending: None }
     }
 
     /// Takes bytes that came from the client.
@@ -67,21 +68,22 @@ impl Session {
         if self.stage == Stage::Connected {
             self.stage = Stage::Negotiating;
             let greeting = json!({"QMP": {"version": version_info(), "capabilities": ["oob"]}});
-            return Some(Output::Reply(to_qmp_line(&greeting)));
+            return Some(Output::Reply(to_qmp_text(&greeting, self.layout)));
         }
         if self.pending.is_some() {
             return None;
         }
         match self.parser.next()? {
             Ok(input) => Some(self.dispatch(input)),
-            Err(desc) => Some(Output::Reply(reply_line(None, Err(QapiError::generic(desc))))),
+            Err(desc) => Some(Output::Reply(self.reply_text(None, Err(QapiError::generic(desc))))),
         }
     }
 
     /// Ends the command under way; the bytes of its reply.
     pub fn reply(&mut self, result: Result<Value, QapiError>) -> Vec<u8> {
         debug_assert!(self.pending.is_some(), "a reply answers the command under way");
-        reply_line(self.pending.take().flatten(), result)
+        let id = self.pending.take().flatten();
+        self.reply_text(id, result)
     }
 
     /// An event's bytes; `None` as long as this client has not finished its negotiation. `timestamp` counts from the
@@ -95,7 +97,7 @@ impl Session {
         if let Some(data) = data {
             event["data"] = data;
         }
-        Some(to_qmp_line(&event))
+        Some(to_qmp_text(&event, self.layout))
     }
 
     fn dispatch(&mut self, mut input: Value) -> Output {
@@ -106,8 +108,8 @@ impl Session {
                 self.pending = Some(id);
                 Output::Request(command)
             }
-            Ok(None) => Output::Reply(reply_line(id, Ok(json!({})))),
-            Err(error) => Output::Reply(reply_line(id, Err(error))),
+            Ok(None) => Output::Reply(self.reply_text(id, Ok(json!({})))),
+            Err(error) => Output::Reply(self.reply_text(id, Err(error))),
         }
     }
 
@@ -157,27 +159,27 @@ impl Session {
         self.stage = Stage::Commands { oob: enable.iter().flatten().any(|it| *it == QmpCapability::Oob) };
         Ok(None)
     }
+
+    fn reply_text(&self, id: Option<Value>, result: Result<Value, QapiError>) -> Vec<u8> {
+        let mut reply = match result {
+            Ok(value) => json!({"return": value}),
+            Err(error) => json!({"error": error.to_value()}),
+        };
+        if let Some(id) = id {
+            reply["id"] = id;
+        }
+        to_qmp_text(&reply, self.layout)
+    }
 }
 
 impl Default for Session {
     fn default() -> Self {
-        Session::new()
+        Session::new(Layout::Line)
     }
 }
 
 fn bad_input(member: &str, problem: &str) -> QapiError {
     QapiError::generic(format!("QMP input member '{member}' {problem}"))
-}
-
-fn reply_line(id: Option<Value>, result: Result<Value, QapiError>) -> Vec<u8> {
-    let mut reply = match result {
-        Ok(value) => json!({"return": value}),
-        Err(error) => json!({"error": error.to_value()}),
-    };
-    if let Some(id) = id {
-        reply["id"] = id;
-    }
-    to_qmp_line(&reply)
 }
 
 #[cfg(test)]

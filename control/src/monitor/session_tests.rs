@@ -3,7 +3,7 @@
 use super::*;
 
 fn connected() -> Session {
-    let mut session = Session::new();
+    let mut session = Session::default();
     assert!(matches!(session.next_output(), Some(Output::Reply(_))));
     session
 }
@@ -43,7 +43,7 @@ fn generic(desc: &str) -> Value {
 
 #[test]
 fn the_greeting_names_version_and_capabilities() {
-    let Some(Output::Reply(greeting)) = Session::new().next_output() else { panic!("it greets first") };
+    let Some(Output::Reply(greeting)) = Session::default().next_output() else { panic!("it greets first") };
     let greeting = parsed(&greeting);
     assert_eq!(greeting["QMP"]["capabilities"], json!(["oob"]));
     assert!(greeting["QMP"]["version"]["qemu"]["major"].is_u64());

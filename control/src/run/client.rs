@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, recvmsg, send, shutdown,
+    sockopt,
+};
 use serde_json::Value;
 
+use crate::json::Layout;
 use crate::monitor::{Output, Session};
 use crate::qapi::QapiError;
 use crate::wire::{Command, Event};
@@ -48,10 +52,13 @@ pub(super) struct Client {
 
 impl Client {
     /// A client that is still to be greeted.
-    pub(super) fn new(socket: OwnedFd, monitor: usize) -> Client {
+    pub(super) fn new(socket: OwnedFd, monitor: usize, layout: Layout) -> Client {
+        // Where they mean nothing they are refused, and nothing is lost. A peer that vanished keeps no place for ever.
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
+        let _ = sockopt::set_socket_keepalive(&socket, true);
         Client {
             socket,
-            session: Session::new(),
+            session: Session::new(layout),
             monitor,
             output: Vec::new(),
             sent: 0,
@@ -174,6 +181,13 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Of an inherited socket there is another descriptor: closing ours would tell the peer nothing.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
 fn rights(message: RecvAncillaryMessage<'_>) -> Option<impl Iterator<Item = OwnedFd>> {
     match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -190,7 +204,7 @@ mod tests {
     #[test]
     fn a_client_that_lets_events_pile_up_is_dropped() {
         let (ours, _theirs) = UnixStream::pair().expect("a pair of sockets can be made");
-        let mut client = Client::new(ours.into(), 0);
+        let mut client = Client::new(ours.into(), 0, Layout::Line);
         client.session.feed(br#"{"execute":"qmp_capabilities"}"#);
         assert_eq!(client.next_command(), None);
         let event = Event { name: "E", data: json!({"text": "x".repeat(1000)}) };
@@ -206,7 +220,7 @@ mod tests {
     #[test]
     fn events_wait_for_the_negotiation() {
         let (ours, _theirs) = UnixStream::pair().expect("a pair of sockets can be made");
-        let mut client = Client::new(ours.into(), 0);
+        let mut client = Client::new(ours.into(), 0, Layout::Line);
         client.tell(&Event { name: "E", data: Value::Null }, Duration::ZERO);
         assert_eq!(client.waiting(), 0);
     }

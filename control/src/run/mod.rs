@@ -9,7 +9,9 @@ mod command;
 mod fdset;
 mod hands;
 mod monitor;
+mod origin;
 mod start;
+mod stdio;
 mod stop;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,7 @@ use command::Asker;
 use fdset::FdSets;
 use hands::{Hands, Ticket};
 use monitor::Monitor;
+use stdio::Stdio;
 pub use stop::Stopper;
 
 /// Clients of all monitors together; a further one is hung up on.
@@ -44,6 +47,8 @@ pub struct Control {
     epoll: OwnedFd,
     monitors: Vec<Monitor>,
     clients: BTreeMap<u64, Client>,
+    /// Behind the clients, so that it goes after them: it writes what they were told.
+    stdio: Option<Stdio>,
     next_client: u64,
     /// What `query-name` says.
     name: Option<String>,
@@ -190,34 +195,48 @@ impl Control {
     }
 
     fn accept(&mut self, monitor: usize) {
-        let socket = match self.monitors[monitor].accept() {
-            Ok(socket) => socket,
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+        match self.monitors[monitor].origin.next_client() {
+            Ok(Some(socket)) => self.add_client(socket, monitor),
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!("accepting a monitor's client: {error}");
                 self.deaf_until = Some(Instant::now() + ACCEPT_PAUSE);
-                return self.listen(EventFlags::empty());
+                self.listen(EventFlags::empty());
             }
-        };
+        }
+    }
+
+    fn add_client(&mut self, socket: OwnedFd, monitor: usize) {
+        let Monitor { origin, layout, .. } = &self.monitors[monitor];
         if self.clients.len() >= CLIENTS_MAX {
             tracing::debug!("a monitor's client is turned away: there are {CLIENTS_MAX} already");
-            return;
+            return origin.forget_client();
         }
         let id = self.next_client;
         self.next_client += 1;
-        let client = Client::new(socket, monitor);
+        let client = Client::new(socket, monitor, *layout);
         match epoll::add(&self.epoll, client.fd(), EventData::new_u64(id), EventFlags::empty()) {
             Ok(()) => drop(self.clients.insert(id, client)),
-            Err(error) => tracing::warn!("watching a monitor's client: {error}"),
+            Err(error) => {
+                tracing::warn!("watching a monitor's client: {error}");
+                origin.forget_client();
+            }
         }
     }
 
     /// Lets go of the clients that are finished, and tells epoll what to wait for with the others.
     fn tend_clients(&mut self) {
-        let epoll = &self.epoll;
-        // Closing the socket takes it out of epoll: nobody else has it.
+        let (epoll, monitors) = (&self.epoll, &self.monitors);
         let before = self.clients.len();
-        self.clients.retain(|_, client| !client.is_finished());
+        self.clients.retain(|_, client| {
+            let stays = !client.is_finished();
+            if !stays {
+                // Of an inherited socket there is another descriptor: closing this one is not enough.
+                let _ = epoll::delete(epoll, client.fd());
+                monitors[client.monitor].origin.forget_client();
+            }
+            stays
+        });
         if before > 0 && self.clients.is_empty() {
             self.fdsets.clear();
         }
@@ -235,8 +254,9 @@ impl Control {
     fn listen(&self, flags: EventFlags) {
         for (index, monitor) in self.monitors.iter().enumerate() {
             let token = EventData::new_u64(MONITORS + index as u64);
+            let Some(fd) = monitor.origin.fd() else { continue };
             // Cannot fail: the socket was added and is open.
-            let _ = epoll::modify(&self.epoll, monitor.fd(), token, flags);
+            let _ = epoll::modify(&self.epoll, fd, token, flags);
         }
     }
 

@@ -1,16 +1,17 @@
-//! A monitor: its socket, and the descriptors that its clients named with `getfd`.
+//! A monitor: where its clients come from, and the descriptors that its clients named with `getfd`.
 //!
 //! Names belong to the monitor, not to the client: they outlast a connection, as in QEMU.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use ringyard_drivers::chardev::{Server, SocketAccess};
 use ringyard_drivers::errno;
-use rustix::net::{SocketFlags, accept_with};
+use ringyard_drivers::stream::Address;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use crate::cli::MonitorConfig;
+use super::origin::Origin;
+use crate::cli::{MonitorConfig, MonitorSource};
+use crate::json::Layout;
 use crate::qapi::QapiError;
 use crate::wire::check_fd_name;
 
@@ -19,7 +20,12 @@ const NAMED_FDS_MAX: usize = 256;
 
 /// See the module.
 pub(super) struct Monitor {
-    server: Server,
+    /// Where its clients come from.
+    pub(super) origin: Origin,
+    /// What to call it: the option's value, with the port that it got.
+    pub(super) place: String,
+    /// How its clients are written to.
+    pub(super) layout: Layout,
     names: NamedFds,
 }
 
@@ -28,20 +34,15 @@ pub(super) struct Monitor {
 pub(super) struct NamedFds(BTreeMap<String, OwnedFd>);
 
 impl Monitor {
-    /// Listens.
-    pub(super) fn open(config: &MonitorConfig, access: &SocketAccess) -> Result<Monitor, String> {
-        let server = Server::bind(&config.path, access).map_err(|error| error.to_string())?;
-        Ok(Monitor { server, names: NamedFds::default() })
-    }
-
-    /// Its listening socket.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.server.as_fd()
-    }
-
-    /// The next client that waits.
-    pub(super) fn accept(&self) -> rustix::io::Result<OwnedFd> {
-        accept_with(&self.server, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    /// The monitor that `config` describes.
+    pub(super) fn new(config: &MonitorConfig, origin: Origin) -> Monitor {
+        let place = match (&config.source, origin.inet_address()) {
+            (MonitorSource::Listen { address: Address::Unix { path, tight: None }, .. }, _) => path.clone(),
+            (MonitorSource::Listen { .. } | MonitorSource::Fd(_), Some(address)) => format!("tcp:{address}"),
+            _ => config.to_string(),
+        };
+        let layout = if config.pretty { Layout::Pretty } else { Layout::Line };
+        Monitor { origin, place, layout, names: NamedFds::default() }
     }
 
     /// Its named descriptors.

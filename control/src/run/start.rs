@@ -1,14 +1,12 @@
 //! From a configuration to a run that is ready: workers, the command line's objects, then the monitors.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ringyard_dataplane::switch::SwitchConfig;
 use ringyard_drivers::chardev::SocketAccess;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -16,8 +14,10 @@ use super::command::Asker;
 use super::fdset::FdSets;
 use super::hands::Hands;
 use super::monitor::{Monitor, inherited, unknown_name};
+use super::origin::{Origin, await_either, is_exposed};
+use super::stdio::Stdio;
 use super::{CLIENTS, Control, MONITORS, OUTCOMES, REPORTS, STOP, Stopper};
-use crate::cli::{MonitorConfig, Placement, RunConfig};
+use crate::cli::{MonitorConfig, MonitorSource, Placement, RunConfig};
 use crate::model::Model;
 use crate::open::{Job, socket_access};
 use crate::qapi::QapiError;
@@ -44,6 +44,7 @@ impl Control {
                 .map_err(|error| format!("making an epoll: {error}"))?,
             monitors: Vec::new(),
             clients: BTreeMap::new(),
+            stdio: None,
             next_client: CLIENTS,
             name: config.name.clone(),
             fdsets: FdSets::default(),
@@ -56,7 +57,7 @@ impl Control {
         };
         match control.furnish(config, &access) {
             Ok(()) => {
-                control.say_ready(&config.monitors);
+                control.say_ready();
                 Ok(control)
             }
             Err(why) => {
@@ -82,11 +83,54 @@ impl Control {
         }
         self.model.publish();
         for monitor in &config.monitors {
-            let opened = Monitor::open(monitor, access);
-            let opened = opened.map_err(|why| format!("-qmp unix:{}: {why}", monitor.path.display()))?;
-            self.monitors.push(opened);
+            self.open_monitor(monitor, access).map_err(|why| match monitor.source {
+                MonitorSource::Connect { reconnect: None, .. } => {
+                    format!("-qmp {monitor}: {why}; to listen there, add server=on,wait=off")
+                }
+                _ => format!("-qmp {monitor}: {why}"),
+            })?;
         }
-        self.watch().map_err(|error| format!("watching descriptors: {error}"))
+        self.watch().map_err(|error| format!("watching descriptors: {error}"))?;
+        for (number, monitor) in config.monitors.iter().enumerate() {
+            if let MonitorSource::Listen { wait: true, .. } = monitor.source {
+                self.await_client(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_monitor(&mut self, config: &MonitorConfig, access: &SocketAccess) -> Result<(), String> {
+        let (origin, mut client) = Origin::open(&config.source, access, &self.stopper)?;
+        if config.source == MonitorSource::Stdio {
+            let (stdio, socket) = Stdio::open().map_err(|error| format!("making a socket: {error}"))?;
+            (self.stdio, client) = (Some(stdio), Some(socket));
+        }
+        let monitor = Monitor::new(config, origin);
+        if monitor.origin.inet_address().is_some_and(is_exposed) {
+            tracing::warn!(
+                "monitor on {}: QMP has no authentication, and whoever reaches that address controls this switch",
+                monitor.place
+            );
+        }
+        self.monitors.push(monitor);
+        client.into_iter().for_each(|socket| self.add_client(socket, self.monitors.len() - 1));
+        Ok(())
+    }
+
+    /// Waits for the first client of a monitor.
+    fn await_client(&mut self, number: usize) -> Result<(), String> {
+        tracing::info!("waiting for a client of the monitor on {}", self.monitors[number].place);
+        while !self.clients.values().any(|client| client.monitor == number) {
+            if self.stopper.is_used() {
+                let place = &self.monitors[number].place;
+                return Err(format!("-qmp {place}: told to stop while waiting for a client"));
+            }
+            if let Some(fd) = self.monitors[number].origin.fd() {
+                await_either([fd, self.stopper.fd()]);
+            }
+            self.accept(number);
+        }
+        Ok(())
     }
 
     /// Waits for a job: before the run begins, this thread has nothing else to do. When the stopper ends the wait, the
@@ -103,31 +147,30 @@ impl Control {
             if self.stopper.is_used() {
                 return Err(QapiError::generic("told to stop while this was being opened"));
             }
-            let fds = [self.hands.fd(), self.stopper.fd()];
-            let _ = poll(&mut fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)), None);
+            await_either([self.hands.fd(), self.stopper.fd()]);
         }
     }
 
     fn watch(&self) -> rustix::io::Result<()> {
         let sources =
             [(self.model.reports_fd(), REPORTS), (self.hands.fd(), OUTCOMES), (self.stopper.fd(), STOP)];
-        let monitors = (MONITORS..).zip(&self.monitors).map(|(token, monitor)| (monitor.fd(), token));
+        let monitors = (MONITORS..).zip(&self.monitors);
+        let monitors = monitors.filter_map(|(token, monitor)| Some((monitor.origin.fd()?, token)));
         for (fd, token) in sources.into_iter().chain(monitors) {
             epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
         }
         Ok(())
     }
 
-    fn say_ready(&self, monitors: &[MonitorConfig]) {
+    fn say_ready(&self) {
         let count =
             |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         let ports = count(self.model.port_count(), "port");
         let workers = count(self.model.workers().len(), "worker");
-        let path = |monitor: &MonitorConfig| Path::display(&monitor.path).to_string();
-        let paths: Vec<String> = monitors.iter().map(path).collect();
-        match paths.is_empty() {
+        let places: Vec<&str> = self.monitors.iter().map(|monitor| monitor.place.as_str()).collect();
+        match places.is_empty() {
             true => tracing::info!("ready: {ports}, {workers}, no monitor"),
-            false => tracing::info!("ready: {ports}, {workers}, monitor on {}", paths.join(", ")),
+            false => tracing::info!("ready: {ports}, {workers}, monitor on {}", places.join(", ")),
         }
     }
 }

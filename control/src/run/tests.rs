@@ -165,10 +165,14 @@ impl TestClient {
     }
 }
 
+fn monitor(path: &Path) -> MonitorConfig {
+    MonitorConfig::parse(&format!("unix:{},server=on,wait=off", path.display())).expect("it is well-formed")
+}
+
 fn config(directory: &Path) -> RunConfig {
     RunConfig {
         name: None,
-        monitors: vec![MonitorConfig { path: directory.join("qmp") }],
+        monitors: vec![monitor(&directory.join("qmp"))],
         chardevs: Vec::new(),
         netdevs: Vec::new(),
         hubs: Vec::new(),
@@ -471,7 +475,7 @@ fn taps_are_closed_with_their_downscripts_at_the_end() {
 fn a_start_that_fails_names_the_option_and_leaves_nothing() {
     let directory = tempfile::tempdir().expect("the temporary directory is writable");
     let mut config = config(directory.path());
-    config.monitors.push(MonitorConfig { path: directory.path().join("no/such/place") });
+    config.monitors.push(monitor(&directory.path().join("no/such/place")));
     let why = Control::start(&config, stopper()).err().expect("there is no such directory");
     assert!(why.starts_with("-qmp unix:") && why.contains("no/such/place"), "{why}");
     assert!(!directory.path().join("qmp").exists());

@@ -156,13 +156,7 @@ impl ChardevAdd {
 
 impl SocketBackend {
     fn role(&self) -> Result<SocketRole, QapiError> {
-        let pause = match (self.reconnect, self.reconnect_ms) {
-            (Some(_), Some(_)) => return refused("'reconnect' and 'reconnect-ms' are mutually exclusive"),
-            (Some(seconds), None) => Some(Duration::from_secs(limited("reconnect", seconds)?)),
-            (None, Some(ms)) => Some(Duration::from_millis(limited("reconnect-ms", ms)?)),
-            (None, None) => None,
-        };
-        let reconnect = pause.filter(|pause| !pause.is_zero());
+        let reconnect = reconnect_pause(self.reconnect, self.reconnect_ms)?;
         if !self.server {
             if self.wait.is_some() {
                 return refused("'wait' option is incompatible with socket in client connect mode");
@@ -186,8 +180,18 @@ impl ChardevSpec {
     }
 }
 
+/// The pause before a client connects again, which is given in seconds or in milliseconds; none or 0: it does not.
+pub(crate) fn reconnect_pause(seconds: Option<i64>, ms: Option<i64>) -> Result<Option<Duration>, QapiError> {
+    let pause = match (seconds, ms) {
+        (Some(_), Some(_)) => return refused("'reconnect' and 'reconnect-ms' are mutually exclusive"),
+        (Some(seconds), None) => Duration::from_secs(limited("reconnect", seconds)?),
+        (None, ms) => Duration::from_millis(limited("reconnect-ms", ms.unwrap_or(0))?),
+    };
+    Ok(Some(pause).filter(|pause| !pause.is_zero()))
+}
+
 /// The schema says `int`; what makes sense fits into 32 bits without a sign.
-pub(super) fn limited(name: &str, value: i64) -> Result<u64, QapiError> {
+fn limited(name: &str, value: i64) -> Result<u64, QapiError> {
     let value = u32::try_from(value).map(u64::from);
     value.map_err(|_| QapiError::generic(format!("'{name}' must be in range [0, {}]", u32::MAX)))
 }

@@ -42,6 +42,7 @@ pub use af_packet::AfPacket;
 pub use af_xdp::AfXdp;
 pub use announce::AnnounceSelf;
 pub use bridge::Bridge;
+pub(crate) use chardev::reconnect_pause;
 pub use chardev::{ChardevAdd, ChardevInfo, ChardevSpec, SocketBackend, unix_path};
 pub use command::{
     AddFd, ChardevRemove, CloseFd, Command, GetFd, HumanMonitorCommand, NetdevDel, QmpCapabilities,

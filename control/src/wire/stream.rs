@@ -1,12 +1,11 @@
 //! `stream`: frames over a stream socket, each behind its length.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ringyard_drivers::stream::{Address, InetAddress};
 use serde_json::{Map, Value};
 
-use super::chardev::limited;
+use super::chardev::reconnect_pause;
 use super::netdev::{Members, NetdevKind};
 use super::{FdRef, InetSocketAddress, SocketAddress, UnixSocketAddress, VsockSocketAddress};
 use crate::ports::{StreamSource, StreamSpec};
@@ -49,7 +48,7 @@ impl Stream {
                 "'reconnect' and 'reconnect-ms' options are incompatible with socket in server mode",
             ));
         }
-        let reconnect = self.pause()?;
+        let reconnect = reconnect_pause(self.reconnect, self.reconnect_ms)?;
         let address = match self.addr.clone() {
             SocketAddress::Inet(address) => Address::Inet(inet(address)),
             SocketAddress::Unix(UnixSocketAddress { path, is_abstract, tight }) => {
@@ -69,17 +68,6 @@ impl Stream {
             true => StreamSource::Listen(address),
             false => StreamSource::Connect { address, reconnect },
         })
-    }
-
-    fn pause(&self) -> Result<Option<Duration>, QapiError> {
-        let pause = match (self.reconnect, self.reconnect_ms) {
-            (Some(_), Some(_)) => {
-                return Err(QapiError::generic("'reconnect' and 'reconnect-ms' are mutually exclusive"));
-            }
-            (Some(seconds), None) => Duration::from_secs(limited("reconnect", seconds)?),
-            (None, ms) => Duration::from_millis(limited("reconnect-ms", ms.unwrap_or(0))?),
-        };
-        Ok(Some(pause).filter(|pause| !pause.is_zero()))
     }
 }
 
@@ -102,6 +90,7 @@ mod tests {
     use super::*;
     use crate::qapi::{Flags, Form, Visitor, parse_keyval};
     use serde_json::json;
+    use std::time::Duration;
 
     fn source(text: &str) -> Result<StreamSource, String> {
         let members = parse_keyval(text, "type", Flags::Refused).expect("it is well-formed");

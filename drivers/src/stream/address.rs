@@ -204,6 +204,17 @@ pub(super) fn connect_to(address: &Address, stop: &Stop) -> Result<(OwnedFd, Soc
     }
 }
 
+/// Connects to `address`, non-blocking, and waits for whoever has to be asked; `None`: told to stop before that was done.
+///
+/// Errors: what failed.
+pub fn connect_by(stop: &Stop, address: &Address) -> Option<Result<OwnedFd, String>> {
+    match connect_to(address, stop) {
+        Ok((socket, _)) => Some(Ok(socket)),
+        Err(Unconnected::Failed(why)) => Some(Err(why)),
+        Err(Unconnected::Stopped) => None,
+    }
+}
+
 fn connect_inet(address: &InetAddress, stop: &Stop) -> Result<OwnedFd, Unconnected> {
     let place = format!("{}:{}", address.host, address.port);
     let mut last = Unconnected::Failed(format!("address resolution failed for {place}"));

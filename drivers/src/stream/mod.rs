@@ -25,7 +25,7 @@ use crate::chardev::SocketAccess;
 use crate::line::{Line, SocketName};
 use crate::minder::Minder;
 
-pub use address::{Address, InetAddress, Listener, begin_connecting, check_connected};
+pub use address::{Address, InetAddress, Listener, begin_connecting, check_connected, connect_by};
 use life::Life;
 
 /// Bytes of a record's length.
