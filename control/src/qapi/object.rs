@@ -20,7 +20,7 @@
 //! [`union!`] declares an object whose tag decides what its other members are.
 
 /// The struct itself, and its description.
-macro_rules! object {
+macro_rules! declares {
     (
         $(#[$attribute:meta])*
         $visibility:vis struct $name:ident as $schema:literal {
@@ -50,10 +50,10 @@ macro_rules! object {
         }
     };
 }
-pub(crate) use object;
+pub(crate) use declares;
 
 /// How an object is read.
-macro_rules! read {
+macro_rules! reads {
     (
         $(#[$attribute:meta])*
         $visibility:vis struct $name:ident as $schema:literal {
@@ -79,10 +79,10 @@ macro_rules! read {
         }
     };
 }
-pub(crate) use read;
+pub(crate) use reads;
 
 /// How an object is written: absent members are left out.
-macro_rules! write {
+macro_rules! writes {
     (
         $(#[$attribute:meta])*
         $visibility:vis struct $name:ident as $schema:literal {
@@ -109,13 +109,13 @@ macro_rules! write {
         $crate::qapi::shown!($name);
     };
 }
-pub(crate) use write;
+pub(crate) use writes;
 
 /// An object that is only read.
 macro_rules! arguments {
     ($($declaration:tt)*) => {
-        $crate::qapi::object::object! { $($declaration)* }
-        $crate::qapi::object::read! { $($declaration)* }
+        $crate::qapi::object::declares! { $($declaration)* }
+        $crate::qapi::object::reads! { $($declaration)* }
     };
 }
 pub(crate) use arguments;
@@ -123,8 +123,8 @@ pub(crate) use arguments;
 /// An object that is only written.
 macro_rules! answer {
     ($($declaration:tt)*) => {
-        $crate::qapi::object::object! { $($declaration)* }
-        $crate::qapi::object::write! { $($declaration)* }
+        $crate::qapi::object::declares! { $($declaration)* }
+        $crate::qapi::object::writes! { $($declaration)* }
     };
 }
 pub(crate) use answer;
@@ -132,9 +132,9 @@ pub(crate) use answer;
 /// An object that is read, and written as it was read.
 macro_rules! options {
     ($($declaration:tt)*) => {
-        $crate::qapi::object::object! { $($declaration)* }
-        $crate::qapi::object::read! { $($declaration)* }
-        $crate::qapi::object::write! { $($declaration)* }
+        $crate::qapi::object::declares! { $($declaration)* }
+        $crate::qapi::object::reads! { $($declaration)* }
+        $crate::qapi::object::writes! { $($declaration)* }
     };
 }
 pub(crate) use options;
