@@ -14,7 +14,7 @@ pub(super) enum Token {
     Integer(Vec<u8>),
     /// A number with either.
     Float(Vec<u8>),
-    /// What stands between the quotes, escapes untouched.
+    /// With its quotes, escapes untouched.
     String(Vec<u8>),
     /// What was read of a token up to and including the byte that spoiled it.
     Stray(Vec<u8>),
@@ -110,7 +110,7 @@ impl Lexer {
     }
 
     /// Drops the token under way and skips to the next place where a value can start.
-    pub(super) fn recover(&mut self) {
+    fn recover(&mut self) {
         self.text = Vec::new();
         self.state = State::Recovery;
     }
@@ -160,6 +160,7 @@ impl Lexer {
         if self.state == State::Start {
             return Token::Mark(byte);
         }
+        self.text.push(byte);
         self.end()
     }
 }
@@ -168,7 +169,7 @@ fn start(byte: u8) -> Step {
     match byte {
         b' ' | b'\t' | b'\r' | b'\n' => Step::Skip(State::Start),
         b'{' | b'}' | b'[' | b']' | b':' | b',' => Step::EndWith,
-        b'"' | b'\'' => Step::Skip(State::String(byte)),
+        b'"' | b'\'' => Step::Take(State::String(byte)),
         b'a'..=b'z' => Step::Take(State::Keyword),
         b'-' => Step::Take(State::Minus),
         b'0' => Step::Take(State::Zero),

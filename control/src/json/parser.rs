@@ -1,7 +1,8 @@
 //! Tokens to values, without recursion: open arrays and objects lie on a stack of our own.
 //!
 //! A command is over when its braces balance, also when it was wrong long before; the first thing wrong is what is
-//! reported then. A lexical error and an exceeded limit are reported at once and throw away what was begun.
+//! reported then. A lexical error and an exceeded limit are reported at once and throw away what was begun; what follows
+//! the limit is read as if it stood alone.
 
 use serde_json::{Map, Number, Value};
 
@@ -49,11 +50,7 @@ impl Iterator for Parser {
             let token = self.lexer.next(&mut rest, COMMAND_BYTES_MAX);
             self.eaten = self.input.len() - rest.len();
             let token = token?;
-            let limit = self.command.exceeded(&token);
-            if limit.is_some() {
-                self.lexer.recover();
-            }
-            let outcome = limit.map(Err).or_else(|| self.command.take(token));
+            let outcome = self.command.exceeded(&token).map(Err).or_else(|| self.command.take(token));
             if outcome.is_some() {
                 self.command = Command::default();
                 return outcome;
@@ -152,9 +149,7 @@ impl Command {
     /// Moves on by one token; the value when this completes it.
     fn build(&mut self, token: Token) -> Result<Option<Value>, String> {
         match (self.expect, token) {
-            (Expect::ValueOrEnd, Token::Mark(b']')) | (Expect::NameOrEnd, Token::Mark(b'}')) => {
-                Ok(self.close())
-            }
+            (Expect::ValueOrEnd, Token::Mark(b']')) | (Expect::NameOrEnd, Token::Mark(b'}')) => self.close(),
             (Expect::Value | Expect::ValueOrEnd, token) => self.value(token),
             (Expect::Name | Expect::NameOrEnd, token) => self.name(token),
             (Expect::Colon, Token::Mark(b':')) => {
@@ -179,7 +174,7 @@ impl Command {
                 self.expect = Expect::ValueOrEnd;
                 Ok(None)
             }
-            token => Ok(self.put(scalar(token)?)),
+            token => self.put(scalar(token)?),
         }
     }
 
@@ -194,10 +189,7 @@ impl Command {
             });
         };
         let text = string::decode(&text)?;
-        if let Some(Open::Object { members, name }) = self.open.last_mut() {
-            if members.contains_key(&text) {
-                return Err(String::from("duplicate key"));
-            }
+        if let Some(Open::Object { name, .. }) = self.open.last_mut() {
             *name = text;
         }
         self.expect = Expect::Colon;
@@ -214,31 +206,33 @@ impl Command {
                 self.expect = expect;
                 Ok(None)
             }
-            Token::Mark(mark) if mark == end => Ok(self.close()),
+            Token::Mark(mark) if mark == end => self.close(),
             _ => Err(format!("expected separator in {what}")),
         }
     }
 
     /// Closes the innermost array or object.
-    fn close(&mut self) -> Option<Value> {
-        let value = match self.open.pop()? {
-            Open::Array(items) => Value::Array(items),
-            Open::Object { members, .. } => Value::Object(members),
-        };
-        self.put(value)
+    fn close(&mut self) -> Result<Option<Value>, String> {
+        match self.open.pop() {
+            Some(Open::Array(items)) => self.put(Value::Array(items)),
+            Some(Open::Object { members, .. }) => self.put(Value::Object(members)),
+            None => Ok(None),
+        }
     }
 
     /// Puts a value where it belongs; gives it back when that is nowhere, since it is the whole command.
-    fn put(&mut self, value: Value) -> Option<Value> {
+    fn put(&mut self, value: Value) -> Result<Option<Value>, String> {
         self.expect = Expect::SeparatorOrEnd;
         match self.open.last_mut() {
-            None => return Some(value),
+            None => return Ok(Some(value)),
             Some(Open::Array(items)) => items.push(value),
             Some(Open::Object { members, name }) => {
-                members.insert(std::mem::take(name), value);
+                if members.insert(std::mem::take(name), value).is_some() {
+                    return Err(String::from("duplicate key"));
+                }
             }
         }
-        None
+        Ok(None)
     }
 }
 
@@ -271,8 +265,10 @@ fn syntax(what: &str) -> String {
     format!("JSON parse error, {what}")
 }
 
+/// What could not be read; up to a NUL, where QEMU's text ends.
 fn stray(text: &[u8]) -> String {
-    syntax(&format!("stray '{}'", String::from_utf8_lossy(text)))
+    let shown = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    syntax(&format!("stray '{}'", String::from_utf8_lossy(shown)))
 }
 
 #[cfg(test)]

@@ -1,57 +1,73 @@
-//! What a string token means: escapes undone, UTF-8 checked.
+//! What a string token means: escapes undone, UTF-8 checked. Noncharacters of Unicode are refused, as in QEMU.
 
-/// The text between a token's quotes, or what is wrong with it.
+/// The text of a token that begins and ends with its quote, or what is wrong with it.
 pub(super) fn decode(token: &[u8]) -> Result<String, String> {
-    let text = std::str::from_utf8(token).map_err(|_| String::from("invalid UTF-8 sequence in string"))?;
-    let mut decoded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((plain, escape)) = rest.split_once('\\') {
-        decoded.push_str(plain);
-        rest = push_escape(&mut decoded, escape)?;
+    let end = token.len().saturating_sub(1);
+    let mut decoded = String::with_capacity(token.len());
+    let mut at = 1;
+    while at < end {
+        let (character, len) = match token[at] {
+            b'\\' => unescaped(&token[at..])?,
+            ascii @ ..=0x7F => (char::from(ascii), 1),
+            _ => {
+                let character = first_character(&token[at..end]).filter(|found| !is_noncharacter(*found));
+                let invalid = || String::from("invalid UTF-8 sequence in string");
+                character.map(|found| (found, found.len_utf8())).ok_or_else(invalid)?
+            }
+        };
+        decoded.push(character);
+        at += len;
     }
-    decoded.push_str(rest);
     Ok(decoded)
 }
 
-/// Undoes the escape whose backslash stood before `text`; returns what follows it.
-fn push_escape<'a>(decoded: &mut String, text: &'a str) -> Result<&'a str, String> {
-    let mut rest = text.chars();
-    let plain = match rest.next() {
-        Some(same @ ('"' | '\'' | '\\' | '/')) => same,
-        Some('b') => '\u{8}',
-        Some('f') => '\u{c}',
-        Some('n') => '\n',
-        Some('r') => '\r',
-        Some('t') => '\t',
-        Some('u') => return push_code_point(decoded, rest.as_str()),
+/// The character that an escape stands for, and how long it is. `text` begins with the backslash and goes on to the end of
+/// the token, the quote included: the lexer lets no token end behind a backslash.
+fn unescaped(text: &[u8]) -> Result<(char, usize), String> {
+    let plain = match text.get(1) {
+        Some(same @ (b'"' | b'\'' | b'\\' | b'/')) => char::from(*same),
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        Some(b'u') => return code_point(text),
         _ => return Err(String::from("invalid escape sequence in string")),
     };
-    decoded.push(plain);
-    Ok(rest.as_str())
+    Ok((plain, 2))
 }
 
-/// Undoes a `\u` escape, or two that form a surrogate pair; `text` starts at the first hexadecimal digit.
-fn push_code_point<'a>(decoded: &mut String, text: &'a str) -> Result<&'a str, String> {
-    let (first, rest) = four_digits(text)?;
-    if let Some(character) = char::from_u32(first) {
-        decoded.push(character);
-        return Ok(rest);
-    }
-    let lone = || format!("\\u{first:04X} is not a valid Unicode character");
-    let low = rest.strip_prefix("\\u").ok_or_else(lone)?;
-    let (second, rest) = four_digits(low)?;
-    let pair = [first as u16, second as u16]; // Four digits each: nothing is cut off.
-    let character = char::decode_utf16(pair).next().and_then(Result::ok);
-    decoded.push(character.ok_or_else(lone)?);
-    Ok(rest)
+/// The character of a `\u` escape, or of two that form a surrogate pair.
+fn code_point(text: &[u8]) -> Result<(char, usize), String> {
+    let one = four_digits(text).map(u32::from);
+    let pair = || {
+        let pair = [four_digits(text)?, four_digits(text.get(6..)?)?];
+        char::decode_utf16(pair).next()?.ok()
+    };
+    let (found, len) = match one.and_then(char::from_u32) {
+        Some(character) => (Some(character), 6),
+        None => pair().map_or((None, 6), |character| (Some(character), 12)),
+    };
+    let invalid = || {
+        let shown = String::from_utf8_lossy(&text[..len.min(text.len())]);
+        format!("{shown} is not a valid Unicode character")
+    };
+    found.filter(|found| !is_noncharacter(*found)).map(|found| (found, len)).ok_or_else(invalid)
 }
 
-fn four_digits(text: &str) -> Result<(u32, &str), String> {
-    let invalid = || String::from("invalid hex escape in string");
-    let digits = text.get(..4).ok_or_else(invalid)?;
-    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(invalid());
-    }
-    let value = u32::from_str_radix(digits, 16).map_err(|_| invalid())?;
-    Ok((value, &text[4..]))
+/// The number of an escape `\uXXXX`.
+fn four_digits(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+fn first_character(text: &[u8]) -> Option<char> {
+    text[..text.len().min(4)].utf8_chunks().next()?.valid().chars().next()
+}
+
+/// Whether Unicode promises that it will never be a character.
+fn is_noncharacter(character: char) -> bool {
+    let number = u32::from(character);
+    (0xFDD0..=0xFDEF).contains(&number) || number & 0xFFFE == 0xFFFE
 }
