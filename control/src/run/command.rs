@@ -132,7 +132,7 @@ impl Control {
             Ok(HmpCommand::InfoNetwork) => json!(self.model.info_network()),
             Ok(HmpCommand::InfoFdb) => json!(self.model.info_fdb()),
             Ok(HmpCommand::InfoVersion) => json!(format!("{VERSION}\r\n")),
-            Ok(HmpCommand::Help) => json!(hmp::help_text()),
+            Ok(HmpCommand::Help { text }) => json!(text),
             Ok(HmpCommand::InfoUsernet) => {
                 let job = self.model.info_usernet();
                 return self.printing(asker, Ok(job));
