@@ -158,9 +158,10 @@ impl Client {
         was_congested && !self.is_congested()
     }
 
-    /// The first descriptor that was passed and not taken yet.
+    /// The first descriptor that was passed and not taken yet. Those beside it are closed: no later command shall take
+    /// them for its own.
     pub(super) fn take_fd(&mut self) -> Option<OwnedFd> {
-        self.passed.pop_front()
+        self.passed.drain(..).next()
     }
 
     /// Nothing is left to be done for it.
