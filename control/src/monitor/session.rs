@@ -125,8 +125,11 @@ impl Session {
             let problem = match (member.as_str(), value) {
                 ("exec-oob", _) if !allows_oob => "is unexpected",
                 ("execute" | "exec-oob", Value::String(name)) => {
-                    let Some((other, _)) = execute.replace((member.clone(), name)) else { continue };
-                    return Err(bad_input(&member, &format!("clashes with '{other}'")));
+                    let other = execute.replace((member, name));
+                    if other.is_none() {
+                        continue;
+                    }
+                    return Err(bad_input("execute", "clashes with 'exec-oob'"));
                 }
                 ("execute" | "exec-oob", _) => "must be a string",
                 ("arguments", Value::Object(given)) => {

@@ -112,7 +112,7 @@ fn out_of_band_needs_the_capability_and_a_command_that_allows_it() {
     assert_eq!(said(&mut session, r#"{"exec-oob": "query-version"}"#), [expected]);
     let expected = error("CommandNotFound", "The command nope has not been found");
     assert_eq!(said(&mut session, r#"{"exec-oob": "nope"}"#), [expected]);
-    let expected = generic("QMP input member 'exec-oob' clashes with 'execute'");
+    let expected = generic("QMP input member 'execute' clashes with 'exec-oob'");
     assert_eq!(said(&mut session, r#"{"execute": "quit", "exec-oob": "quit"}"#), [expected]);
     let expected = generic("QMP input member 'exec-oob' must be a string");
     assert_eq!(said(&mut session, r#"{"exec-oob": 1}"#), [expected]);

@@ -214,7 +214,11 @@ impl FromQapi for i64 {
 impl FromQapi for u64 {
     fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
         match place.form {
-            Form::Json => value.as_u64().ok_or_else(|| place.expects("uint64")),
+            // A negative number is taken for what C makes of it, as in QEMU.
+            Form::Json => {
+                let wrapped = || value.as_i64().map(|number| number as u64);
+                value.as_u64().or_else(wrapped).ok_or_else(|| place.expects("uint64"))
+            }
             Form::Keyval => u64::try_from(integer(value, place)?).map_err(|_| place.expects("integer")),
         }
     }

@@ -77,7 +77,8 @@ fn integers_keep_to_their_range() {
     assert_eq!(json::<u32>(json!(u64::MAX)), expects("uint32_t"));
     assert_eq!(json::<u16>(json!(65536)), expects("uint16_t"));
     assert_eq!(json::<u64>(json!(u64::MAX)), Ok(u64::MAX));
-    assert_eq!(json::<u64>(json!(-1)), expects("uint64"));
+    assert_eq!(json::<u64>(json!(-1)), Ok(u64::MAX));
+    assert_eq!(json::<u64>(json!(1.5)), expects("uint64"));
     assert_eq!(json::<Size>(json!("1M")), expects("uint64"));
 }
 

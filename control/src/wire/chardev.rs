@@ -163,10 +163,12 @@ impl SocketBackend {
             }
             return Ok(SocketRole::Client { reconnect });
         }
-        match (reconnect, self.reconnect) {
-            (None, _) => Ok(SocketRole::Server),
-            (_, Some(_)) => refused("'reconnect' option is incompatible with socket in server listen mode"),
-            (_, None) => refused("'reconnect-ms' option is incompatible with socket in server listen mode"),
+        match (self.reconnect, self.reconnect_ms) {
+            (None, None) => Ok(SocketRole::Server),
+            (Some(_), _) => refused("'reconnect' option is incompatible with socket in server listen mode"),
+            (_, Some(_)) => {
+                refused("'reconnect-ms' option is incompatible with socket in server listen mode")
+            }
         }
     }
 }
@@ -202,10 +204,7 @@ pub fn unix_path(path: &str) -> Result<PathBuf, QapiError> {
         return refused("UNIX socket path is empty or contains a NUL");
     }
     if path.len() > PATH_BYTES_MAX {
-        return Err(QapiError::generic(format!(
-            "UNIX socket path '{path}' is too long: it has {} bytes, at most {PATH_BYTES_MAX} are possible",
-            path.len()
-        )));
+        return refused(&format!("UNIX socket path '{path}' is too long"));
     }
     Ok(path.into())
 }

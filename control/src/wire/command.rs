@@ -233,6 +233,7 @@ impl Command {
     /// Parses the arguments of the command `name`.
     pub fn parse(name: &str, arguments: Map<String, Value>) -> Result<Command, QapiError> {
         if name == CAPABILITIES {
+            Visitor::new(arguments, Form::Json).whole::<QmpCapabilities>()?;
             return Err(QapiError::command_not_found(NEGOTIATED));
         }
         let not_found = || QapiError::command_not_found(format!("The command {name} has not been found"));
