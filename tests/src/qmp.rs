@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -99,9 +100,19 @@ impl Qmp {
         parse_reply(reply)
     }
 
+    /// Sends bytes as they are, malformed ones too, with descriptors passed along.
+    pub fn send_raw_with_fds(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send_with_fds(bytes, fds)
+    }
+
     /// Sends bytes as they are, malformed ones too.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).doing("writing to the monitor")
+    }
+
+    /// Sends no more, as a client that leaves; the server hangs up then.
+    pub fn hang_up(&self) -> Result<()> {
+        self.stream.shutdown(Shutdown::Both).doing("leaving the monitor")
     }
 
     /// The next message that is no event.
@@ -142,12 +153,17 @@ impl Qmp {
 
     /// The next message, whatever it is.
     pub fn receive(&mut self, within: Duration) -> Result<Value> {
+        let line = self.receive_line(within)?;
+        let text = String::from_utf8_lossy(&line);
+        serde_json::from_slice(&line).doing(format!("parsing the monitor's line {text:?}"))
+    }
+
+    /// The next line, its end included.
+    pub fn receive_line(&mut self, within: Duration) -> Result<Vec<u8>> {
         let deadline = Deadline::after(within);
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.received.drain(..=end).collect();
-                let text = String::from_utf8_lossy(&line);
-                return serde_json::from_slice(&line).doing(format!("parsing the monitor's line {text:?}"));
+                return Ok(self.received.drain(..=end).collect());
             }
             let left = deadline.remaining().ok_or_else(|| no_reply(within))?;
             self.stream.set_read_timeout(Some(left)).doing("setting the monitor's time limit")?;
