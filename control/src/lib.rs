@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cli;
 pub mod client;
+mod complete;
 pub mod demo;
 pub mod doctor;
 pub mod follow;

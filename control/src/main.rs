@@ -1,6 +1,7 @@
 //! The binary `ringyard`.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
@@ -19,6 +20,9 @@ fn main() -> ExitCode {
         Ok(Invocation::Doctor) => doctor::examine().iter().try_for_each(|finding| say(&finding.to_string())),
         Ok(Invocation::Demo(config)) => logged(LogLevel::Warn, || demo::run(&config)),
         Ok(Invocation::Client(invocation)) => client::run(&invocation).map_err(|error| error.to_string()),
+        Ok(Invocation::Completions(shell)) => print(shell.script()),
+        Ok(Invocation::CompleteWords(words)) => print(&cli::complete_words(&words)),
+        Ok(Invocation::Man(directory)) => write_manual(directory.as_deref()),
         Ok(Invocation::Bench(invocation)) => logged(LogLevel::Warn, || bench::run(&invocation)),
         Err(error) => {
             error.print();
@@ -35,8 +39,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn say(text: &str) -> Result<(), String> {
-    writeln!(io::stdout(), "{text}").map_err(|error| format!("writing to stdout: {error}"))
+fn say(line: &str) -> Result<(), String> {
+    print(&format!("{line}\n"))
+}
+
+fn print(text: &str) -> Result<(), String> {
+    io::stdout().write_all(text.as_bytes()).map_err(|error| format!("writing to stdout: {error}"))
+}
+
+fn write_manual(directory: Option<&Path>) -> Result<(), String> {
+    let Some(directory) = directory else {
+        return print(&cli::main_page().map_err(|error| format!("making a page: {error}"))?);
+    };
+    let written = cli::write_pages(directory);
+    let count = written.map_err(|error| format!("writing pages to {}: {error}", directory.display()))?;
+    say(&format!("{count} pages are in {}", directory.display()))
 }
 
 fn run(config: &RunConfig) -> Result<(), String> {

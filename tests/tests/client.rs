@@ -65,7 +65,7 @@ fn what_cannot_be_done_is_said_with_what_to_do() -> Result<()> {
     let mut switch = Switch::start(&[])?;
     assert_eq!(refused(&switch, &["del", "x"])?, "ringyard: netdev_del: Device 'x' not found\n");
     assert!(refused(&switch, &["add", "tap,id=t0,bogus=1"])?.contains("Parameter 'bogus' is unexpected"));
-    assert!(refused(&switch, &["link", "x", "sideways"])?.contains("write up or down"));
+    assert!(refused(&switch, &["link", "x", "sideways"])?.contains("[possible values: up, down]"));
     assert!(refused(&switch, &["qmp", "{}"])?.contains("no \"execute\""));
     switch.order("query-status", serde_json::json!({}))?;
     let mut nobody = command(tools::switch_binary()?)?;

@@ -9,7 +9,7 @@ use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 
 use super::CliError;
-use super::config::{LogLevel, Placement, RunConfig, cores, full_receiver, mode, socket_mode, workers};
+use super::config::{LogLevel, Placement, RunConfig, cores, socket_mode, word, workers};
 use super::draft::{Added, Draft};
 use super::fault::Origin;
 
@@ -43,6 +43,10 @@ pub(super) enum Subcommand {
     /// Print the QEMU options, or the libvirt XML, that plug a virtual machine into a port of a running switch
     #[command(after_help = super::client::QEMU_EXAMPLES)]
     QemuArgs(super::client::QemuArgs),
+    /// Print a script that completes ringyard's words in a shell: source <(ringyard completions bash)
+    Completions(CompletionsArgs),
+    /// Write the manual pages: ringyard man DIR, or ringyard man | man -l - for this one
+    Man(ManArgs),
     /// Show the switch at work between built-in guests: no root, no other packages.
     Demo(DemoArgs),
     /// Measure a switch: this one, any vhost-user back end, or what is between some interfaces.
@@ -87,10 +91,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "LIST", value_parser = cores)]
     cores: Option<Placement>,
     /// Let idle threads sleep, or poll for ever
-    #[arg(long, value_name = "adaptive|poll", value_parser = mode)]
+    #[arg(long, value_name = "adaptive|poll", value_parser = word::<Mode>())]
     mode: Option<Mode>,
     /// Let a frame wait for a receiver that is full, or drop it
-    #[arg(long, value_name = "hold|drop", value_parser = full_receiver)]
+    #[arg(long, value_name = "hold|drop", value_parser = word::<FullReceiver>())]
     full_receiver: Option<FullReceiver>,
     /// Give the sockets that are created to this group
     #[arg(long, value_name = "GROUP")]
@@ -121,6 +125,20 @@ pub(super) struct DemoArgs {
     /// How long to move frames
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(super) seconds: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(super) shell: super::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ManArgs {
+    /// Where to write ringyard.1, ringyard-run.1, …; made if need be
+    #[arg(value_name = "DIR")]
+    pub(super) directory: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -181,7 +199,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp|qemu-args [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp|qemu-args [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor|completions|man\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

@@ -1,5 +1,6 @@
 //! The arguments of the commands that speak with a running switch.
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 
 use super::CliError;
@@ -16,6 +17,7 @@ pub(super) struct Where {
         long,
         short,
         value_name = "PATH",
+        value_hint = clap::ValueHint::AnyPath,
         env = "RINGYARD_MONITOR",
         default_value = "/run/ringyard/qmp.sock"
     )]
@@ -61,7 +63,7 @@ pub(super) struct LinkArgs {
     #[arg(value_name = "NAME")]
     name: String,
     /// What its link shall be
-    #[arg(value_name = "up|down", value_parser = up_or_down, action = clap::ArgAction::Set)]
+    #[arg(value_name = "up|down", value_parser = link_state(), action = clap::ArgAction::Set)]
     up: bool,
     #[command(flatten)]
     place: Where,
@@ -174,12 +176,10 @@ fn netdev_members(text: &str) -> Result<Map<String, Value>, QapiError> {
     Ok(NetdevAdd::visit(Visitor::new(members, form))?.members())
 }
 
-fn up_or_down(text: &str) -> Result<bool, String> {
-    match text {
-        "up" | "on" => Ok(true),
-        "down" | "off" => Ok(false),
-        _ => Err("write up or down".into()),
-    }
+fn link_state() -> impl TypedValueParser<Value = bool> {
+    let hidden = |word| PossibleValue::new(word).hide(true);
+    let words = [PossibleValue::new("up"), PossibleValue::new("down"), hidden("on"), hidden("off")];
+    PossibleValuesParser::new(words).map(|word| matches!(word.as_str(), "up" | "on"))
 }
 
 fn memory(text: &str) -> Result<Option<MemorySize>, String> {

@@ -1,5 +1,6 @@
 //! What a run needs to know before it starts, typed and checked.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ringyard_dataplane::hold::FullReceiver;
 use ringyard_dataplane::worker::Mode;
 
@@ -144,16 +145,13 @@ pub(super) fn workers(count: u64) -> Result<Placement, String> {
     }
 }
 
-/// Reads what idle workers do: `adaptive` or `poll`.
-pub(super) fn mode(text: &str) -> Result<Mode, String> {
-    let found = Mode::NAMES.iter().find(|(name, _)| *name == text);
-    found.map(|(_, mode)| *mode).ok_or_else(|| format!("'{text}' is neither adaptive nor poll"))
-}
-
-/// Reads what hubs do with a full receiver: `hold` or `drop`.
-pub(super) fn full_receiver(text: &str) -> Result<FullReceiver, String> {
-    let found = FullReceiver::NAMES.iter().find(|(name, _)| *name == text);
-    found.map(|(_, full)| *full).ok_or_else(|| format!("'{text}' is neither hold nor drop"))
+/// Reads one of the words that an enum of the schema has.
+pub(super) fn word<T: QapiEnum + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    let read = |text: String| {
+        let found = T::NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, value)| *value).ok_or("it is none of them")
+    };
+    PossibleValuesParser::new(T::NAMES.iter().map(|(name, _)| *name)).try_map(read)
 }
 
 /// Reads permission bits: `0660`.

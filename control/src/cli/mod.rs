@@ -7,25 +7,30 @@
 mod args;
 mod bench;
 mod client;
+mod completion;
 mod config;
 mod document;
 mod draft;
 mod fault;
 mod file;
+mod man;
 mod monitor;
 mod references;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Parser;
 
 use crate::client::ClientInvocation;
 
 pub use bench::{BenchInvocation, JsonOutput};
+pub use completion::{Shell, complete_words};
 pub use config::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess, WORKERS_MAX};
 pub use document::Finding;
+pub use man::{main_page, write_pages};
 pub use monitor::{MonitorConfig, MonitorSource};
 
 /// What the user wants done.
@@ -43,6 +48,12 @@ pub enum Invocation {
     Bench(Box<BenchInvocation>),
     /// Ask a switch that is running.
     Client(ClientInvocation),
+    /// Print a shell's script for completion.
+    Completions(Shell),
+    /// Say what the last of these words can become, while somebody types.
+    CompleteWords(Vec<String>),
+    /// Write manual pages into a directory, or print the main one.
+    Man(Option<PathBuf>),
 }
 
 /// Why there is nothing to do: a mistake, or a wish for help.
@@ -58,6 +69,11 @@ pub enum CliError {
 
 /// Reads the arguments, the program's name first, and the file that they name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|command| command == completion::SUBCOMMAND) {
+        let words = arguments.iter().skip(2).map(|word| word.to_string_lossy().into_owned());
+        return Ok(Invocation::CompleteWords(words.collect()));
+    }
     let arguments = args::with_two_dashes(arguments);
     let parsed = args::Args::try_parse_from(arguments).map_err(|error| CliError::Clap(Box::new(error)))?;
     match parsed.command {
@@ -71,6 +87,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),
         args::Subcommand::Qmp(qmp) => Ok(Invocation::Client(qmp.into_invocation()?)),
         args::Subcommand::QemuArgs(qemu) => Ok(Invocation::Client(qemu.into_invocation())),
+        args::Subcommand::Completions(completions) => Ok(Invocation::Completions(completions.shell)),
+        args::Subcommand::Man(man) => Ok(Invocation::Man(man.directory)),
         args::Subcommand::Bench(bench) => Ok(Invocation::Bench(Box::new(bench.into_invocation()?))),
     }
 }

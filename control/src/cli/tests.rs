@@ -149,7 +149,7 @@ fn an_error_names_the_option_and_what_is_wrong() {
         ("--cores 3-1", "is no list of cores"),
         ("--cores 1,0-2", "core 1 is listed twice"),
         ("--socket-mode 0999", "no permission bits"),
-        ("--full-receiver wait", "'wait' is neither hold nor drop"),
+        ("--full-receiver wait", "[possible values: hold, drop]"),
         ("--frobnicate", "unexpected argument"),
     ] {
         let text = refused(line);

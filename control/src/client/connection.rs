@@ -10,7 +10,7 @@ use super::ClientError;
 use super::address::{MonitorAddress, Stream};
 
 /// See the module.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: BufReader<Stream>,
     monitor: MonitorAddress,
 }
@@ -18,6 +18,19 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects and negotiates.
     pub(super) fn open(monitor: &MonitorAddress) -> Result<Connection, ClientError> {
+        let connection = Connection::greet(monitor, GREETING_TIME_MAX)?;
+        // From now on a command takes the time that it takes, such as a script's.
+        let unlimited = connection.stream.get_ref().set_read_timeout(None);
+        unlimited.map_err(|error| connection.lost(&error))?;
+        Ok(connection)
+    }
+
+    /// The same for somebody who waits for a key to have its effect: no answer takes long.
+    pub(crate) fn open_for_completion(monitor: &MonitorAddress) -> Result<Connection, ClientError> {
+        Connection::greet(monitor, COMPLETION_TIME_MAX)
+    }
+
+    fn greet(monitor: &MonitorAddress, limit: Duration) -> Result<Connection, ClientError> {
         let stream = Stream::connect(monitor).map_err(|error| {
             ClientError(format!(
                 "connecting to the monitor {monitor}: {error}; name the socket of a running switch's -qmp by \
@@ -29,21 +42,18 @@ impl Connection {
         let greeting = connection
             .stream
             .get_ref()
-            .set_read_timeout(Some(GREETING_TIME_MAX))
+            .set_read_timeout(Some(limit))
             .and_then(|()| connection.read())
             .map_err(|error| connection.lost(&error))?;
         if greeting.get("QMP").is_none() {
             return Err(ClientError(format!("{monitor} is no QMP monitor: it says {greeting}")));
         }
         connection.execute("qmp_capabilities", json!({}))?;
-        // From now on a command takes the time that it takes, such as a script's.
-        let unlimited = connection.stream.get_ref().set_read_timeout(None);
-        unlimited.map_err(|error| connection.lost(&error))?;
         Ok(connection)
     }
 
     /// What a command returns.
-    pub(super) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, ClientError> {
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, ClientError> {
         let line = json!({"execute": command, "arguments": arguments}).to_string();
         let sent = self.stream.get_mut().write_all(line.as_bytes());
         sent.map_err(|error| self.lost(&error))?;
@@ -78,3 +88,5 @@ impl Connection {
 
 /// From the connection to the greeting and the negotiation.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
+/// For each answer to somebody who presses a key.
+const COMPLETION_TIME_MAX: Duration = Duration::from_millis(500);

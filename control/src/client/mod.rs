@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub use address::MonitorAddress;
-use connection::Connection;
+pub(crate) use connection::Connection;
 pub use qemu::{MachineForm, MemorySize, QemuWish};
 pub use views::View;
 
