@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 use serde::{Serialize, Serializer};
 use serde_json::Map;
 
-use super::described::{Described, EMPTY};
+use super::described::{Described, EMPTY, Word};
 use super::object::answer;
-use super::{shown, written};
+use super::{QapiEnum, shown, written};
 
 /// A schema that is being collected.
 #[derive(Default)]
@@ -192,14 +192,42 @@ fn features(name: &str) -> Option<Vec<String>> {
     name.starts_with("x-").then(|| vec!["unstable".to_owned()])
 }
 
-fn json_type(builtin: &str) -> String {
-    let name = match builtin {
-        "str" => "string",
-        "bool" => "boolean",
-        "any" => "value",
-        other => other,
-    };
-    name.to_owned()
+fn json_type(builtin: &str) -> Word<JsonType> {
+    Word(match builtin {
+        "str" => JsonType::String,
+        "int" => JsonType::Int,
+        "number" => JsonType::Number,
+        "bool" => JsonType::Boolean,
+        "null" => JsonType::Null,
+        _ => JsonType::Value,
+    })
+}
+
+/// What the built-in types look like in JSON.
+#[derive(Clone, Copy, PartialEq)]
+enum JsonType {
+    String,
+    Number,
+    Int,
+    Boolean,
+    Null,
+    Object,
+    Array,
+    Value,
+}
+
+impl QapiEnum for JsonType {
+    const TYPE: &'static str = "JSONType";
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("string", JsonType::String),
+        ("number", JsonType::Number),
+        ("int", JsonType::Int),
+        ("boolean", JsonType::Boolean),
+        ("null", JsonType::Null),
+        ("object", JsonType::Object),
+        ("array", JsonType::Array),
+        ("value", JsonType::Value),
+    ];
 }
 
 /// One entity of the schema.
@@ -274,7 +302,7 @@ impl Described for SchemaInfo {
 answer! {
     /// A type of JSON, or several of them.
     struct SchemaInfoBuiltin as "SchemaInfoBuiltin" {
-        json_type: String,
+        json_type: Word<JsonType>,
     }
 }
 
