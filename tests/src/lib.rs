@@ -17,6 +17,7 @@ pub mod probe;
 pub mod process;
 pub mod qmp;
 pub mod running;
+pub mod schema;
 pub mod slot;
 pub mod stats;
 pub mod switch;

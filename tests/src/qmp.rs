@@ -1,5 +1,6 @@
 //! A monitor client: one QMP connection over a unix socket, blocking, every wait with a deadline. It reads replies and
-//! events as QEMU writes them, one JSON object a line, and keeps the events that arrive while it waits for a reply.
+//! events as QEMU writes them, one JSON object a line, and keeps the events that arrive while it waits for a reply. What the
+//! switch says is held against its own schema: a member too many, too few or of another type fails the test.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::deadline::{Deadline, wait_for};
 use crate::error::{Doing, Error, Result};
+use crate::schema::Schema;
 
 /// An error reply; or, with class [`QmpError::LOST`], a connection that gave no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Qmp {
     received: Vec<u8>,
     events: VecDeque<Value>,
     greeting: Value,
+    /// Of what is heard, if it is the switch that speaks.
+    schema: Option<&'static Schema>,
     /// How long a command may take to be answered.
     pub patience: Duration,
 }
@@ -56,6 +60,10 @@ impl Qmp {
     pub fn connect(path: &Path, within: Duration) -> Result<Qmp> {
         let mut qmp = Qmp::connect_raw(path, within)?;
         qmp.execute("qmp_capabilities", json!({})).doing(format!("greeting {}", path.display()))?;
+        if qmp.greeting["QMP"]["version"]["package"].as_str().is_some_and(|name| name.starts_with("ringyard"))
+        {
+            qmp.schema = Some(qmp.schema_of_switch()?);
+        }
         Ok(qmp)
     }
 
@@ -68,6 +76,7 @@ impl Qmp {
             received: Vec::new(),
             events: VecDeque::new(),
             greeting: Value::Null,
+            schema: None,
             patience: Duration::from_secs(10),
         };
         qmp.greeting = qmp.receive(within).doing(format!("waiting for the greeting of {what}"))?;
@@ -97,7 +106,11 @@ impl Qmp {
         let command = json!({"execute": name, "arguments": arguments}).to_string();
         self.send_with_fds(command.as_bytes(), fds).map_err(QmpError::lost)?;
         let reply = self.wait_reply(self.patience).map_err(QmpError::lost)?;
-        parse_reply(reply)
+        let returned = parse_reply(reply)?;
+        if let Some(Err(wrong)) = self.schema.map(|schema| schema.check_return(name, &returned)) {
+            panic!("the switch does not keep to its schema: {wrong}");
+        }
+        Ok(returned)
     }
 
     /// Sends bytes as they are, malformed ones too, with descriptors passed along.
@@ -155,7 +168,14 @@ impl Qmp {
     pub fn receive(&mut self, within: Duration) -> Result<Value> {
         let line = self.receive_line(within)?;
         let text = String::from_utf8_lossy(&line);
-        serde_json::from_slice(&line).doing(format!("parsing the monitor's line {text:?}"))
+        let message: Value =
+            serde_json::from_slice(&line).doing(format!("parsing the monitor's line {text:?}"))?;
+        if let (Some(schema), Some(_)) = (self.schema, message.get("event"))
+            && let Err(wrong) = schema.check_event(&message)
+        {
+            panic!("the switch does not keep to its schema: {wrong}");
+        }
+        Ok(message)
     }
 
     /// The next line, its end included.
@@ -169,6 +189,15 @@ impl Qmp {
             self.stream.set_read_timeout(Some(left)).doing("setting the monitor's time limit")?;
             self.fill()?;
         }
+    }
+
+    /// The switch's schema, which the first client of a test process asks for.
+    fn schema_of_switch(&mut self) -> Result<&'static Schema> {
+        if let Some(schema) = Schema::known() {
+            return Ok(schema);
+        }
+        let answer = self.execute("query-qmp-schema", json!({})).doing("asking for the schema")?;
+        Ok(Schema::of_switch(|| answer))
     }
 
     fn fill(&mut self) -> Result<()> {

@@ -49,6 +49,11 @@ impl Answer {
         self.value.get("return").is_some()
     }
 
+    /// What a command returned.
+    pub fn returned(&self) -> &Value {
+        &self.value["return"]
+    }
+
     /// What is compared.
     pub fn text(&self, view: View) -> String {
         let mut members = self.value.as_object().cloned().unwrap_or_default();

@@ -498,6 +498,44 @@ pub const MACHINE: &[Difference] = &[
     },
 ];
 
+/// Of [`schema`](crate::schema): what is found, and the reason.
+pub const SCHEMA: &[(&str, &str)] = &[
+    (
+        "SHUTDOWN.reason: only QEMU's: guest-panic, guest-reset, guest-shutdown, host-error, host-qmp-system-reset, host-ui, none, snapshot-load, subsystem-reset",
+        NO_MACHINE,
+    ),
+    ("chardev-add(): only QEMU's: pty", ONLY_UNIX),
+    (
+        "chardev-add.backend.type: only QEMU's: braille, console, dbus, file, memory, msmouse, mux, null, parallel, pipe, pty, qemu-vdagent, ringbuf, serial, spiceport, spicevmc, stdio, testdev, udp, vc, wctablet",
+        ONLY_UNIX,
+    ),
+    ("chardev-add.backend<socket>.data.addr.type: only QEMU's: fd, inet, vsock", ONLY_UNIX),
+    (
+        "chardev-add.backend<socket>.data.addr<unix>.data: only QEMU's: abstract, tight",
+        "nobody asked for a front end at an abstract name",
+    ),
+    (
+        "chardev-add.backend<socket>.data: only QEMU's: logappend, logfile, nodelay, telnet, tls-authz, tls-creds, tn3270, websocket",
+        ONLY_UNIX,
+    ),
+    ("chardev-add.backend<socket>.data: only ours: reconnect-ms", "QEMU 9.2 has it"),
+    ("command query-netdev: only ours", "an earlier revision of the schema has it, and users ask for it"),
+    ("event NETDEV_VHOST_USER_CONNECTED: only ours", "QEMU 10.0 has it"),
+    ("event NETDEV_VHOST_USER_DISCONNECTED: only ours", "QEMU 10.0 has it"),
+    (r#"human-monitor-command: features: QEMU's ["savevm-monitor-nodes"], ours none"#, NO_MACHINE),
+    (
+        "netdev_add.type: only ours: af-packet, af-xdp, vmnet-bridged, vmnet-host, vmnet-shared, x-vduse",
+        "newer types, types of other systems, and our own",
+    ),
+    ("netdev_add<nic>: only ours: x-follow, x-follow-nic", "our own, by their names"),
+    ("netdev_add<stream>: only ours: reconnect, reconnect-ms", "QEMU 8.0 and 9.2 have them"),
+    ("query-qmp-schema()[]<enum>.members[]: only QEMU's: features", "no value of ours has any"),
+    (
+        "query-status().status: only QEMU's: colo, debug, finish-migrate, guest-panicked, inmigrate, internal-error, io-error, paused, postmigrate, prelaunch, restore-vm, save-vm, shutdown, suspended, watchdog",
+        NO_MACHINE,
+    ),
+];
+
 const STRAY_FF: &str = "GenericError: JSON parse error, stray '\u{fffd}'";
 const TRY_NETDEV_ADD: &str = r#"return "Try \"help netdev_add\" for more information\r\n""#;
 
@@ -505,6 +543,7 @@ const INFINITE: &str =
     "JSON has no infinite numbers: QEMU takes it and echoes \"inf\", which no client can read";
 const L2TPV3_ERRNO: &str = "QEMU 10.2 says it in words, too";
 const NETMAP: &str = "it is compiled in; Debian's QEMU lacks it";
+const NO_MACHINE: &str = "there is no machine that could be so";
 const NIC: &str = "the schema lists it, and here a nic can come and go like any other netdev";
 const KEYVAL: &str = "we read options as QEMU reads those of its newer types, and in the words of that";
 const NO_SCRIPT: &str = "both words mean that there is none";

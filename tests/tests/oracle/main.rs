@@ -17,6 +17,7 @@ mod machine;
 mod pair;
 mod parser;
 mod protocol;
+mod schema;
 mod sockets;
 mod taps;
 mod tunnels;
