@@ -36,6 +36,13 @@ impl VlanSet {
         }
     }
 
+    /// Takes a number out.
+    pub fn remove(&mut self, vlan: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(vlan / 64)) {
+            *word &= !(1 << (vlan % 64));
+        }
+    }
+
     /// Whether the number is in the set.
     #[inline]
     pub fn contains(&self, vlan: u16) -> bool {

@@ -8,6 +8,7 @@
 //! The guest is hostile: each word it writes is read once into a local, checked, and then used. What breaks the rules of
 //! the specification breaks that ring and nothing else ([`Fault`]).
 
+mod control;
 mod driver;
 mod driver_memory;
 mod egress;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::port::{Doorbell, Egress, Ingress};
 
+pub use control::{COMMAND_MAX, Command, ControlRing};
 pub use driver::{
     DeviceFault, DeviceQueue, DriverEgress, DriverIngress, DriverOptions, DriverRing, MERGED_MAX, Part,
     SEND_BUFFER_LEN_MIN, Used,
