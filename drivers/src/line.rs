@@ -54,7 +54,13 @@ pub enum News {
     Filter {
         /// All of it.
         filter: Box<RxFilter>,
+        /// To be answered once published, if anybody waits; dropped unanswered when the port is no more.
+        done: Option<Sender<()>>,
     },
+    /// The guest that wanted to receive something else is gone.
+    NoFilter,
+    /// The guest's driver takes the nic for the standby of another (VIRTIO_NET_F_STANDBY).
+    Standby,
     /// The peer of a stream is there.
     Connected {
         /// Its name, or ours where it has none.
@@ -129,7 +135,26 @@ impl Line {
 
     /// Has the guest's nic receive what `filter` says. Does not wait.
     pub fn filter(&self, filter: RxFilter) {
-        let _ = self.tell(News::Filter { filter: Box::new(filter) });
+        let _ = self.tell(News::Filter { filter: Box::new(filter), done: None });
+    }
+
+    /// As [`Self::filter`], and returns when workers go by it.
+    ///
+    /// Errors: [`Unplugged`].
+    pub fn set_filter(&self, filter: RxFilter) -> Result<(), Unplugged> {
+        let (done, answered) = bounded(1);
+        self.tell(News::Filter { filter: Box::new(filter), done: Some(done) })?;
+        answered.recv().map_err(|_| Unplugged)
+    }
+
+    /// Has the guest's nic receive what it would if its driver had never spoken. Does not wait.
+    pub fn forget_filter(&self) {
+        let _ = self.tell(News::NoFilter);
+    }
+
+    /// Tells monitors that the guest's driver takes the nic for the standby of another. Does not wait.
+    pub fn standby(&self) {
+        let _ = self.tell(News::Standby);
     }
 
     /// Has the guest's address announced to all others. Does not wait.

@@ -1,17 +1,20 @@
 //! One virtqueue of a virtio-net device that we are: what was said of it, and our end of it while it is started.
 //!
-//! Ring 2k is the guest's receive queue, our egress k; ring 2k + 1 its transmit queue, our ingress k. Over vhost-user a ring
-//! starts with its kick descriptor and stops when its base is asked for; over VDUSE it follows the device's status. Our end is made anew with every change and shared with the
-//! workers by the attachment; the positions survive.
+//! Ring 2k is the guest's receive queue, our egress k; ring 2k + 1 its transmit queue, our ingress k; one more may be the
+//! control queue, which no worker has. Over vhost-user a ring starts with its kick descriptor and stops when its base is
+//! asked for; over VDUSE it follows the device's status. Our end is made anew with every change and shared with the workers
+//! by the attachment; the positions survive.
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd, QueueRings};
 use ringyard_dataplane::ring::{
-    self, Call, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingOptions, RingSignals, RingView,
+    self, Call, ControlRing, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingOptions,
+    RingSignals, RingView,
 };
 use rustix::fs::OFlags;
 
@@ -19,6 +22,8 @@ use rustix::fs::OFlags;
 pub(crate) struct Surroundings {
     pub memory: Arc<MemoryTable>,
     pub options: RingOptions,
+    /// Which ring is the control queue, if any is.
+    pub control: Option<usize>,
     /// What a ring that breaks signals.
     pub trouble: Arc<OwnedFd>,
 }
@@ -53,12 +58,19 @@ pub(crate) struct Vring {
 enum Part {
     Ingress(Arc<IngressEnd>),
     Egress(Arc<dyn Egress>),
+    Control(Arc<ControlRing>),
 }
 
 impl Vring {
     /// Between its kick descriptor and the question for its base.
     pub(crate) fn is_started(&self) -> bool {
         self.ring.is_some()
+    }
+
+    /// A start would be from the ring's beginning.
+    pub(crate) fn starts_anew(&self) -> bool {
+        let beginning = if self.packed { PACKED_BEGINNING } else { 0 };
+        self.base.is_none_or(|base| base == beginning)
     }
 
     /// Frames pass.
@@ -87,6 +99,14 @@ impl Vring {
         }
     }
 
+    /// The control queue, while started and enabled.
+    pub(crate) fn control(&self) -> Option<Arc<ControlRing>> {
+        match &self.part {
+            Some(Part::Control(ring)) if self.enabled => Some(ring.clone()),
+            _ => None,
+        }
+    }
+
     /// Starts the ring, or starts it anew if it is broken; makes our end of it, number `index` of its device.
     pub(crate) fn start(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
         if self.broken {
@@ -99,14 +119,14 @@ impl Vring {
             let base = self.base.filter(|_| packed == self.packed);
             (self.ring, self.packed) = (Some(Arc::new(Ring::start(&view, base)?)), packed);
         }
-        self.fit(index, view);
+        self.fit(index, view, around);
         Ok(())
     }
 
     /// Makes our end of the ring anew if it is started: something of it changed.
     pub(crate) fn refit(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
         if self.is_started() && !self.broken {
-            self.fit(index, self.view(around)?);
+            self.fit(index, self.view(around)?, around);
         }
         Ok(())
     }
@@ -170,10 +190,12 @@ impl Vring {
         RingView::new(around.memory.clone(), self.layout, around.options, signals).map(Arc::new)
     }
 
-    fn fit(&mut self, index: usize, view: Arc<RingView>) {
+    fn fit(&mut self, index: usize, view: Arc<RingView>, around: &Surroundings) {
         let Some(ring) = self.ring.clone() else { return };
         self.view = Some(view.clone());
-        self.part = Some(if index.is_multiple_of(2) {
+        self.part = Some(if around.control == Some(index) {
+            Part::Control(Arc::new(ControlRing::new(view, ring, self.kick.clone())))
+        } else if index.is_multiple_of(2) {
             Part::Egress(ring::egress(view, ring))
         } else {
             let queue = (index / 2) as u16;
@@ -186,19 +208,35 @@ impl Vring {
 
 /// Takes an eventfd from a front end. Anything else could make a worker wait when it signals.
 pub(crate) fn event(fd: OwnedFd) -> Result<Arc<OwnedFd>, String> {
-    let cannot = |error: &dyn Display| format!("looking at a descriptor: {error}");
-    let kind =
-        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|error| cannot(&error))?;
+    let kind = kind(&fd)?;
     if kind.as_os_str() != "anon_inode:[eventfd]" {
         return Err(format!("{} is no eventfd", kind.display()));
     }
-    let flags = rustix::fs::fcntl_getfl(fd.as_fd()).map_err(|error| cannot(&error))?;
-    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|error| cannot(&error))?;
+    set_nonblocking(&fd)?;
     Ok(Arc::new(fd))
+}
+
+/// What the kernel calls the file behind a descriptor.
+pub(crate) fn kind(fd: &OwnedFd) -> Result<PathBuf, String> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|error| cannot_look(&error))
+}
+
+/// Returns the flags that the file has beside that.
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<OFlags, String> {
+    let flags = rustix::fs::fcntl_getfl(fd.as_fd()).map_err(|error| cannot_look(&error))?;
+    rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(|error| cannot_look(&error))?;
+    Ok(flags)
+}
+
+fn cannot_look(error: &dyn Display) -> String {
+    format!("looking at a descriptor: {error}")
 }
 
 /// How long a worker goes on looking at an idle transmit ring before it asks to be kicked.
 const LINGER_US: u32 = 50;
+
+/// Where a packed ring begins: at its first descriptor, with its wrap counter set.
+const PACKED_BEGINNING: u16 = 1 << 15;
 
 /// What workers get of a device: rings in pairs, the driver's receive ring first. A port has carrier when a frame can pass
 /// one way at least: a device whose driver is not up yet is like a host whose interface is down, not like one that drops.

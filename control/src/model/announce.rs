@@ -7,7 +7,7 @@ use ringyard_dataplane::announce::Announcer;
 use ringyard_dataplane::mac::Mac;
 
 use super::Model;
-use super::netdev::{Netdev, Part, Speaker};
+use super::netdev::{Driver, Netdev, Part, Speaker};
 use crate::qapi::QapiError;
 use crate::wire::AnnounceSelf;
 
@@ -70,26 +70,46 @@ impl Model {
             _ => None,
         };
         let nics: Vec<(String, Mac)> = self.by_age().into_iter().filter_map(nic).collect();
-        nics.iter().for_each(|(backend, mac)| self.announce(backend, *mac));
+        for (backend, mac) in &nics {
+            if self.announce(backend, *mac) {
+                self.ask_guest_to_announce(backend);
+            }
+        }
     }
 
-    /// Has a port announce `mac`, if its links are up.
-    pub(super) fn announce(&mut self, id: &str, mac: Mac) {
-        let Some(Netdev { part: Part::Backend(backend), link, .. }) = self.netdevs.get(id) else { return };
+    /// A guest that can speaks for itself as well, of addresses that only it knows (VIRTIO_NET_F_GUEST_ANNOUNCE).
+    fn ask_guest_to_announce(&self, id: &str) {
+        if let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get(id)
+            && let Driver::VhostUser { port, .. } = &backend.driver
+        {
+            port.announce();
+        }
+    }
+
+    /// Has a port announce `mac`, if its links are up; whether they are.
+    pub(super) fn announce(&mut self, id: &str, mac: Mac) -> bool {
+        let Some(Netdev { part: Part::Backend(backend), link, .. }) = self.netdevs.get(id) else {
+            return false;
+        };
         if !backend.attachment.carrier || !self.is_link_up(*link, backend) {
-            return;
+            return false;
         }
         if let Some(speaker) = &backend.announcer {
-            return speaker.announcer.announce(mac);
+            speaker.announcer.announce(mac);
+            return true;
         }
         let announcer = match Announcer::new() {
             Ok(announcer) => announcer,
-            Err(error) => return tracing::warn!("announcing {mac} on netdev '{id}': {error}"),
+            Err(error) => {
+                tracing::warn!("announcing {mac} on netdev '{id}': {error}");
+                return true;
+            }
         };
         announcer.announce(mac);
         if let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(id) {
             backend.announcer = Some(Speaker { end: announcer.end(), announcer });
         }
         self.replan(id);
+        true
     }
 }

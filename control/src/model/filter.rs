@@ -7,7 +7,7 @@ use ringyard_dataplane::filter::RxFilter;
 use super::Model;
 use super::netdev::{Netdev, Part};
 use crate::qapi::QapiError;
-use crate::wire::{NicRxFilterChanged, RxFilterInfo, XSetRxFilter};
+use crate::wire::{FailoverNegotiated, NicRxFilterChanged, RxFilterInfo, XSetRxFilter};
 
 impl Model {
     /// `query-rx-filter`: of one nic, or of all, oldest first. Their next changes are events again.
@@ -38,6 +38,26 @@ impl Model {
         let filter = change.apply(&nic.filter);
         self.change_filter(&name, filter);
         Ok(())
+    }
+
+    /// Takes what the guest of a backend wants to receive, or that there is none who wants anything. It holds for the port
+    /// itself while there is no nic, and for whatever nic comes.
+    pub(super) fn take_filter(&mut self, id: &str, filter: Option<RxFilter>) {
+        let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(id) else { return };
+        backend.filter = filter.map(Arc::new);
+        let Some(nic) = backend.nic.clone() else { return self.replan(id) };
+        let wanted = backend.filter.clone();
+        if let Some(Netdev { part: Part::Nic(part), .. }) = self.netdevs.get(&nic) {
+            let filter = wanted.map_or_else(|| RxFilter::new(part.mac), |wanted| RxFilter::clone(&wanted));
+            self.change_filter(&nic, filter);
+        }
+    }
+
+    /// The driver of a backend's guest takes the nic for a standby.
+    pub(super) fn tell_failover(&mut self, id: &str) {
+        let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get(id) else { return };
+        let nic = backend.nic.clone();
+        self.events.extend(nic.map(|device_id| FailoverNegotiated { device_id }.into()));
     }
 
     /// Gives a nic another filter. The first change since somebody asked for filters is an event.

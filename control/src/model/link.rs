@@ -1,9 +1,10 @@
 //! Links, and the plan that a port's objects add up to.
 
 use ringyard_dataplane::switch::PortPlan;
+use ringyard_drivers::vhost_user::NicState;
 
 use super::Model;
-use super::netdev::{Backend, Netdev, NicPart, Part};
+use super::netdev::{Backend, Driver, Netdev, NicPart, Part};
 use crate::qapi::QapiError;
 use crate::wire::SetLink;
 
@@ -26,12 +27,23 @@ impl Model {
         Ok(())
     }
 
-    /// Has the machine behind a backend see its link, if its monitor is followed.
-    fn tell_machine(&self, id: &str) {
+    /// Has the guest behind a backend see its nic: by its own front end, and by its monitor if that is followed.
+    fn tell_guest(&self, id: &str) {
         let Some(Netdev { part: Part::Backend(backend), link, .. }) = self.netdevs.get(id) else { return };
-        let nic = backend.nic.as_ref().and_then(|nic| self.netdevs.get(nic));
-        if let Some(Netdev { part: Part::Nic(NicPart { follower: Some(follower), .. }), .. }) = nic {
-            follower.follower.set_link(self.is_link_up(*link, backend));
+        let link = self.is_link_up(*link, backend);
+        let nic = match backend.nic.as_ref().and_then(|nic| self.netdevs.get(nic)) {
+            Some(Netdev { part: Part::Nic(nic), .. }) => Some(nic),
+            _ => None,
+        };
+        if let Driver::VhostUser { port, .. } = &backend.driver {
+            port.set_nic(NicState {
+                mac: nic.map(|nic| nic.mac),
+                standby: nic.is_some_and(|nic| nic.failover),
+                link,
+            });
+        }
+        if let Some(NicPart { follower: Some(follower), .. }) = nic {
+            follower.follower.set_link(link);
         }
     }
 
@@ -40,14 +52,14 @@ impl Model {
         let Some(Netdev { part: Part::Backend(backend), link, .. }) = self.netdevs.get(id) else { return };
         let filter = match backend.nic.as_ref().and_then(|nic| self.netdevs.get(nic)) {
             Some(Netdev { part: Part::Nic(nic), .. }) => Some(nic.filter.clone()),
-            _ => None,
+            _ => backend.filter.clone(),
         };
         let mut attachment = backend.attachment.clone();
         attachment.ingress.extend(backend.announcer.iter().map(|speaker| speaker.end.clone()));
         let plan =
             PortPlan { hub: self.hub_of(backend), link: self.is_link_up(*link, backend), filter, attachment };
         self.switch.set_port(backend.index, plan);
-        self.tell_machine(id);
+        self.tell_guest(id);
     }
 
     /// The hub that a backend is on.

@@ -123,13 +123,16 @@ impl Model {
                 backend.state = Some(text);
                 return;
             }
-            News::Filter { filter } => {
-                if let Some(nic) = backend.nic.clone() {
-                    self.change_filter(&nic, *filter);
-                }
+            News::Filter { filter, done } => {
+                self.answers.extend(done);
+                return self.take_filter(&id, Some(*filter));
+            }
+            News::NoFilter => return self.take_filter(&id, None),
+            News::Standby => return self.tell_failover(&id),
+            News::Announce { mac } => {
+                self.announce(&id, mac);
                 return;
             }
-            News::Announce { mac } => return self.announce(&id, mac),
             News::Connected { peer } => {
                 let connected = NetdevStreamConnected { netdev_id: id, addr: address_of(peer) };
                 return self.events.push(connected.into());
@@ -152,7 +155,10 @@ impl Model {
     /// Takes what follows a nic's machine has to say.
     fn take_nic_report(&mut self, id: &str, news: News) {
         match news {
-            News::Filter { filter } => self.change_filter(id, *filter),
+            News::Filter { filter, done } => {
+                self.answers.extend(done);
+                self.change_filter(id, *filter);
+            }
             News::State { text } => {
                 if let Some(Netdev { part: Part::Nic(NicPart { follower: Some(follower), .. }), .. }) =
                     self.netdevs.get_mut(id)

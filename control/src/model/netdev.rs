@@ -51,6 +51,8 @@ pub(super) struct Backend {
     pub(super) attachment: Attachment,
     /// How the driver said last that it stands; until it says so the port itself is asked.
     pub(super) state: Option<String>,
+    /// What the guest itself wants to receive, if it told us.
+    pub(super) filter: Option<Arc<RxFilter>>,
     pub(super) nic: Option<String>,
     pub(super) hubport: Option<String>,
     /// Speaks for the guest; made when it is first needed.
@@ -67,8 +69,8 @@ pub(super) struct Speaker {
 pub(super) enum Driver {
     VhostUser {
         chardev: String,
-        /// Held for its end: dropping it stops the port's thread.
-        _port: VhostUserPort,
+        /// Dropping it stops the port's thread.
+        port: VhostUserPort,
     },
     Port(Box<dyn OpenPort>),
 }
@@ -76,6 +78,10 @@ pub(super) enum Driver {
 /// The guest's side of a backend.
 pub(super) struct NicPart {
     pub(super) netdev: Option<String>,
+    /// Its address as it was made; the filter has the one that the guest uses.
+    pub(super) mac: Mac,
+    /// Its guest may take it for the standby of another.
+    pub(super) failover: bool,
     pub(super) filter: Arc<RxFilter>,
     /// Nobody was told that the filter has changed since somebody asked for it.
     pub(super) is_event_due: bool,
@@ -145,7 +151,7 @@ impl Model {
             }
         };
         self.set_chardev_user(&chardev, Some(&spec.id));
-        let driver = Driver::VhostUser { chardev, _port: port };
+        let driver = Driver::VhostUser { chardev, port };
         self.insert_backend(spec, key, index, driver, Attachment::default());
         Ok(())
     }
@@ -213,8 +219,8 @@ impl Model {
         attachment: Attachment,
     ) {
         let id = spec.id.clone();
-        let (nic, hubport, state, announcer) = (None, None, None, None);
-        let backend = Backend { key, index, driver, attachment, state, nic, hubport, announcer };
+        let (nic, hubport, state, filter, announcer) = (None, None, None, None, None);
+        let backend = Backend { key, index, driver, attachment, state, filter, nic, hubport, announcer };
         self.ids.insert(key, id.clone());
         self.insert(spec, Part::Backend(Box::new(backend)));
         self.replan(&id);
@@ -233,13 +239,18 @@ impl Model {
             backend.nic = Some(id);
         }
         let mac = options.mac.unwrap_or_else(|| self.free_mac());
-        let filter = Arc::new(RxFilter::new(mac));
+        let filter = match netdev.as_ref().and_then(|netdev| self.netdevs.get(netdev)) {
+            Some(Netdev { part: Part::Backend(backend), .. }) => backend.filter.clone(),
+            _ => None,
+        };
+        let filter = filter.unwrap_or_else(|| Arc::new(RxFilter::new(mac)));
         let follower = options.follow.map(|followed| self.start_follower(&spec.id, followed, mac));
         let follower = follower.transpose().inspect_err(|_| {
             self.detach(netdev.clone(), |backend| backend.nic = None);
         })?;
-        let (netdev_id, ghost, is_event_due) = (netdev.clone(), None, true);
-        let nic = NicPart { netdev: netdev_id, filter, is_event_due, follower, ghost };
+        let (netdev_id, failover) = (netdev.clone(), options.failover);
+        let (ghost, is_event_due) = (None, true);
+        let nic = NicPart { netdev: netdev_id, mac, failover, filter, is_event_due, follower, ghost };
         self.insert(spec, Part::Nic(nic));
         netdev.iter().for_each(|netdev| self.replan(netdev));
         Ok(())
@@ -366,7 +377,7 @@ impl Netdev {
 
     fn main_mac(&self) -> Option<Mac> {
         match &self.part {
-            Part::Nic(nic) => Some(nic.filter.main_mac),
+            Part::Nic(nic) => Some(nic.mac),
             _ => None,
         }
     }

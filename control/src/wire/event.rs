@@ -42,12 +42,21 @@ macro_rules! events {
 }
 
 events! {
+    "FAILOVER_NEGOTIATED" => FailoverNegotiated,
     "NETDEV_STREAM_CONNECTED" => NetdevStreamConnected,
     "NETDEV_STREAM_DISCONNECTED" => NetdevStreamDisconnected,
     "NETDEV_VHOST_USER_CONNECTED" => NetdevVhostUserConnected,
     "NETDEV_VHOST_USER_DISCONNECTED" => NetdevVhostUserDisconnected,
     "NIC_RX_FILTER_CHANGED" => NicRxFilterChanged,
     "SHUTDOWN" => Shutdown,
+}
+
+answer! {
+    /// A guest's driver takes its nic for the standby of another.
+    pub struct FailoverNegotiated as "q_obj_FAILOVER_NEGOTIATED-arg" {
+        /// The nic.
+        pub device_id: String,
+    }
 }
 
 answer! {

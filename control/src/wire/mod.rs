@@ -50,8 +50,9 @@ pub use command::{
 };
 pub use dgram::Dgram;
 pub use event::{
-    Event, EventData, NetdevStreamConnected, NetdevStreamDisconnected, NetdevVhostUserConnected,
-    NetdevVhostUserDisconnected, NicRxFilterChanged, Shutdown, ShutdownCause, describe_events,
+    Event, EventData, FailoverNegotiated, NetdevStreamConnected, NetdevStreamDisconnected,
+    NetdevVhostUserConnected, NetdevVhostUserDisconnected, NicRxFilterChanged, Shutdown, ShutdownCause,
+    describe_events,
 };
 pub use fd::{FdRef, check_fd_name};
 pub use fdb::{FDB_LIMIT_MAX, FdbEntryInfo, FdbInfo, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};

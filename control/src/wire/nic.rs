@@ -26,6 +26,8 @@ options! {
         pub x_follow: Option<String>,
         /// What that machine calls the nic.
         pub x_follow_nic: Option<String>,
+        /// The guest may take it for the standby of a nic of its own.
+        pub x_failover: Option<bool>,
     }
 }
 
@@ -42,6 +44,8 @@ pub struct NicSpec {
     pub vectors: Option<u32>,
     /// Where the guest's rx-filter can be learned.
     pub follow: Option<Followed>,
+    /// Offered as the standby of another nic (VIRTIO_NET_F_STANDBY).
+    pub failover: bool,
 }
 
 impl Members for Nic {
@@ -79,7 +83,8 @@ impl Nic {
             (None, Some(_)) => return Err(QapiError::generic("x-follow-nic= is invalid without x-follow=")),
             (None, None) => None,
         };
-        Ok(NicSpec { netdev, mac, addr, vectors: self.vectors, follow })
+        let failover = self.x_failover.unwrap_or(false);
+        Ok(NicSpec { netdev, mac, addr, vectors: self.vectors, follow, failover })
     }
 }
 
@@ -107,7 +112,7 @@ mod tests {
         let virtio = Nic { model: Some("virtio".into()), ..Nic::default() };
         assert_eq!(
             virtio.spec(),
-            Ok(NicSpec { netdev: None, mac: None, addr: None, vectors: None, follow: None })
+            Ok(NicSpec { netdev: None, mac: None, addr: None, vectors: None, follow: None, failover: false })
         );
         let e1000 = Nic { model: Some("e1000".into()), ..Nic::default() };
         assert_eq!(refused(e1000), "model 'e1000' is not available: every nic of ringyard is 'virtio'");

@@ -346,7 +346,7 @@ impl Server {
 
     fn surroundings(&self) -> Surroundings {
         let options = virtio_net::options(self.features);
-        Surroundings { memory: self.memory.clone(), options, trouble: self.trouble.clone() }
+        Surroundings { memory: self.memory.clone(), options, control: None, trouble: self.trouble.clone() }
     }
 
     fn is_running(&self) -> bool {

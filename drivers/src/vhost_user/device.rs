@@ -3,20 +3,25 @@
 //! A message is checked whole and tried on a copy of what it changes; only what works takes effect, and it is answered
 //! when no worker uses what was before. Changes of rings that are not started concern no worker and cost no publish.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringyard_dataplane::port::Attachment;
-use ringyard_dataplane::ring::{Call, MemoryTable, RingError, is_ring_size};
+use ringyard_dataplane::ring::{Call, ControlRing, MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
     VhostUserVringState,
 };
 
+use super::backchannel::Backchannel;
 use super::body::{check_mtu, empty, mac, read};
-use super::{body, features, memory};
+use super::control_queue::ControlQueue;
+use super::nic::NicState;
+use super::pipe_call::PipeCall;
+use super::{Port, body, features, memory};
 use crate::bucket::Bucket;
-use crate::line::{Line, Unplugged};
+use crate::line::Unplugged;
 use crate::virtio_net;
 use crate::vring::{self, Surroundings, Vring, event};
 
@@ -26,6 +31,8 @@ pub(super) enum Answer {
     Done,
     Value(u64),
     State(VhostUserVringState),
+    /// The body of GET_CONFIG.
+    Config(Vec<u8>),
 }
 
 /// Why a request was not served.
@@ -58,36 +65,48 @@ impl From<Unplugged> for Refusal {
 
 /// One front end's device.
 pub(super) struct Device<'a> {
-    name: &'a str,
-    line: &'a Line,
-    trouble: Arc<OwnedFd>,
-    bucket: Bucket,
+    pub(super) port: &'a Port<'a>,
+    pub(super) bucket: Bucket,
+    /// Virtio features as they were offered last.
+    offered: u64,
     /// Acknowledged virtio features; 0 before SET_FEATURES.
-    features: u64,
+    pub(super) features: u64,
     /// Acknowledged protocol features.
     protocol: u64,
     /// The virtio device status, kept for the front end only.
     status: u64,
     memory: Arc<MemoryTable>,
+    /// Those of all queue pairs, and one more, which can only be the control queue.
     vrings: Vec<Vring>,
     /// Workers may have rings of ours.
     attached: bool,
+    /// The nic as the front end knows it.
+    pub(super) nic: NicState,
+    pub(super) control: ControlQueue,
+    pub(super) backchannel: Option<Backchannel>,
+    /// By ring: the call descriptor, where it is a pipe.
+    pub(super) pipe_calls: BTreeMap<usize, Arc<PipeCall>>,
 }
 
 impl<'a> Device<'a> {
-    /// Of `pairs` queue pairs; `name` is for the log.
-    pub(super) fn new(name: &'a str, pairs: u16, line: &'a Line, trouble: Arc<OwnedFd>) -> Device<'a> {
+    /// Of a front end that has just come.
+    pub(super) fn new(port: &'a Port<'a>) -> Device<'a> {
+        let pairs = usize::from(port.pairs);
+        let nic = port.notices.state();
         Device {
-            name,
-            line,
-            trouble,
+            port,
             bucket: Bucket::new(),
+            offered: features::offered(pairs, &nic),
             features: 0,
             protocol: 0,
             status: 0,
             memory: Arc::default(),
-            vrings: vec![Vring::default(); 2 * usize::from(pairs)],
+            vrings: vec![Vring::default(); 2 * pairs + 1],
             attached: false,
+            nic,
+            control: ControlQueue::default(),
+            backchannel: None,
+            pipe_calls: BTreeMap::new(),
         }
     }
 
@@ -108,27 +127,36 @@ impl<'a> Device<'a> {
         }
         match request {
             FrontendReq::GET_VRING_BASE => return self.vring_base(read(body)?),
+            FrontendReq::GET_CONFIG => return Ok(Answer::Config(self.config().reply(body))),
+            FrontendReq::SET_CONFIG => self.set_config(body)?,
+            FrontendReq::SET_BACKEND_REQ_FD => self.set_backchannel(body, fds)?,
             FrontendReq::SET_OWNER => empty(body)?,
             FrontendReq::RESET_OWNER | FrontendReq::RESET_DEVICE => {
                 empty(body)?;
                 self.reset()?;
                 self.vrings.iter_mut().for_each(|vring| vring.base = None);
+                self.forget_wishes();
             }
             FrontendReq::SET_FEATURES => self.set_features(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_PROTOCOL_FEATURES => {
                 self.set_protocol_features(read::<VhostUserU64>(body)?.value)?;
             }
             FrontendReq::SET_STATUS => self.set_status(read::<VhostUserU64>(body)?.value)?,
-            FrontendReq::SEND_RARP => self.line.announce(mac(read::<VhostUserU64>(body)?.value)?),
+            FrontendReq::SEND_RARP => self.port.line.announce(mac(read::<VhostUserU64>(body)?.value)?),
             FrontendReq::NET_SET_MTU => check_mtu(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_MEM_TABLE => {
                 let regions = body::memory_table(body)?;
-                self.set_memory(memory::table(&[], &regions, fds, &self.trouble)?)?;
+                self.set_memory(memory::table(&[], &regions, fds, &self.port.trouble)?)?;
             }
             FrontendReq::ADD_MEM_REG => {
                 let region: VhostUserSingleMemoryRegion = read(body)?;
                 if !memory::has(self.memory.regions(), &region) {
-                    self.set_memory(memory::table(self.memory.regions(), &[*region], fds, &self.trouble)?)?;
+                    self.set_memory(memory::table(
+                        self.memory.regions(),
+                        &[*region],
+                        fds,
+                        &self.port.trouble,
+                    )?)?;
                 }
             }
             FrontendReq::REM_MEM_REG => {
@@ -142,10 +170,7 @@ impl<'a> Device<'a> {
             FrontendReq::SET_VRING_ADDR => self.set_vring_addr(read(body)?)?,
             FrontendReq::SET_VRING_ENABLE => self.set_vring_enable(read(body)?)?,
             FrontendReq::SET_VRING_KICK => self.set_vring_kick(body, fds)?,
-            FrontendReq::SET_VRING_CALL => {
-                let (index, call) = self.event(body, fds)?;
-                self.change(index, |vring| vring.call = call.map(Call::from))?;
-            }
+            FrontendReq::SET_VRING_CALL => self.set_vring_call(body, fds)?,
             FrontendReq::SET_VRING_ERR => {
                 let (index, error) = self.event(body, fds)?;
                 self.change(index, |vring| vring.error = error)?;
@@ -160,7 +185,7 @@ impl<'a> Device<'a> {
         let mut retired = false;
         for (ring, vring) in self.vrings.iter_mut().enumerate() {
             if let Some(fault) = vring.retire_broken() {
-                tracing::warn!(socket = self.name, ring, %fault, "vhost-user: ring stopped until it is started again");
+                tracing::warn!(socket = self.port.name, ring, %fault, "vhost-user: ring stopped until it is started again");
                 retired = true;
             }
         }
@@ -181,7 +206,8 @@ impl<'a> Device<'a> {
         if !std::mem::take(&mut self.attached) {
             return Ok(());
         }
-        let detached = self.line.attach(Attachment::default());
+        let detached = self.port.line.attach(Attachment::default());
+        self.forget_wishes();
         // A front end that comes back goes on from the used indexes.
         self.vrings.iter_mut().for_each(Vring::stop);
         self.give_back();
@@ -190,15 +216,18 @@ impl<'a> Device<'a> {
 
     /// What rings that no worker has any more held, is given back; the frames of that are counted as dropped.
     fn give_back(&self) {
-        self.line.count_dropped(self.vrings.iter().map(Vring::give_back).sum());
+        self.port.line.count_dropped(self.vrings.iter().map(Vring::give_back).sum());
     }
 
     /// What answers a question that is about no ring.
-    fn value(&self, request: FrontendReq) -> Option<u64> {
+    fn value(&mut self, request: FrontendReq) -> Option<u64> {
         match request {
-            FrontendReq::GET_FEATURES => Some(features::offered(self.vrings.len() / 2)),
+            FrontendReq::GET_FEATURES => {
+                self.offered = features::offered(self.pairs(), &self.nic);
+                Some(self.offered)
+            }
             FrontendReq::GET_PROTOCOL_FEATURES => Some(features::PROTOCOL),
-            FrontendReq::GET_QUEUE_NUM => Some(self.vrings.len() as u64 / 2),
+            FrontendReq::GET_QUEUE_NUM => Some(self.pairs() as u64),
             FrontendReq::GET_MAX_MEM_SLOTS => Some(memory::SLOTS_MAX as u64),
             FrontendReq::GET_STATUS => Some(self.status),
             _ => None,
@@ -206,7 +235,7 @@ impl<'a> Device<'a> {
     }
 
     fn set_features(&mut self, features: u64) -> Result<(), Refusal> {
-        let unknown = features & !features::offered(self.vrings.len() / 2);
+        let unknown = features & !self.offered;
         if unknown != 0 {
             return Err(Refusal::Bad(format!("features {unknown:#x} were not offered")));
         }
@@ -214,16 +243,28 @@ impl<'a> Device<'a> {
         if (features ^ self.features) & features::PACKED != 0 && self.vrings.iter().any(Vring::is_started) {
             return Err(Refusal::Bad("started rings do not change between split and packed".into()));
         }
+        let (old, control) = (self.control_index(), features::control_queue(features, self.pairs()));
+        let is_started = |index: Option<usize>| index.is_some_and(|index| self.vrings[index].is_started());
+        if old != control && (is_started(old) || is_started(control)) {
+            return Err(Refusal::Bad(
+                "a started ring does not become the control queue, nor ceases to be it".into(),
+            ));
+        }
         let mut vrings = self.vrings.clone();
         if features & features::PROTOCOL_FEATURES == 0 {
             vrings.iter_mut().for_each(|vring| vring.enabled = true);
         }
-        let around = Surroundings { options: virtio_net::options(features), ..self.surroundings() };
+        let around = Surroundings { options: virtio_net::options(features), control, ..self.surroundings() };
         self.replace(vrings, &around)?;
         if features != self.features {
-            tracing::info!(socket = self.name, features = format!("{features:#x}"), "vhost-user: negotiated");
+            tracing::info!(
+                socket = self.port.name,
+                features = format!("{features:#x}"),
+                "vhost-user: negotiated"
+            );
         }
         self.features = features;
+        self.follow_features();
         Ok(())
     }
 
@@ -257,7 +298,7 @@ impl<'a> Device<'a> {
         if started {
             self.publish()?;
             self.give_back();
-            tracing::info!(socket = self.name, "vhost-user: all rings stopped by a reset");
+            tracing::info!(socket = self.port.name, "vhost-user: all rings stopped by a reset");
         }
         self.vrings.iter_mut().for_each(Vring::reset);
         Ok(())
@@ -319,14 +360,43 @@ impl<'a> Device<'a> {
         let mut vring = self.vrings[index].clone();
         vring.kick = kick;
         let fresh = !vring.is_started();
+        if index == 2 * self.pairs() && self.control_index() != Some(index) {
+            return Err(Refusal::Bad(format!("ring {index} is no control queue")));
+        }
         vring.start(index, &self.surroundings())?;
         if fresh {
+            if self.control_index() == Some(index) {
+                self.control.note_start(self.vrings[index].starts_anew());
+            }
             let (size, base, enabled) = (vring.layout.size, self.base(index), vring.enabled);
-            tracing::info!(socket = self.name, ring = index, size, base, enabled, "vhost-user: ring started");
+            tracing::info!(
+                socket = self.port.name,
+                ring = index,
+                size,
+                base,
+                enabled,
+                "vhost-user: ring started"
+            );
         }
         self.vrings[index] = vring;
         self.publish()?;
         self.vrings[index].signal();
+        Ok(())
+    }
+
+    fn set_vring_call(&mut self, body: &[u8], fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let (index, fd) = self.descriptor(body, fds)?;
+        let (call, pipe) = match fd {
+            None => (None, None),
+            Some(fd) if PipeCall::is_pipe(&fd)? => {
+                let pipe = Arc::new(PipeCall::new(fd, self.port.notices.waker())?);
+                (Some(pipe.call()), Some(pipe))
+            }
+            Some(fd) => (Some(Call::from(event(fd)?)), None),
+        };
+        self.change(index, |vring| vring.call = call)?;
+        self.pipe_calls.remove(&index);
+        self.pipe_calls.extend(pipe.map(|pipe| (index, pipe)));
         Ok(())
     }
 
@@ -341,7 +411,7 @@ impl<'a> Device<'a> {
             self.vrings[index].settle();
             // As on the rings' stop in other back ends, the way to wake us goes; it comes again with the next start.
             self.vrings[index].kick = None;
-            tracing::info!(socket = self.name, ring = index, "vhost-user: ring stopped");
+            tracing::info!(socket = self.port.name, ring = index, "vhost-user: ring stopped");
         }
         Ok(Answer::State(VhostUserVringState::new(state.index, self.base(index))))
     }
@@ -387,15 +457,34 @@ impl<'a> Device<'a> {
     }
 
     /// Makes the workers follow, and returns when they have.
-    fn publish(&mut self) -> Result<(), Unplugged> {
+    pub(super) fn publish(&mut self) -> Result<(), Unplugged> {
         self.bucket.take();
         self.attached = true;
-        self.line.attach(vring::attachment(&self.vrings))
+        let data = features::data_rings(self.features, self.pairs());
+        let mut attachment = vring::attachment(&self.vrings[..data]);
+        attachment.egress.truncate(self.control.pairs().map_or(usize::MAX, usize::from));
+        self.port.line.attach(attachment)
     }
 
     fn surroundings(&self) -> Surroundings {
-        let (memory, trouble) = (self.memory.clone(), self.trouble.clone());
-        Surroundings { memory, options: virtio_net::options(self.features), trouble }
+        let (memory, trouble) = (self.memory.clone(), self.port.trouble.clone());
+        let (options, control) = (virtio_net::options(self.features), self.control_index());
+        Surroundings { memory, options, control, trouble }
+    }
+
+    /// Queue pairs, at most.
+    pub(super) fn pairs(&self) -> usize {
+        self.port.pairs.into()
+    }
+
+    /// The control queue's ring.
+    pub(super) fn control_index(&self) -> Option<usize> {
+        features::control_queue(self.features, self.pairs())
+    }
+
+    /// Our end of it, while it is started and enabled.
+    pub(super) fn control_ring(&self) -> Option<Arc<ControlRing>> {
+        self.vrings[self.control_index()?].control()
     }
 
     /// The ring that a message is about, by the index as it came (P02).
@@ -412,14 +501,20 @@ impl<'a> Device<'a> {
         }
     }
 
+    /// The ring and the descriptor of SET_VRING_KICK and ERR.
+    fn event(&self, body: &[u8], fds: Vec<OwnedFd>) -> Result<(usize, Option<Arc<OwnedFd>>), Refusal> {
+        let (index, fd) = self.descriptor(body, fds)?;
+        Ok((index, fd.map(event).transpose()?))
+    }
+
     /// The ring and the descriptor of SET_VRING_KICK, CALL and ERR: an index in the lowest 8 bits, and bit 8 when there
     /// is no descriptor.
-    fn event(&self, body: &[u8], mut fds: Vec<OwnedFd>) -> Result<(usize, Option<Arc<OwnedFd>>), Refusal> {
+    fn descriptor(&self, body: &[u8], mut fds: Vec<OwnedFd>) -> Result<(usize, Option<OwnedFd>), Refusal> {
         let VhostUserU64 { value } = read(body)?;
         let index = self.index(u32::try_from(value & !NO_FD).unwrap_or(u32::MAX))?;
         let fd = match (value & NO_FD != 0, fds.pop()) {
             (true, None) => None,
-            (false, Some(fd)) if fds.is_empty() => Some(event(fd)?),
+            (false, Some(fd)) if fds.is_empty() => Some(fd),
             (without, _) => return Err(Refusal::Bad(format!("descriptors do not fit the flag {without}"))),
         };
         Ok((index, fd))

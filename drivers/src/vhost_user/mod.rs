@@ -4,20 +4,30 @@
 //! [`channel`] carries whole messages, under a time limit; [`device`] keeps what was negotiated and turns every change
 //! into a whole new attachment; [`Vring`](crate::vring::Vring) is one ring of it, [`memory`] the guest's memory.
 //!
+//! Where the front end hands the control queue on, the same thread serves it ([`control_queue`]), and answers a command when
+//! the switch goes by what [`control`] made of it. What control has to say comes by [`nic`], and goes into the
+//! [`config`]uration space; a front end that has opened a [`backchannel`] hears of it.
+//!
 //! Messages and their numbers are the `vhost` crate's; the loop over them is ours. Its `BackendReqHandler` refuses what
 //! QEMU sends (SET_VRING_ENABLE before SET_FEATURES) and NET_SET_MTU, SET_STATUS and GET_STATUS, cuts ring indexes to 8
 //! bits before anyone can check them, and retries without end when a socket is full, a message stays half, or descriptors
 //! do not fit: any front end could keep its thread for ever.
 
+mod backchannel;
 mod body;
 mod channel;
+mod config;
+mod control;
+mod control_queue;
 mod device;
 mod features;
 mod memory;
+mod nic;
+mod pipe_call;
 mod session;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
@@ -25,6 +35,8 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::chardev::SocketChardev;
 use crate::line::Line;
+pub use nic::NicState;
+use nic::Notices;
 use session::{End, Session};
 
 /// Queue pairs of a port, at most: messages about a ring's descriptors have 8 bits for its index.
@@ -34,6 +46,21 @@ pub const QUEUES_MAX: u16 = 128;
 /// does not wait for that; the chardev's next port does.
 pub struct VhostUserPort {
     stop: Arc<OwnedFd>,
+    notices: Arc<Notices>,
+}
+
+/// What the port's thread has from its beginning to its end.
+struct Port<'a> {
+    /// The socket's path, for the log.
+    name: &'a str,
+    /// Queue pairs.
+    pairs: u16,
+    line: &'a Line,
+    /// Becomes readable when the port goes away.
+    stop: BorrowedFd<'a>,
+    /// What broken rings and truncated memory signal.
+    trouble: Arc<OwnedFd>,
+    notices: &'a Notices,
 }
 
 impl VhostUserPort {
@@ -41,14 +68,27 @@ impl VhostUserPort {
     ///
     /// Errors: no descriptor or no thread to be had.
     pub fn start(chardev: Arc<SocketChardev>, queues: u16, line: Line) -> io::Result<VhostUserPort> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let trouble = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let port = VhostUserPort { stop: stop.clone() };
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Arc::new);
+        let (stop, trouble) = (event()?, event()?);
+        let notices = Arc::new(Notices::new(event()?));
+        let port = VhostUserPort { stop: stop.clone(), notices: notices.clone() };
         let pairs = queues.clamp(1, QUEUES_MAX);
-        thread::Builder::new()
-            .name("vhost-user".into())
-            .spawn(move || serve(&chardev, pairs, &line, &stop, &trouble))?;
+        thread::Builder::new().name("vhost-user".into()).spawn(move || {
+            let name = chardev.path().display().to_string();
+            let (stop, notices) = (stop.as_fd(), &*notices);
+            serve(&chardev, &Port { name: &name, pairs, line: &line, stop, trouble, notices });
+        })?;
         Ok(port)
+    }
+
+    /// Has guests see their nic like this from now on. What one has negotiated stays until the next negotiates.
+    pub fn set_nic(&self, state: NicState) {
+        self.notices.set(state);
+    }
+
+    /// Has the guest announce itself, if it can.
+    pub fn announce(&self) {
+        self.notices.announce();
     }
 }
 
@@ -60,13 +100,13 @@ impl Drop for VhostUserPort {
 }
 
 /// One front end after the other, until the port is gone.
-fn serve(chardev: &SocketChardev, pairs: u16, line: &Line, stop: &OwnedFd, trouble: &Arc<OwnedFd>) {
+fn serve(chardev: &SocketChardev, port: &Port<'_>) {
     let _in_use = chardev.occupy();
-    let path = chardev.path().display().to_string();
-    while let Some(socket) = chardev.next_connection(stop.as_fd()) {
+    let path = port.name;
+    while let Some(socket) = chardev.next_connection(port.stop) {
         chardev.set_connected(true);
         tracing::debug!(socket = path, "vhost-user: front end connected");
-        let end = Session::new(&path, socket, pairs, line, stop.as_fd(), trouble.clone()).run();
+        let end = Session::new(socket, port).run();
         chardev.set_connected(false);
         match end {
             End::Closed => tracing::info!(socket = path, "vhost-user: front end disconnected"),

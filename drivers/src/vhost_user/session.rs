@@ -4,17 +4,17 @@
 //! on; who did not would go on in the belief that it was served, so the connection ends. Requests that are not known
 //! here change nothing and are skipped.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost::vhost_user::message::{FrontendReq, VhostUserU64};
 use vm_memory::ByteValued;
 
+use super::Port;
 use super::channel::{Channel, Message};
+use super::control_queue::Watch;
 use super::device::{Answer, Device, Refusal};
-use crate::line::Line;
 
 /// Why a connection ended.
 pub(super) enum End {
@@ -30,22 +30,13 @@ pub(super) enum End {
 pub(super) struct Session<'a> {
     channel: Channel<'a>,
     device: Device<'a>,
-    stop: BorrowedFd<'a>,
-    trouble: Arc<OwnedFd>,
+    port: &'a Port<'a>,
 }
 
 impl<'a> Session<'a> {
-    /// `stop` ends it; `trouble` is what broken rings and truncated memory signal.
-    pub(super) fn new(
-        name: &'a str,
-        socket: UnixStream,
-        pairs: u16,
-        line: &'a Line,
-        stop: BorrowedFd<'a>,
-        trouble: Arc<OwnedFd>,
-    ) -> Session<'a> {
-        let device = Device::new(name, pairs, line, trouble.clone());
-        Session { channel: Channel::new(socket, stop), device, stop, trouble }
+    /// A new one.
+    pub(super) fn new(socket: UnixStream, port: &'a Port<'a>) -> Session<'a> {
+        Session { channel: Channel::new(socket, port.stop), device: Device::new(port), port }
     }
 
     /// Serves until the end; then the port has no rings.
@@ -63,24 +54,38 @@ impl<'a> Session<'a> {
 
     /// Waits for one thing to happen, and sees to it.
     fn turn(&mut self) -> Result<(), End> {
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.stop, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.trouble.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.channel.fd(), PollFlags::IN),
-        ];
-        if poll(&mut fds, None).is_err() {
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let watch = self.device.control_watch();
+        let (kick, limit) = match &watch {
+            Watch::Nothing => (None, None),
+            Watch::Kick(ring) => (ring.kick_fd(), None),
+            Watch::Look(pause) => {
+                (None, Some(Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) }))
+            }
+        };
+        let fds = [self.port.stop, self.port.trouble.as_fd(), self.port.notices.wake_fd(), self.channel.fd()];
+        let mut fds: Vec<PollFd<'_>> = fds.into_iter().chain(kick).map(readable).collect();
+        if poll(&mut fds, limit.as_ref()).is_err() {
             return Ok(());
         }
-        let [stop, trouble, message] = fds.map(|fd| !fd.revents().is_empty());
+        let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let [stop, trouble, notice, message, kick] = [0, 1, 2, 3, 4].map(ready);
         if stop {
             return Err(End::Stopped);
         }
         if trouble {
-            let _ = rustix::io::read(&*self.trouble, &mut [0; 8]);
+            let _ = rustix::io::read(&*self.port.trouble, &mut [0; 8]);
             if self.device.has_lost_memory() {
                 return Err(End::Broken("a file of its memory was truncated".into()));
             }
             self.device.retire_broken().map_err(|_| End::Stopped)?;
+        }
+        if notice {
+            let _ = rustix::io::read(self.port.notices.wake_fd(), &mut [0; 8]);
+            self.device.take_notices();
+        }
+        if kick || limit.is_some() {
+            self.device.serve_commands().map_err(|_| End::Stopped)?;
         }
         if message { self.serve() } else { Ok(()) }
     }
@@ -89,6 +94,7 @@ impl<'a> Session<'a> {
     fn serve(&mut self) -> Result<(), End> {
         let Message { request, need_reply, body, fds } = self.channel.receive()?;
         let answer = self.device.serve(request, &body, fds);
+        self.device.tend_control().map_err(|_| End::Stopped)?;
         let need_reply = need_reply && self.device.acknowledges();
         let acknowledge = |value: u64| self.channel.reply(request, VhostUserU64::new(value).as_slice());
         match answer {
@@ -96,6 +102,7 @@ impl<'a> Session<'a> {
             Ok(Answer::Done) => Ok(()),
             Ok(Answer::Value(value)) => acknowledge(value),
             Ok(Answer::State(state)) => self.channel.reply(request, state.as_slice()),
+            Ok(Answer::Config(config)) => self.channel.reply(request, &config),
             Err(Refusal::Unplugged) => Err(End::Stopped),
             Err(Refusal::Unknown) if need_reply => acknowledge(1),
             Err(Refusal::Unknown) => Ok(()),

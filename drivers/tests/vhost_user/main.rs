@@ -1,5 +1,6 @@
 //! The vhost-user driver under real front ends, over real sockets, on a running switch.
 
+mod commands;
 mod guest;
 mod hold;
 mod hostile;

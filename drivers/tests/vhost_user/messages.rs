@@ -55,7 +55,7 @@ fn requests_without_their_protocol_feature_are_refused() {
     let yard = Yard::new(1, 1);
     let mut raw = Raw::connect(&yard.path(0));
     raw.send(SET_PROTOCOL_FEATURES, 0, &u64::to_ne_bytes(1 << 3), &[]);
-    for request in [17, 19, 20, 34, 36, 37, 38, 39, 40] {
+    for request in [17, 19, 20, 21, 24, 25, 34, 36, 37, 38, 39, 40] {
         assert_eq!(raw.ask(request, &[], &[]), 1, "{request}");
     }
     raw.assert_alive();
@@ -97,7 +97,7 @@ fn refused_request_that_wants_no_reply_ends_the_connection() {
     raw.send(SET_VRING_NUM, 0, &state(0, 3), &[]);
     raw.assert_closed();
     let mut raw = Raw::negotiated(&yard.path(0));
-    raw.send(GET_VRING_BASE, NEED_REPLY, &state(2, 0), &[]);
+    raw.send(GET_VRING_BASE, NEED_REPLY, &state(3, 0), &[]);
     raw.assert_closed();
     Raw::connect(&yard.path(0)).assert_alive();
 }

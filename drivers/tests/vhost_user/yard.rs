@@ -35,6 +35,7 @@ struct State {
     /// By port; others take everything.
     filters: HashMap<usize, Arc<RxFilter>>,
     announced: Vec<Mac>,
+    standbys: usize,
 }
 
 impl Yard {
@@ -55,7 +56,7 @@ impl Yard {
         let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
         let switch = Switch::start(&config).unwrap();
         let (ports, filters, announced) = (Vec::new(), HashMap::new(), Vec::new());
-        let state = State { switch, ports, filters, announced };
+        let state = State { switch, ports, filters, announced, standbys: 0 };
         let (state, board) = (Arc::new(Mutex::new(state)), Arc::new(Switchboard::new().unwrap()));
         let stop = Arc::new(AtomicBool::new(false));
         let control = {
@@ -94,6 +95,16 @@ impl Yard {
         self.state.lock().unwrap().announced.clone()
     }
 
+    /// How often a driver took its nic for a standby.
+    pub fn standbys(&self) -> usize {
+        self.state.lock().unwrap().standbys
+    }
+
+    /// What a port's guest receives; `None`: everything.
+    pub fn filter(&self, port: usize) -> Option<Arc<RxFilter>> {
+        self.state.lock().unwrap().filters.get(&port).cloned()
+    }
+
     pub fn line(&self, port: usize) -> Line {
         self.board.line(PortKey(port as u64))
     }
@@ -129,32 +140,46 @@ impl Drop for Yard {
 fn control(state: &Mutex<State>, board: &Switchboard, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         for report in board.drain() {
-            let mut state = state.lock().unwrap();
-            let (index, current) = &mut state.ports[report.port.0 as usize];
-            let index = *index;
-            let (attachment, done) = match report.news {
-                News::Attached { attachment, done } => (attachment, done),
-                News::Dropped { frames } => {
-                    state.switch.count_ingress_drops(index, DropReason::NoRoom, frames);
-                    continue;
-                }
-                News::Announce { mac } => {
-                    state.announced.push(mac);
-                    continue;
-                }
-                // A guest has no state to show, and is no stream.
-                News::State { .. } | News::Filter { .. } | News::Connected { .. } | News::Disconnected => {
-                    continue;
-                }
-            };
-            *current = attachment.clone();
-            let filter = state.filters.get(&(report.port.0 as usize)).cloned();
-            let plan = PortPlan { hub: Some(0), link: true, filter, attachment };
-            state.switch.set_port(index, plan);
-            state.switch.publish();
-            let _ = done.send(());
+            state.lock().unwrap().take(report.port.0 as usize, report.news);
         }
         thread::sleep(Duration::from_micros(100));
+    }
+}
+
+impl State {
+    fn take(&mut self, port: usize, news: News) {
+        let done = match news {
+            News::Attached { attachment, done } => {
+                self.ports[port].1 = attachment;
+                Some(done)
+            }
+            News::Filter { filter, done } => {
+                self.filters.insert(port, Arc::new(*filter));
+                done
+            }
+            News::NoFilter => {
+                self.filters.remove(&port);
+                None
+            }
+            News::Dropped { frames } => {
+                let index = self.ports[port].0;
+                return self.switch.count_ingress_drops(index, DropReason::NoRoom, frames);
+            }
+            News::Announce { mac } => return self.announced.push(mac),
+            News::Standby => {
+                self.standbys += 1;
+                return;
+            }
+            // A guest has no state to show, and is no stream.
+            News::State { .. } | News::Connected { .. } | News::Disconnected => return,
+        };
+        let (index, attachment) = self.ports[port].clone();
+        let filter = self.filters.get(&port).cloned();
+        self.switch.set_port(index, PortPlan { hub: Some(0), link: true, filter, attachment });
+        self.switch.publish();
+        if let Some(done) = done {
+            let _ = done.send(());
+        }
     }
 }
 
