@@ -9,7 +9,7 @@ use ringyard_benches::bench::table::Table;
 use ringyard_benches::bench::{self, BenchConfig, Host, Report};
 
 use crate::cli::{BenchInvocation, JsonOutput};
-use crate::run::Stopper;
+use crate::run::{Hangup, Stopper};
 
 /// Measures, or makes a page of what was measured. SIGTERM and SIGINT end a run after the current trial, and the switch
 /// that it started with it.
@@ -42,7 +42,7 @@ pub fn run(invocation: &BenchInvocation) -> Result<(), String> {
 }
 
 fn measure(config: &BenchConfig) -> Result<Report, String> {
-    let stopper = Stopper::of_signals()?;
+    let stopper = Stopper::of_signals(Hangup::Stop)?;
     // A stderr that cannot be written to leaves nobody to tell.
     let mut say = |text: &str| drop(writeln!(io::stderr(), "bench: {text}"));
     let host = Host { say: &mut say, interrupted: &|| stopper.is_used() };

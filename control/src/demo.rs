@@ -14,14 +14,14 @@ use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::SocketRole;
 
 use crate::cli::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess};
-use crate::run::{Control, Stopper};
+use crate::run::{Control, Hangup, Stopper};
 use crate::wire::{ChardevSpec, Hubport, Netdev, NetdevAdd, NetdevSpec, Nic, VhostUser};
 
 /// Runs the demo, prints what it shows, and says how to plug in a real machine. SIGTERM and SIGINT end it in good order.
 ///
 /// Errors: what kept it from running, or what the switch did wrong.
 pub fn run(config: &DemoConfig) -> Result<(), String> {
-    let stopper = Stopper::of_signals()?;
+    let stopper = Stopper::of_signals(Hangup::Stop)?;
     let switch = DemoSwitch::start(stopper.clone())?;
     let guests = demo::DemoConfig {
         seconds: config.seconds,

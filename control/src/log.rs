@@ -4,14 +4,17 @@
 //! no room are lost and counted.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 use crate::cli::LogLevel;
 
@@ -38,20 +41,14 @@ enum Entry {
 impl Log {
     /// Shows what is at least as severe as `level`; in colour where stderr is a terminal. To be called once.
     pub fn start(level: LogLevel) -> io::Result<Log> {
-        let level = match level {
-            LogLevel::Error => Level::ERROR,
-            LogLevel::Warn => Level::WARN,
-            LogLevel::Info => Level::INFO,
-            LogLevel::Debug => Level::DEBUG,
-            LogLevel::Trace => Level::TRACE,
-        };
         let log = Log::to(io::stderr())?;
-        tracing_subscriber::fmt()
-            .with_max_level(level)
+        let lines = tracing_subscriber::fmt::layer()
             .with_target(false)
             .with_ansi(io::stderr().is_terminal())
-            .with_writer(log.0.clone())
-            .init();
+            .with_writer(log.0.clone());
+        let (filter, handle) = reload::Layer::new(filter(level));
+        tracing_subscriber::registry().with(filter).with(lines).init();
+        let _ = FILTER.set(handle);
         Ok(log)
     }
 
@@ -63,6 +60,25 @@ impl Log {
         Ok(Log(lines))
     }
 }
+
+/// Shows what is at least as severe as `level` from now on, if there is a log.
+pub fn set_level(level: LogLevel) {
+    // It fails only when the log is gone.
+    let _ = FILTER.get().map(|handle| handle.reload(filter(level)));
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// What decides which messages are shown.
+static FILTER: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 impl Drop for Log {
     fn drop(&mut self) {

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use ringyard_control::cli::{self, Invocation, LogLevel, RunConfig};
+use ringyard_control::cli::{self, ConfigSource, Invocation, LogLevel, RunConfig};
 use ringyard_control::log::Log;
-use ringyard_control::run::{Control, Stopper};
+use ringyard_control::run::{Control, Hangup, Stopper};
 use ringyard_control::{bench, client, demo, doctor};
 use ringyard_drivers::user::helper;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         return helper::main();
     }
     let result = match cli::parse(std::env::args_os()) {
-        Ok(Invocation::Run(config)) => logged(config.log_level, || run(&config)),
+        Ok(Invocation::Run { config, source }) => logged(config.log_level, || run(&config, source)),
         Ok(Invocation::Checked(config)) => say(&config.summary()),
         Ok(Invocation::Doctor) => doctor::examine().iter().try_for_each(|finding| say(&finding.to_string())),
         Ok(Invocation::Demo(config)) => logged(LogLevel::Warn, || demo::run(&config)),
@@ -56,10 +56,14 @@ fn write_manual(directory: Option<&Path>) -> Result<(), String> {
     say(&format!("{count} pages are in {}", directory.display()))
 }
 
-fn run(config: &RunConfig) -> Result<(), String> {
+fn run(config: &RunConfig, source: ConfigSource) -> Result<(), String> {
     // Before anything is made: what is made is taken down in good order.
-    let stopper = Stopper::of_signals()?;
-    Control::start(config, stopper)?.run().map_err(|error| format!("waiting for events: {error}"))
+    let hangup = if source.file().is_some() { Hangup::Reload } else { Hangup::Stop };
+    let stopper = Stopper::of_signals(hangup)?;
+    Control::start(config, stopper)?
+        .reloading(source)
+        .run()
+        .map_err(|error| format!("waiting for events: {error}"))
 }
 
 /// Does `work` with a log, all of which is written when this returns.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringyard_drivers::chardev::{self, SocketChardev};
 
-use crate::cli;
+use crate::cli::{self, CliError, ConfigSource, RunConfig};
 use crate::port::{OpenPort, Opening, PortSpec};
 use crate::usernet::Usernet;
 use crate::wire::ChardevSpec;
@@ -36,6 +36,8 @@ pub enum Job {
     },
     /// Asks the helpers of `user` netdevs.
     Usernet(Usernet),
+    /// Reads a configuration again.
+    ReadConfig(Box<ConfigSource>),
 }
 
 /// What became of a [`Job`].
@@ -56,6 +58,8 @@ pub enum Outcome {
     },
     /// Of [`Job::Usernet`]: what the human monitor prints.
     Printed(String),
+    /// Of [`Job::ReadConfig`].
+    Config(Result<Box<(RunConfig, chardev::SocketAccess)>, CliError>),
     /// Of [`Job::ClosePort`].
     Closed,
 }
@@ -78,6 +82,7 @@ impl Job {
                 Outcome::Closed
             }
             Job::Usernet(usernet) => Outcome::Printed(usernet.run()),
+            Job::ReadConfig(source) => Outcome::Config(read_config(&source).map(Box::new)),
         }
     }
 
@@ -92,8 +97,16 @@ impl Job {
             }
             Job::ClosePort { .. } => Outcome::Closed,
             Job::Usernet(_) => Outcome::Printed(format!("{why}\r\n")),
+            Job::ReadConfig(_) => Outcome::Config(Err(CliError::Usage(why.to_owned()))),
         }
     }
+}
+
+fn read_config(source: &ConfigSource) -> Result<(RunConfig, chardev::SocketAccess), CliError> {
+    let config = source.read()?;
+    let access = socket_access(&config.sockets);
+    let access = access.map_err(|why| CliError::Usage(format!("--socket-group: {why}")))?;
+    Ok((config, access))
 }
 
 /// Finds the number of the group that sockets shall have.

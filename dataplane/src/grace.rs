@@ -151,6 +151,12 @@ impl<T> Publisher<T> {
         Retired { value, generation }
     }
 
+    /// How many values were put in place after the first.
+    pub fn generation(&self) -> u64 {
+        // Relaxed: only this thread changes it.
+        self.shared.generation.load(Ordering::Relaxed)
+    }
+
     /// Whether reader `slot` sleeps.
     pub fn is_asleep(&self, slot: usize) -> bool {
         self.word(slot) & ASLEEP != 0

@@ -354,6 +354,11 @@ impl Switch {
         self.follow();
     }
 
+    /// How often workers were made to follow something.
+    pub fn generation(&self) -> u64 {
+        self.publisher.generation()
+    }
+
     /// Takes the duties that are to move from the workers that have them.
     fn take_moved(&mut self) -> Vec<(PortIndex, u16)> {
         let mut taken = Vec::new();

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use ringyard_tests::guest::{BOOT_TIME_MAX, Guest, GuestConfig, NetAttach};
 use ringyard_tests::netns::Netns;
+use ringyard_tests::process::{command, run};
 use ringyard_tests::slot::Slot;
 use ringyard_tests::switch::Switch;
-use ringyard_tests::{Doing, Result};
+use ringyard_tests::{Doing, Result, tools};
+use serde_json::{Value, json};
 
 /// The file `configs/NAME`, with what would meet other runs on this machine replaced.
 fn configuration(name: &str, replace: &[(&str, &str)]) -> Result<(tempfile::TempDir, PathBuf)> {
@@ -124,4 +126,53 @@ fn guests_ping_over_sockets() -> Result<()> {
     }
     guests[0].expect("ping -c 3 -i 0.2 10.0.0.2")?;
     switch.finish()
+}
+
+/// What is there, by every command that says so.
+fn described(switch: &mut Switch) -> Result<(Value, Value, Value)> {
+    let mut config = switch.order("x-query-config", json!({}))?;
+    // The test's own monitor has a place of its own each time.
+    config["qmp"].take();
+    let network = json!({"command-line": "info network"});
+    let info = switch.order("human-monitor-command", network)?;
+    Ok((config, switch.order("query-netdev", json!({}))?, info))
+}
+
+fn shown(switch: &Switch) -> Result<String> {
+    run(command(tools::switch_binary()?)?.args(["show", "config", "--monitor"]).arg(switch.monitor()))
+}
+
+#[test]
+fn what_is_shown_of_each_makes_the_same_switch_again() -> Result<()> {
+    let names: Vec<String> =
+        ["ta", "tb", "tc"].iter().map(|tap| format!("{tap}-{}", std::process::id())).collect();
+    let taps: [(&str, &[(&str, &str)]); 5] = [
+        ("two-guests.toml", &[]),
+        ("guest-and-tap.toml", &[("ry-tap0", &names[0])]),
+        ("containers.toml", &[("ry-red", &names[1]), ("ry-blue", &names[2])]),
+        ("user-mode.toml", &[("127.0.0.1:2222", "127.0.0.1:0")]),
+        ("sockets.toml", &[]),
+    ];
+    for (name, replace) in taps {
+        let sockets = tempfile::tempdir().doing("making a directory")?;
+        let place = sockets.path().display().to_string();
+        let (directory, path) =
+            configuration(name, &[&[("/run/ringyard", place.as_str())], replace].concat())?;
+        let mut switch = start(&path)?;
+        let (first, before) = (shown(&switch)?, described(&mut switch)?);
+        let monitor = switch.monitor().display().to_string();
+        switch.finish()?;
+        let again = directory.path().join("again.toml");
+        let moved = first.replace(&monitor, &format!("{place}/other.sock"));
+        std::fs::write(&again, &moved).doing("writing what was shown")?;
+        let mut switch = start(&again)?;
+        assert_eq!(described(&mut switch)?, before, "{name}:\n{first}");
+        let new_monitor = format!("\"unix:{},server=on,wait=off\"", switch.monitor().display());
+        let second = shown(&switch)?;
+        assert!(second.contains(&new_monitor), "{second}");
+        let without = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(without(&second), without(&moved), "{name}");
+        switch.finish()?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use ringyard_dataplane::hold::FullReceiver;
@@ -23,7 +23,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommand {
-    /// Run a switch in the foreground until SIGTERM, SIGINT or the monitor's `quit`.
+    /// Run a switch in the foreground until SIGTERM, SIGINT or the monitor's `quit`; SIGHUP reads the file again.
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArgs>),
     /// Read a configuration file and say what is wrong with it, without making anything
@@ -32,6 +32,8 @@ pub(super) enum Subcommand {
     Doctor,
     /// Show a running switch: its ports, hubs, nics, filters, drops, workers or addresses
     Show(super::client::ShowArgs),
+    /// Have a running switch read its configuration file again and follow what has changed, as SIGHUP does
+    Reload(super::client::ReloadArgs),
     /// Add a netdev to a running switch
     Add(super::client::AddArgs),
     /// Remove a netdev from a running switch
@@ -54,7 +56,7 @@ pub(super) enum Subcommand {
     Bench(Box<super::bench::BenchArgs>),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct RunArgs {
     /// Read objects and settings from a TOML file; options add to it and override it
     #[arg(short = 'c', long = "config", value_name = "FILE.toml")]
@@ -107,6 +109,31 @@ pub(super) struct RunArgs {
     log_level: Option<LogLevel>,
 }
 
+/// Where a run's configuration comes from: its command line and the file that this names. Can be read again and again.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigSource(RunArgs);
+
+impl ConfigSource {
+    pub(super) fn new(arguments: RunArgs) -> ConfigSource {
+        ConfigSource(arguments)
+    }
+
+    /// The file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.0.config.as_deref()
+    }
+
+    /// The same command line with this file.
+    pub fn with_file(&self, file: PathBuf) -> ConfigSource {
+        ConfigSource(RunArgs { config: Some(file), ..self.0.clone() })
+    }
+
+    /// Reads all of it. Blocks as long as the file takes.
+    pub fn read(&self) -> Result<RunConfig, CliError> {
+        self.0.config()
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// As for run -c
@@ -142,16 +169,16 @@ pub(super) struct ManArgs {
 }
 
 impl RunArgs {
-    pub(super) fn into_config(self) -> Result<RunConfig, CliError> {
+    fn config(&self) -> Result<RunConfig, CliError> {
         let mut draft = match &self.config {
             Some(path) => Draft::from_file(path)?,
             None => Draft::default(),
         };
-        draft.name = self.name.or(draft.name);
-        draft.placement = self.workers.or(self.cores).or(draft.placement);
+        draft.name = self.name.clone().or(draft.name);
+        draft.placement = self.workers.clone().or(self.cores.clone()).or(draft.placement);
         draft.mode = self.mode.or(draft.mode);
         draft.full_receiver = self.full_receiver.or(draft.full_receiver);
-        draft.socket_group = self.socket_group.or(draft.socket_group);
+        draft.socket_group = self.socket_group.clone().or(draft.socket_group);
         draft.socket_mode = self.socket_mode.or(draft.socket_mode);
         draft.log_level = self.log_level.or(draft.log_level);
         let sources: [(&str, &[String], AddOption); 7] = [
@@ -199,7 +226,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|add|del|link|qmp|qemu-args [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor|completions|man\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|reload|add|del|link|qmp|qemu-args [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor|completions|man\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

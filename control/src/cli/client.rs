@@ -1,5 +1,7 @@
 //! The arguments of the commands that speak with a running switch.
 
+use std::path::PathBuf;
+
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 
@@ -35,6 +37,21 @@ pub(super) struct ShowArgs {
     /// Again every second, with rates
     #[arg(long, short)]
     watch: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReloadArgs {
+    /// Another file than that in use, from now on
+    #[arg(value_name = "FILE.toml")]
+    file: Option<PathBuf>,
+    /// Only say what would be done
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+    /// As JSON
+    #[arg(long, short)]
+    json: bool,
     #[command(flatten)]
     place: Where,
 }
@@ -103,6 +120,13 @@ impl ShowArgs {
     pub(super) fn into_invocation(self) -> ClientInvocation {
         let ShowArgs { view, json, watch, place } = self;
         place.has(Action::Show { view, json, watch })
+    }
+}
+
+impl ReloadArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        let ReloadArgs { file, dry_run, json, place } = self;
+        place.has(Action::Reload { file, dry_run, json })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::wire::{ChardevSpec, NetdevSpec, XSetHub};
 pub const WORKERS_MAX: usize = 64;
 
 /// Everything that `ringyard run` was told.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RunConfig {
     /// What the user calls the switch.
     pub name: Option<String>,

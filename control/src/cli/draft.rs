@@ -1,6 +1,6 @@
 //! A run's configuration while it is collected from the file and the options.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ringyard_dataplane::hold::FullReceiver;
@@ -26,8 +26,8 @@ pub(super) struct Draft {
     chardevs: Vec<Given<ChardevSpec>>,
     netdevs: Vec<Given<NetdevSpec>>,
     hubs: Vec<XSetHub>,
-    /// Of netdevs, and where each was given.
-    ids: BTreeMap<String, Origin>,
+    /// Of netdevs.
+    ids: BTreeSet<String>,
     pub(super) name: Option<String>,
     pub(super) placement: Option<Placement>,
     pub(super) mode: Option<Mode>,
@@ -68,6 +68,9 @@ impl Draft {
 
     fn add_monitor(&mut self, config: MonitorConfig, origin: &Origin) -> Added {
         if let Some(first) = self.monitors.iter().find(|given| given.spec.excludes(&config)) {
+            if origin.repeats(&first.origin) && first.spec == config {
+                return Ok(());
+            }
             let twice = QapiError::generic("there is a monitor already");
             return Err(origin.fault(twice).after(first.origin.note("it is this one", "")));
         }
@@ -142,6 +145,9 @@ impl Draft {
         let spec = visit(Visitor::new(members, form)).and_then(ChardevAdd::resolve);
         let spec = spec.map_err(|error| origin.fault(error))?;
         if let Some(first) = self.chardevs.iter().find(|given| given.spec.id == spec.id) {
+            if origin.repeats(&first.origin) && first.spec == spec {
+                return Ok(());
+            }
             let twice = QapiError::generic(format!("Chardev with id '{}' already exists", spec.id));
             return Err(origin.fault(twice.about("id")).after(first_with_id(&first.origin)));
         }
@@ -167,18 +173,21 @@ impl Draft {
     }
 
     fn add_spec(&mut self, spec: NetdevSpec, origin: &Origin) -> Added {
-        if let Some(first) = self.ids.get(&spec.id) {
+        if let Some(first) = self.netdevs.iter().find(|given| given.spec.id == spec.id) {
+            if origin.repeats(&first.origin) && first.spec == spec {
+                return Ok(());
+            }
             let twice = QapiError::duplicate_id(&spec.id).about("id");
-            return Err(origin.fault(twice).after(first_with_id(first)));
+            return Err(origin.fault(twice).after(first_with_id(&first.origin)));
         }
-        self.ids.insert(spec.id.clone(), origin.clone());
+        self.ids.insert(spec.id.clone());
         self.netdevs.push(Given { spec, origin: origin.clone() });
         Ok(())
     }
 
     fn free_id(&self, prefix: &str) -> String {
         let mut ids = (0..).map(|number: usize| format!("{prefix}{number}"));
-        ids.find(|id| !self.ids.contains_key(id)).unwrap_or_default()
+        ids.find(|id| !self.ids.contains(id)).unwrap_or_default()
     }
 
     /// Puts the objects into an order that satisfies references.

@@ -37,6 +37,12 @@ impl Origin {
         Fault { origin: self.clone(), error, earlier: None }
     }
 
+    /// Whether this may say once more what was said there: an option what the file says, so that a file which was written
+    /// by the run that it is for can be read together with that run's command line.
+    pub(super) fn repeats(&self, earlier: &Origin) -> bool {
+        matches!((self, earlier), (Origin::Option(_), Origin::File(_)))
+    }
+
     /// A place that a fault is about, too.
     pub(super) fn note(&self, text: &str, member: &str) -> Fault {
         self.fault(QapiError::generic(format!("note: {text}")).about(member))

@@ -143,12 +143,27 @@ fn faults_are_reported_together_up_to_a_number() {
 #[test]
 fn an_option_and_the_file_are_told_apart() {
     let tap = "[[netdev]]\ntype='tap'\nid='t'";
-    let error = refused("both", tap, &["-netdev", "tap,id=t"]).to_string();
-    let expected = "ringyard: -netdev tap,id=t: Duplicate ID 't'\n3:4: note: it is first given here\n";
+    let error = refused("both", tap, &["-netdev", "tap,id=t,queues=2"]).to_string();
+    let expected =
+        "ringyard: -netdev tap,id=t,queues=2: Duplicate ID 't'\n3:4: note: it is first given here\n";
     assert!(error.starts_with(expected), "{error}");
     let error = refused("each", &format!("{tap}\nx=1"), &["-netdev", "tap"]).to_string();
     assert_eq!(
         error,
         "4:1: Parameter 'x' is unexpected\n  4 | x=1\n    | ^\n-netdev tap: Parameter 'id' is missing"
     );
+}
+
+#[test]
+fn an_option_may_repeat_what_the_file_says() {
+    let text = "qmp=['unix:/q,server']\n[[chardev]]\ntype='socket'\nid='c'\npath='/c'\nserver=true\n[[netdev]]\ntype='tap'\nid='t'";
+    let file = TemporaryFile::new("repeated", text);
+    let line = format!(
+        "ringyard run -c {} -qmp unix:/q,server=on,wait=off -chardev socket,id=c,path=/c,server=on -netdev tap,id=t",
+        file.0.display()
+    );
+    let Ok(Invocation::Run { config, .. }) = parse(line.split(' ').map(OsString::from)) else {
+        panic!("nothing is wrong with it")
+    };
+    assert_eq!((config.monitors.len(), config.chardevs.len(), config.netdevs.len()), (1, 1, 1));
 }

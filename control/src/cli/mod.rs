@@ -26,6 +26,7 @@ use clap::Parser;
 
 use crate::client::ClientInvocation;
 
+pub use args::ConfigSource;
 pub use bench::{BenchInvocation, JsonOutput};
 pub use completion::{Shell, complete_words};
 pub use config::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess, WORKERS_MAX};
@@ -37,7 +38,12 @@ pub use monitor::{MonitorConfig, MonitorSource};
 #[derive(Debug)]
 pub enum Invocation {
     /// Run a switch.
-    Run(Box<RunConfig>),
+    Run {
+        /// As it shall be.
+        config: Box<RunConfig>,
+        /// Where that was read.
+        source: ConfigSource,
+    },
     /// Nothing: the configuration was read, and nothing is wrong with it.
     Checked(Box<RunConfig>),
     /// Say what this host lets the switch do.
@@ -77,11 +83,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let arguments = args::with_two_dashes(arguments);
     let parsed = args::Args::try_parse_from(arguments).map_err(|error| CliError::Clap(Box::new(error)))?;
     match parsed.command {
-        args::Subcommand::Run(run) => Ok(Invocation::Run(Box::new(run.into_config()?))),
+        args::Subcommand::Run(run) => {
+            let source = ConfigSource::new(*run);
+            Ok(Invocation::Run { config: Box::new(source.read()?), source })
+        }
         args::Subcommand::Check(check) => Ok(Invocation::Checked(Box::new(check.into_config()?))),
         args::Subcommand::Doctor => Ok(Invocation::Doctor),
         args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
         args::Subcommand::Show(show) => Ok(Invocation::Client(show.into_invocation())),
+        args::Subcommand::Reload(reload) => Ok(Invocation::Client(reload.into_invocation())),
         args::Subcommand::Add(add) => Ok(Invocation::Client(add.into_invocation()?)),
         args::Subcommand::Del(del) => Ok(Invocation::Client(del.into_invocation())),
         args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),
@@ -99,6 +109,18 @@ impl CliError {
         match self {
             CliError::Clap(error) if error.exit_code() == 0 => 0,
             _ => 2,
+        }
+    }
+
+    /// What is wrong, without the lines of the file.
+    pub fn in_one_line(&self) -> String {
+        match self {
+            CliError::Clap(error) => error.to_string(),
+            CliError::Usage(text) => text.replace('\n', "; "),
+            CliError::File(findings) => {
+                let lines: Vec<&str> = findings.iter().map(|finding| finding.line.as_str()).collect();
+                lines.join("; ")
+            }
         }
     }
 

@@ -12,7 +12,7 @@ fn parsed(line: &str) -> Result<Invocation, CliError> {
 
 fn run(line: &str) -> RunConfig {
     match parsed(&format!("ringyard run {line}")) {
-        Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Run { config, .. }) => *config,
         other => panic!("{line}: {other:?}"),
     }
 }

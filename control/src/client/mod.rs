@@ -4,11 +4,14 @@
 mod address;
 mod connection;
 mod qemu;
+mod reload;
 mod table;
+mod toml;
 mod views;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +42,15 @@ pub enum Action {
         json: bool,
         /// Again and again.
         watch: bool,
+    },
+    /// To have the configuration read again, and to see what came of it.
+    Reload {
+        /// Another file than that in use.
+        file: Option<PathBuf>,
+        /// Only to see what would come of it.
+        dry_run: bool,
+        /// As JSON, not as text.
+        json: bool,
     },
     /// To have a command executed, and to see what it returns.
     Execute {
@@ -76,6 +88,9 @@ pub fn run(invocation: &ClientInvocation) -> Result<(), ClientError> {
     let mut connection = Connection::open(&invocation.monitor)?;
     match &invocation.action {
         Action::Show { view, json, watch } => show(&mut connection, *view, *json, *watch),
+        Action::Reload { file, dry_run, json } => {
+            reload::reload(&mut connection, file.as_deref(), *dry_run, *json)
+        }
         Action::Execute { command, arguments, prints } => {
             let answer = connection.execute(command, arguments.clone())?;
             if *prints { print(&pretty(&answer)) } else { Ok(()) }
@@ -101,7 +116,7 @@ fn show(connection: &mut Connection, view: View, as_json: bool, watch: bool) -> 
             format!("{}\n", line.trim_end())
         } else {
             let since = before.as_ref().map(|(time, answer)| (now - *time, answer));
-            view.table(&answer, since).to_string()
+            view.text(&answer, since)
         };
         let head = if watch && clears { CLEAR } else { "" };
         let printed = print(&format!("{head}{text}"));

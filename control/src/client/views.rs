@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::ClientError;
 use super::connection::Connection;
 use super::table::Table;
+use super::toml;
 
 /// A part of the running switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -25,6 +26,8 @@ pub enum View {
     Workers,
     /// Addresses that hubs know
     Fdb,
+    /// The configuration file that would make all this again
+    Config,
 }
 
 impl View {
@@ -34,19 +37,20 @@ impl View {
             View::Ports | View::Hubs | View::Drops | View::Workers => "x-query-stats",
             View::Nics | View::Filters => "query-rx-filter",
             View::Fdb => "x-query-fdb",
+            View::Config => "x-query-config",
         };
         let answer = connection.execute(command, json!({}))?;
         Ok(match self {
             View::Ports | View::Drops => answer["ports"].clone(),
             View::Workers => answer["workers"].clone(),
             View::Fdb => answer["entries"].clone(),
-            View::Nics | View::Filters | View::Hubs => answer,
+            View::Nics | View::Filters | View::Hubs | View::Config => answer,
         })
     }
 
     /// The answer as people read it; with an earlier one, and how long ago that was, rates come in.
-    pub(super) fn table(self, answer: &Value, before: Option<(Duration, &Value)>) -> Table {
-        match self {
+    pub(super) fn text(self, answer: &Value, before: Option<(Duration, &Value)>) -> String {
+        let table = match self {
             View::Ports => ports(answer, before),
             View::Hubs => hubs(answer),
             View::Nics => nics(answer),
@@ -54,7 +58,9 @@ impl View {
             View::Drops => drops(answer),
             View::Workers => workers(answer),
             View::Fdb => fdb(answer),
-        }
+            View::Config => return toml::text(answer),
+        };
+        table.to_string()
     }
 }
 
@@ -246,7 +252,7 @@ mod tests {
             [json!(null), json!([null, 3]), json!({"ports": [{}], "hubs": [[]]}), json!([{"drops": 1}])];
         for view in <View as clap::ValueEnum>::value_variants() {
             for answer in &odd {
-                drop(view.table(answer, Some((Duration::ZERO, answer))).to_string());
+                drop(view.text(answer, Some((Duration::ZERO, answer))));
             }
         }
     }

@@ -11,10 +11,12 @@ use crate::wire::{ChardevAdd, ChardevInfo, ChardevSpec};
 
 /// An open chardev.
 pub(super) struct Chardev {
-    spec: ChardevSpec,
+    pub(super) spec: ChardevSpec,
     socket: Arc<SocketChardev>,
     /// The one netdev that uses it.
-    user: Option<String>,
+    pub(super) user: Option<String>,
+    /// A configuration made it, or has it too.
+    pub(super) is_configured: bool,
 }
 
 impl Model {
@@ -42,7 +44,8 @@ impl Model {
         self.opening_chardevs.remove(&spec.id);
         let failed = |why: String| QapiError::generic(format!("Failed to add chardev '{}': {why}", spec.id));
         let socket = opened.map_err(failed)?;
-        self.chardevs.insert(spec.id.clone(), Chardev { spec, socket, user: None });
+        let chardev = Chardev { socket, user: None, is_configured: false, spec };
+        self.chardevs.insert(chardev.spec.id.clone(), chardev);
         Ok(())
     }
 

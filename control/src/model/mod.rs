@@ -6,6 +6,7 @@
 
 mod announce;
 mod chardev;
+mod difference;
 mod fdb;
 mod filter;
 mod info;
@@ -15,6 +16,7 @@ mod query;
 mod stats;
 mod usernet;
 mod worker;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -38,9 +40,11 @@ use crate::wire::{
 };
 use announce::Timers;
 use chardev::Chardev;
+pub use difference::{Difference, ObjectName};
 pub use netdev::FdSource;
 use netdev::{Driver, Netdev, NicPart, Part};
 pub(crate) use netdev::{already_connected, wrong_kind};
+pub use written::WrittenObjects;
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;
@@ -172,6 +176,11 @@ impl Model {
         }
     }
 
+    /// Says who may use the sockets that are made from now on.
+    pub fn set_access(&mut self, access: Arc<SocketAccess>) {
+        self.access = access;
+    }
+
     /// Makes the workers follow, then answers the drivers whose reports were taken. Returns the events since the last time.
     pub fn publish(&mut self) -> Vec<Event> {
         self.switch.publish();
@@ -192,7 +201,7 @@ impl Model {
         match outcome {
             Outcome::Chardev { spec, opened } => self.finish_chardev(spec, opened),
             Outcome::Port { id, opened } => self.finish_port(&id, opened),
-            Outcome::Printed(_) | Outcome::Closed => Ok(()),
+            Outcome::Printed(_) | Outcome::Config(_) | Outcome::Closed => Ok(()),
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Netdev {
     pub(super) spec: NetdevSpec,
     /// What `set_link` said last.
     pub(super) link: bool,
+    /// A configuration made it, or has it too.
+    pub(super) is_configured: bool,
     pub(super) part: Part,
 }
 
@@ -256,6 +258,26 @@ impl Model {
         Ok(())
     }
 
+    /// Gives a nic what is said of it now. What is said as before, or no more, stays as the guest left it.
+    pub(super) fn change_nic(&mut self, id: &str, options: NicSpec) -> Result<(), QapiError> {
+        let Some(Netdev { part: Part::Nic(nic), spec, .. }) = self.netdevs.get_mut(id) else { return Ok(()) };
+        let NetdevKind::Nic(old) = &spec.kind else { return Ok(()) };
+        let new_mac = options.mac.filter(|_| options.mac != old.mac);
+        let mac = new_mac.unwrap_or(nic.filter.main_mac);
+        let filter = RxFilter { main_mac: mac, ..(*nic.filter).clone() };
+        if old.follow != options.follow {
+            let old = nic.follower.take();
+            old.iter().for_each(|follower| drop(self.ids.remove(&follower.key)));
+            let follower =
+                options.follow.map(|followed| self.start_follower(id, followed, mac)).transpose()?;
+            if let Some(Netdev { part: Part::Nic(nic), .. }) = self.netdevs.get_mut(id) {
+                nic.follower = follower;
+            }
+        }
+        self.change_filter(id, filter);
+        Ok(())
+    }
+
     fn start_follower(&mut self, id: &str, followed: Followed, mac: Mac) -> Result<NicFollower, QapiError> {
         let key = PortKey(self.next_serial());
         let follower = Follower::start(followed, mac, true, self.board.line(key));
@@ -331,7 +353,7 @@ impl Model {
     fn insert(&mut self, spec: NetdevSpec, part: Part) {
         let serial = self.next_serial();
         tracing::debug!("netdev '{}' is added", spec.id);
-        self.netdevs.insert(spec.id.clone(), Netdev { serial, spec, link: true, part });
+        self.netdevs.insert(spec.id.clone(), Netdev { serial, spec, link: true, is_configured: false, part });
     }
 
     fn add_port(&mut self) -> Result<PortIndex, QapiError> {

@@ -38,6 +38,7 @@ impl Model {
             },
             hubs: self.hub_stats(),
             workers: self.switch.workers().into_iter().map(worker_stats).collect(),
+            generation: self.switch.generation(),
         })
     }
 

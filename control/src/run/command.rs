@@ -71,6 +71,11 @@ impl Control {
                 return self.begun(asker, job.map(Some));
             }
             Command::NetdevAdd(add) => return self.netdev_add(asker, add),
+            Command::XReload(request) => match self.begin_reload(Some(asker), request) {
+                Ok(()) => return None,
+                Err(error) => Err(error),
+            },
+            Command::XQueryConfig => shown(self.query_config()),
             Command::NetdevDel(NetdevDel { id }) => return self.netdev_del(asker, &id),
             Command::ChardevRemove(remove) => done(self.model.chardev_remove(&remove.id)),
             Command::SetLink(set) => done(self.model.set_link(&set)),

@@ -6,10 +6,12 @@
 
 mod client;
 mod command;
+mod config;
 mod fdset;
 mod hands;
 mod monitor;
 mod origin;
+mod reload;
 mod start;
 mod stdio;
 mod stop;
@@ -24,6 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde_json::json;
 
+use crate::cli::{ConfigSource, RunConfig};
 use crate::model::Model;
 use crate::open::{Job, Outcome};
 use crate::qapi::Word;
@@ -33,8 +36,9 @@ use command::Asker;
 use fdset::FdSets;
 use hands::{Hands, Ticket};
 use monitor::Monitor;
+use reload::Reload;
 use stdio::Stdio;
-pub use stop::Stopper;
+pub use stop::{Hangup, Stopper};
 
 /// Clients of all monitors together; a further one is hung up on.
 pub const CLIENTS_MAX: usize = 64;
@@ -64,6 +68,14 @@ pub struct Control {
     sweep_at: Instant,
     /// Why the run ends.
     ending: Option<ShutdownCause>,
+    /// Where the configuration is read again.
+    source: ConfigSource,
+    /// What the run follows: as it was read last, but for what needs another run.
+    applied: RunConfig,
+    /// The reload under way.
+    reload: Option<Reload>,
+    /// It is to be followed by another one.
+    reload_again: bool,
 }
 
 impl Control {
@@ -115,6 +127,7 @@ impl Control {
                 REPORTS => self.model.take_reports(),
                 OUTCOMES => self.take_outcomes(),
                 STOP => self.ending = Some(ShutdownCause::HostSignal),
+                RELOAD => self.hang_up(),
                 MONITORS..CLIENTS => self.accept((token - MONITORS) as usize),
                 client => {
                     if let Some(client) = self.clients.get_mut(&client) {
@@ -173,6 +186,10 @@ impl Control {
 
     fn take_outcomes(&mut self) {
         for (ticket, outcome) in self.hands.drain() {
+            let Some(outcome) = self.take_reload_outcome(ticket, outcome) else {
+                self.asked.remove(&ticket);
+                continue;
+            };
             let printed = match &outcome {
                 Outcome::Printed(text) => Some(json!(text)),
                 _ => None,
@@ -187,11 +204,12 @@ impl Control {
     }
 
     /// Has a job done after the next publish; its outcome answers `asker`.
-    fn defer(&mut self, asker: Asker, job: Job) {
+    fn defer(&mut self, asker: Asker, job: Job) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.asked.insert(ticket, asker);
         self.jobs.push((ticket, job));
+        ticket
     }
 
     fn accept(&mut self, monitor: usize) {
@@ -265,7 +283,9 @@ impl Control {
         // Socket files first: nobody shall come any more.
         self.monitors.clear();
         let closing = self.model.clear();
-        closing.into_iter().for_each(|job| self.defer(Asker::nobody(), job));
+        for job in closing {
+            self.defer(Asker::nobody(), job);
+        }
         self.publish();
         let deadline = Instant::now() + CLOSE_TIME_MAX;
         while !self.asked.is_empty() && Instant::now() < deadline {
@@ -314,7 +334,8 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 const REPORTS: u64 = 0;
 const OUTCOMES: u64 = 1;
 const STOP: u64 = 2;
-const MONITORS: u64 = 3;
+const RELOAD: u64 = 3;
+const MONITORS: u64 = 4;
 const CLIENTS: u64 = 1 << 32;
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use super::hands::Hands;
 use super::monitor::{Monitor, inherited, unknown_name};
 use super::origin::{Origin, await_either, is_exposed};
 use super::stdio::Stdio;
-use super::{CLIENTS, Control, MONITORS, OUTCOMES, REPORTS, STOP, Stopper};
-use crate::cli::{MonitorConfig, MonitorSource, Placement, RunConfig};
-use crate::model::Model;
+use super::{CLIENTS, Control, MONITORS, OUTCOMES, RELOAD, REPORTS, STOP, Stopper};
+use crate::cli::{ConfigSource, MonitorConfig, MonitorSource, Placement, RunConfig};
+use crate::model::{Model, ObjectName};
 use crate::open::{Job, socket_access};
 use crate::qapi::QapiError;
 use crate::wire::FdRef;
@@ -54,6 +54,10 @@ impl Control {
             deaf_until: None,
             sweep_at: Instant::now(),
             ending: None,
+            source: ConfigSource::default(),
+            applied: config.clone(),
+            reload: None,
+            reload_again: false,
         };
         match control.furnish(config, &access) {
             Ok(()) => {
@@ -72,6 +76,7 @@ impl Control {
             let job = self.model.add_chardev(spec.clone());
             let added = job.and_then(|job| self.finish_now(Some(job)));
             added.map_err(|error| format!("-chardev {}: {error}", spec.id))?;
+            self.model.adopt(&ObjectName::of_chardev(&spec.id));
         }
         for set in &config.hubs {
             self.model.set_hub(set).map_err(|error| format!("-hub {}: {error}", set.hubid))?;
@@ -80,6 +85,7 @@ impl Control {
             let job = self.model.add_netdev(spec.clone(), &mut own_fd);
             let added = job.and_then(|job| self.finish_now(job));
             added.map_err(|error| format!("-netdev {}: {error}", spec.id))?;
+            self.model.adopt(&ObjectName::of_netdev(spec));
         }
         self.model.publish();
         for monitor in &config.monitors {
@@ -152,8 +158,12 @@ impl Control {
     }
 
     fn watch(&self) -> rustix::io::Result<()> {
-        let sources =
-            [(self.model.reports_fd(), REPORTS), (self.hands.fd(), OUTCOMES), (self.stopper.fd(), STOP)];
+        let sources = [
+            (self.model.reports_fd(), REPORTS),
+            (self.hands.fd(), OUTCOMES),
+            (self.stopper.fd(), STOP),
+            (self.stopper.reload_fd(), RELOAD),
+        ];
         let monitors = (MONITORS..).zip(&self.monitors);
         let monitors = monitors.filter_map(|(token, monitor)| Some((monitor.origin.fd()?, token)));
         for (fd, token) in sources.into_iter().chain(monitors) {
@@ -214,7 +224,7 @@ fn keep_off(cores: &[Option<usize>]) {
 }
 
 /// Descriptors on the command line are inherited ones; there is no monitor that could have named any.
-fn own_fd(reference: &FdRef) -> Result<std::os::fd::OwnedFd, QapiError> {
+pub(super) fn own_fd(reference: &FdRef) -> Result<std::os::fd::OwnedFd, QapiError> {
     match reference {
         FdRef::Number(number) => inherited(*number),
         FdRef::Name(name) => Err(unknown_name(name)),

@@ -21,6 +21,7 @@ use crate::cli::{LogLevel, MonitorConfig, Placement, RunConfig, SocketAccess};
 use crate::wire::ChardevSpec;
 
 mod fdb;
+mod reload;
 
 /// A run on a thread of its own. Dropping it ends it and looks for what it left behind.
 struct Running {

@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use super::chardev::ChardevAddArguments;
 use super::fdb::XSetHubArguments;
 use super::{
-    AddfdInfo, AnnounceSelf, ChardevAdd, ChardevInfo, CommandInfo, FdbInfo, FdsetInfo, NameInfo, NetdevAdd,
-    NetdevInfo, RxFilterInfo, Stats, StatusInfo, VersionInfo, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb,
-    XSetHub, XSetRxFilter, describe_events,
+    AddfdInfo, AnnounceSelf, ChardevAdd, ChardevInfo, CommandInfo, ConfigInfo, FdbInfo, FdsetInfo, NameInfo,
+    NetdevAdd, NetdevInfo, ReloadReport, RxFilterInfo, Stats, StatusInfo, VersionInfo, XFdbAdd, XFdbDel,
+    XFdbFlush, XQueryFdb, XReload, XSetHub, XSetRxFilter, describe_events,
 };
 use crate::qapi::{Described, Form, QapiEnum, QapiError, Schema, SchemaInfo, Visitor, arguments};
 
@@ -68,6 +68,8 @@ commands! {
     "x-fdb-flush" => XFdbFlush(XFdbFlush) -> (),
     "x-query-stats" => XQueryStats(XQueryStats) -> Stats,
     "x-set-worker" => XSetWorker(XSetWorker) -> (),
+    "x-reload" => XReload(XReload) -> ReloadReport,
+    "x-query-config" => XQueryConfig -> ConfigInfo,
     "query-version" => QueryVersion -> VersionInfo,
     "query-commands" => QueryCommands -> Vec<CommandInfo>,
     "query-qmp-schema" => QueryQmpSchema -> Vec<SchemaInfo>,

@@ -23,6 +23,7 @@ mod mac;
 mod netdev;
 mod netmap;
 mod nic;
+mod reload;
 mod rx_filter;
 mod socket;
 mod stats;
@@ -66,6 +67,7 @@ pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Members, Netdev, NetdevAdd, NetdevInfo, NetdevKind, NetdevSpec};
 pub use netmap::Netmap;
 pub use nic::{Nic, NicSpec};
+pub use reload::{ConfigInfo, LogConfig, ReloadFailure, ReloadReport, SocketsConfig, SwitchConfig, XReload};
 pub use rx_filter::{RxFilterInfo, XSetRxFilter};
 pub use socket::Socket;
 pub use stats::{

@@ -15,6 +15,8 @@ answer! {
         pub hubs: Vec<HubStats>,
         /// By number.
         pub workers: Vec<WorkerStats>,
+        /// How often the workers were made to follow something.
+        pub generation: u64,
     }
 }
 

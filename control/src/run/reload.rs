@@ -1,0 +1,360 @@
+//! Following a configuration that has changed.
+//!
+//! It is read beside control, with the command line that the run began with, and nothing happens while there is anything
+//! wrong with it. Then what goes, what stays and changes, and what needs no opening is done at once, for one publish. What
+//! has to be opened waits until all that goes is closed: it may have the same name or place. It is opened all at once, and
+//! whatever stands on it follows as it comes. What cannot be made is reported; the rest is done all the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ringyard_dataplane::fdb::Learning;
+use ringyard_drivers::chardev::SocketAccess;
+
+use super::Control;
+use super::command::Asker;
+use super::hands::Ticket;
+use super::start::own_fd;
+use crate::cli::{ConfigSource, Placement, RunConfig};
+use crate::log;
+use crate::model::{Difference, ObjectName};
+use crate::open::{Job, Outcome};
+use crate::qapi::QapiError;
+use crate::wire::{ChardevSpec, NetdevKind, NetdevSpec, ReloadReport, ShutdownCause, XReload, XSetHub};
+
+/// See the module.
+pub(super) struct Reload {
+    /// Who is told besides the log.
+    asker: Option<Asker>,
+    source: ConfigSource,
+    dry_run: bool,
+    /// Jobs of this stage.
+    waiting: BTreeSet<Ticket>,
+    stage: Stage,
+    /// To be opened once what goes is closed.
+    chardevs: Vec<ChardevSpec>,
+    /// To be added, once what they name is there.
+    netdevs: Vec<NetdevSpec>,
+    report: ReloadReport,
+}
+
+/// What the jobs of a reload are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Reading,
+    Closing,
+    Opening,
+}
+
+/// A setting that is to change.
+enum Setting {
+    Name,
+    FullReceiver,
+    Sockets,
+    LogLevel,
+    Hub(i32, Learning),
+}
+
+impl Control {
+    /// The same run, which reads its configuration from there when it is told to do so again.
+    pub fn reloading(mut self, source: ConfigSource) -> Control {
+        self.source = source;
+        self
+    }
+
+    /// `x-reload`: the answer comes later.
+    pub(super) fn begin_reload(&mut self, asker: Option<Asker>, request: XReload) -> Result<(), QapiError> {
+        if self.reload.is_some() {
+            return Err(QapiError::generic("a reload is under way"));
+        }
+        let source = match request.file {
+            Some(file) => self.source.with_file(PathBuf::from(file)),
+            None if self.source.file().is_none() => {
+                let text = "there is no configuration file: name one with 'file', or start with -c FILE.toml";
+                return Err(QapiError::generic(text));
+            }
+            None => self.source.clone(),
+        };
+        let ticket = self.defer(Asker::nobody(), Job::ReadConfig(Box::new(source.clone())));
+        self.reload = Some(Reload {
+            asker,
+            source,
+            dry_run: request.dry_run.unwrap_or(false),
+            waiting: BTreeSet::from([ticket]),
+            stage: Stage::Reading,
+            chardevs: Vec::new(),
+            netdevs: Vec::new(),
+            report: ReloadReport::default(),
+        });
+        Ok(())
+    }
+
+    /// A SIGHUP. Whoever closes the terminal wants an end; during a reload another one is noted.
+    pub(super) fn hang_up(&mut self) {
+        self.stopper.take_reload();
+        if self.stopper.has_lost_terminal() {
+            self.ending = Some(ShutdownCause::HostSignal);
+        } else if self.reload.is_some() {
+            self.reload_again = true;
+        } else if let Err(error) = self.begin_reload(None, XReload::default()) {
+            tracing::error!("SIGHUP: {error}");
+        }
+    }
+
+    /// Takes an outcome that the reload under way waits for; gives back any other.
+    pub(super) fn take_reload_outcome(&mut self, ticket: Ticket, outcome: Outcome) -> Option<Outcome> {
+        let Some(mut reload) = self.reload.take_if(|reload| reload.waiting.remove(&ticket)) else {
+            return Some(outcome);
+        };
+        let name = match outcome {
+            Outcome::Config(Ok(read)) => {
+                self.follow(reload, read.0, read.1);
+                return None;
+            }
+            Outcome::Config(Err(error)) => {
+                self.end_reload(&reload, Err(QapiError::generic(error.in_one_line())));
+                return None;
+            }
+            Outcome::Chardev { ref spec, .. } => ObjectName::of_chardev(&spec.id),
+            Outcome::Port { ref id, .. } => ObjectName::of_port(id),
+            Outcome::Closed | Outcome::Printed(_) => {
+                self.advance(reload);
+                return None;
+            }
+        };
+        let opened = match &outcome {
+            Outcome::Port { id, .. } => Some(id.clone()),
+            _ => None,
+        };
+        match self.model.finish(outcome) {
+            Ok(()) => {
+                self.model.adopt(&name);
+                opened.iter().for_each(|id| self.model.reattach(id));
+            }
+            Err(error) => reload.report.fail(&name, &error),
+        }
+        self.advance(reload);
+        None
+    }
+
+    /// Begins to follow a configuration in which nothing is wrong.
+    fn follow(&mut self, mut reload: Reload, config: RunConfig, access: SocketAccess) {
+        let difference = self.model.difference(&config.chardevs, &config.netdevs);
+        reload.report = report(&difference);
+        let settings = self.changed_settings(&config);
+        reload
+            .report
+            .changed
+            .extend(settings.iter().flat_map(|setting| setting.names(&self.applied, &config)));
+        reload.report.restart_needed = restart_needed(&self.applied, &config);
+        if reload.dry_run {
+            return self.end_reload(&reload, Ok(()));
+        }
+        self.source = reload.source.clone();
+        self.model.set_access(Arc::new(access));
+        settings.into_iter().for_each(|setting| self.set(setting, &config, &mut reload.report));
+        let (placement, mode) = (self.applied.placement.clone(), self.applied.mode);
+        self.applied = RunConfig { placement, mode, monitors: self.applied.monitors.clone(), ..config };
+        self.follow_objects(reload, difference);
+    }
+
+    fn follow_objects(&mut self, mut reload: Reload, difference: Difference) {
+        difference.kept.iter().for_each(|name| self.model.adopt(name));
+        for name in &difference.gone_netdevs {
+            // It is there: nothing has happened since the difference was taken.
+            if let Ok(Some(job)) = self.model.netdev_del(&name.id) {
+                reload.waiting.insert(self.defer(Asker::nobody(), job));
+            }
+        }
+        for name in &difference.gone_chardevs {
+            if let Err(error) = self.model.chardev_remove(&name.id) {
+                reload.report.fail(name, &error);
+            }
+        }
+        for spec in difference.changed {
+            let name = ObjectName::of_netdev(&spec);
+            if let Err(error) = self.model.change_netdev(spec) {
+                reload.report.fail(&name, &error);
+            }
+        }
+        reload.stage = Stage::Closing;
+        (reload.chardevs, reload.netdevs) = (difference.new_chardevs, difference.new_netdevs);
+        self.advance(reload);
+    }
+
+    /// Does what can be done now, and ends when there is no more to wait for.
+    fn advance(&mut self, mut reload: Reload) {
+        if reload.stage == Stage::Closing && reload.waiting.is_empty() {
+            reload.stage = Stage::Opening;
+            self.open_all(&mut reload);
+        }
+        self.add_those_ready(&mut reload);
+        if !reload.waiting.is_empty() {
+            self.reload = Some(reload);
+            return;
+        }
+        // What they name could not be made: they say so.
+        for spec in std::mem::take(&mut reload.netdevs) {
+            self.add_now(spec, &mut reload.report);
+        }
+        self.end_reload(&reload, Ok(()));
+    }
+
+    fn open_all(&mut self, reload: &mut Reload) {
+        for spec in std::mem::take(&mut reload.chardevs) {
+            let name = ObjectName::of_chardev(&spec.id);
+            match self.model.add_chardev(spec) {
+                Ok(job) => drop(reload.waiting.insert(self.defer(Asker::nobody(), job))),
+                Err(error) => reload.report.fail(&name, &error),
+            }
+        }
+        let is_port = |spec: &mut NetdevSpec| matches!(spec.kind, NetdevKind::Port(_));
+        for spec in reload.netdevs.extract_if(.., is_port) {
+            let name = ObjectName::of_netdev(&spec);
+            match self.model.add_netdev(spec, &mut own_fd) {
+                Ok(Some(job)) => drop(reload.waiting.insert(self.defer(Asker::nobody(), job))),
+                Ok(None) => {}
+                Err(error) => reload.report.fail(&name, &error),
+            }
+        }
+    }
+
+    fn add_those_ready(&mut self, reload: &mut Reload) {
+        let (mut left, mut report) = (Vec::new(), std::mem::take(&mut reload.report));
+        for spec in std::mem::take(&mut reload.netdevs) {
+            match !matches!(spec.kind, NetdevKind::Port(_)) && self.model.has_what_it_names(&spec) {
+                true => self.add_now(spec, &mut report),
+                false => left.push(spec),
+            }
+        }
+        (reload.netdevs, reload.report) = (left, report);
+    }
+
+    /// Adds what is no port that has to be opened.
+    fn add_now(&mut self, spec: NetdevSpec, report: &mut ReloadReport) {
+        let (name, id) = (ObjectName::of_netdev(&spec), spec.id.clone());
+        match self.model.add_netdev(spec, &mut own_fd) {
+            Ok(_) => {
+                self.model.adopt(&name);
+                self.model.reattach(&id);
+            }
+            Err(error) => report.fail(&name, &error),
+        }
+    }
+
+    /// Says what came of it, and begins the next one if there was a wish for it.
+    fn end_reload(&mut self, reload: &Reload, result: Result<(), QapiError>) {
+        let file = reload.source.file().unwrap_or("the command line".as_ref()).display();
+        match &result {
+            Ok(()) if reload.dry_run => {}
+            Ok(()) if reload.report.failed.is_empty() => {
+                tracing::info!("configuration of {file}: {}", reload.report.summary());
+            }
+            Ok(()) => tracing::warn!("configuration of {file}: {}", reload.report.summary()),
+            Err(error) => tracing::error!("the configuration is not changed: {error}"),
+        }
+        if let Some(asker) = reload.asker
+            && let Some(client) = self.clients.get_mut(&asker.client)
+        {
+            let report = || serde_json::to_value(&reload.report).unwrap_or_default();
+            client.answer(asker.form.render(result.map(|()| report())));
+        }
+        if std::mem::take(&mut self.reload_again) {
+            // There is a file: one was just read.
+            let _ = self.begin_reload(None, XReload::default());
+        }
+    }
+
+    fn changed_settings(&self, config: &RunConfig) -> Vec<Setting> {
+        let old = &self.applied;
+        let scalars = [
+            (old.name != config.name, Setting::Name),
+            (old.full_receiver != config.full_receiver, Setting::FullReceiver),
+            (old.sockets != config.sockets, Setting::Sockets),
+            (old.log_level != config.log_level, Setting::LogLevel),
+        ];
+        let scalars = scalars.into_iter().filter_map(|(differs, setting)| differs.then_some(setting));
+        let (before, after) = (learning(&old.hubs), learning(&config.hubs));
+        let said = |hubs: &BTreeMap<i32, Learning>, hub| hubs.get(&hub).copied().unwrap_or_default();
+        let hubs: BTreeSet<i32> = before.keys().chain(after.keys()).copied().collect();
+        let hubs = hubs.into_iter().filter(|&hub| {
+            let is_new = after.contains_key(&hub) && !self.model.has_hub(hub);
+            is_new || said(&before, hub) != said(&after, hub)
+        });
+        let hubs: Vec<Setting> = hubs.map(|hub| Setting::Hub(hub, said(&after, hub))).collect();
+        scalars.chain(hubs).collect()
+    }
+
+    fn set(&mut self, setting: Setting, config: &RunConfig, report: &mut ReloadReport) {
+        match setting {
+            Setting::Name => self.name.clone_from(&config.name),
+            Setting::FullReceiver => self.model.set_full_receiver(config.full_receiver),
+            // Those who make sockets have them already.
+            Setting::Sockets => {}
+            Setting::LogLevel => log::set_level(config.log_level),
+            Setting::Hub(hubid, Learning { is_on, ageing_s }) => {
+                let set = XSetHub { hubid, learning: Some(is_on), ageing: Some(ageing_s) };
+                if let Err(error) = self.model.set_hub(&set) {
+                    report.fail(&format_args!("hub.{hubid}"), &error);
+                }
+            }
+        }
+    }
+}
+
+impl Setting {
+    /// As the file has it.
+    fn names(&self, old: &RunConfig, new: &RunConfig) -> Vec<String> {
+        match self {
+            Setting::Name => vec!["switch.name".into()],
+            Setting::FullReceiver => vec!["switch.full-receiver".into()],
+            Setting::LogLevel => vec!["log.level".into()],
+            Setting::Hub(hub, _) => vec![format!("hub.{hub}")],
+            Setting::Sockets => {
+                let group = (old.sockets.group != new.sockets.group).then(|| "sockets.group".into());
+                group
+                    .into_iter()
+                    .chain((old.sockets.mode != new.sockets.mode).then(|| "sockets.mode".into()))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// What is to be done, as it is told.
+fn report(difference: &Difference) -> ReloadReport {
+    let chardevs = difference.new_chardevs.iter().map(|spec| ObjectName::of_chardev(&spec.id));
+    let made = chardevs.chain(difference.new_netdevs.iter().map(ObjectName::of_netdev));
+    let made: Vec<String> = made.map(|name| name.to_string()).collect();
+    let gone = difference.gone_chardevs.iter().chain(&difference.gone_netdevs);
+    let gone: Vec<String> = gone.map(ObjectName::to_string).collect();
+    let (replaced, added): (Vec<String>, _) = made.into_iter().partition(|name| gone.contains(name));
+    let deleted = gone.into_iter().filter(|name| !replaced.contains(name)).collect();
+    let changed = difference.changed.iter().map(|spec| ObjectName::of_netdev(spec).to_string()).collect();
+    let mut report = ReloadReport { added, deleted, replaced, changed, ..ReloadReport::default() };
+    difference.refused.iter().for_each(|(name, error)| report.fail(name, error));
+    report
+}
+
+/// How hubs learn, by what is said of them one after the other.
+fn learning(hubs: &[XSetHub]) -> BTreeMap<i32, Learning> {
+    let mut learning: BTreeMap<i32, Learning> = BTreeMap::new();
+    for set in hubs {
+        let hub = learning.entry(set.hubid).or_default();
+        hub.is_on = set.learning.unwrap_or(hub.is_on);
+        hub.ageing_s = set.ageing.unwrap_or(hub.ageing_s);
+    }
+    learning
+}
+
+/// What only a new run can have.
+fn restart_needed(old: &RunConfig, new: &RunConfig) -> Vec<String> {
+    let placement = if matches!(new.placement, Placement::Workers(_)) { "workers" } else { "cores" };
+    let differs = [
+        (old.placement != new.placement, format!("switch.{placement}")),
+        (old.mode != new.mode, "switch.mode".to_owned()),
+        (old.monitors != new.monitors, "qmp".to_owned()),
+    ];
+    differs.into_iter().filter_map(|(differs, name)| differs.then_some(name)).collect()
+}
