@@ -5,17 +5,15 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
-use std::{env, io, process};
+use std::{env, io, process, thread};
 
 use crossbeam_channel::bounded;
 use ringyard_benches::demo;
-use ringyard_dataplane::worker::Mode;
-use ringyard_drivers::chardev::SocketRole;
+use serde_json::json;
 
-use crate::cli::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess};
-use crate::run::{Control, Hangup, Stopper};
-use crate::wire::{ChardevSpec, Hubport, Netdev, NetdevAdd, NetdevSpec, Nic, VhostUser};
+use crate::cli::{ConfigSource, DemoConfig};
+use crate::run::{Hangup, Stopper};
+use crate::yard::{Yard, YardError};
 
 /// Runs the demo, prints what it shows, and says how to plug in a real machine. SIGTERM and SIGINT end it in good order.
 ///
@@ -67,10 +65,10 @@ fn plug_in_a_machine() -> String {
     )
 }
 
-/// A switch that runs on a thread of its own: hub 0 with the vhost-user ports `n0` and `n1`, and a nic on each.
+/// A switch that runs on threads of its own: hub 0 with the vhost-user ports `n0` and `n1`, and a nic on each.
 pub struct DemoSwitch {
     sockets: [PathBuf; 2],
-    thread: JoinHandle<io::Result<()>>,
+    yard: Yard,
     _directory: PrivateDirectory,
 }
 
@@ -80,10 +78,12 @@ impl DemoSwitch {
         let directory = PrivateDirectory::new()
             .map_err(|error| format!("making a directory in {}: {error}", env::temp_dir().display()))?;
         let sockets = [directory.0.join("guest0"), directory.0.join("guest1")];
-        let control = Control::start(&demo_config(&sockets)?, stopper)?;
-        let thread = thread::Builder::new().name("control".into()).spawn(|| control.run());
-        let thread = thread.map_err(|error| format!("starting the control thread: {error}"))?;
-        Ok(DemoSwitch { sockets, thread, _directory: directory })
+        let plugged = Yard::start_from(ConfigSource::default(), stopper).and_then(|yard| {
+            sockets.iter().enumerate().try_for_each(|(number, socket)| plug(&yard, number, socket))?;
+            Ok(yard)
+        });
+        let yard = plugged.map_err(|error| error.to_string())?;
+        Ok(DemoSwitch { sockets, yard, _directory: directory })
     }
 
     /// Where guests connect: we listen.
@@ -93,11 +93,25 @@ impl DemoSwitch {
 
     /// Waits until it has ended.
     pub fn join(self) -> Result<(), String> {
-        match self.thread.join() {
-            Ok(result) => result.map_err(|error| format!("waiting for events: {error}")),
-            Err(_) => Err("the control thread panicked".into()),
-        }
+        self.yard.wait().map_err(|error| error.to_string())
     }
+}
+
+/// Makes the port of guest `number`.
+fn plug(yard: &Yard, number: usize, socket: &Path) -> Result<(), YardError> {
+    let (chardev, port) = (format!("c{number}"), format!("n{number}"));
+    let address = json!({"type": "unix", "data": {"path": socket}});
+    let backend = json!({"type": "socket", "data": {"addr": address, "server": true, "wait": false}});
+    yard.execute("chardev-add", json!({"id": chardev, "backend": backend}))?;
+    let mac = demo::guest_mac(number).to_string();
+    for netdev in [
+        json!({"id": port, "type": "vhost-user", "chardev": chardev}),
+        json!({"id": format!("g{number}"), "type": "nic", "netdev": port, "macaddr": mac}),
+        json!({"id": format!("h{number}"), "type": "hubport", "hubid": 0, "netdev": port}),
+    ] {
+        yard.execute("netdev_add", netdev)?;
+    }
+    Ok(())
 }
 
 /// A directory that is removed, with what is in it, when this is dropped.
@@ -122,48 +136,6 @@ impl Drop for PrivateDirectory {
         // What stays behind is empty and ours.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-fn demo_config(sockets: &[PathBuf; 2]) -> Result<RunConfig, String> {
-    let mut config = RunConfig {
-        name: None,
-        monitors: Vec::new(),
-        chardevs: Vec::new(),
-        netdevs: Vec::new(),
-        hubs: Vec::new(),
-        placement: Placement::Workers(1),
-        mode: Mode::Adaptive,
-        sockets: SocketAccess { group: None, mode: 0o600 },
-        full_receiver: Default::default(),
-        log_level: LogLevel::default(),
-    };
-    for (number, path) in sockets.iter().enumerate() {
-        let (chardev, port) = (format!("c{number}"), format!("n{number}"));
-        config.chardevs.push(server(&chardev, path));
-        let vhost_user = VhostUser { chardev, vhostforce: None, queues: None };
-        let nic = Nic {
-            netdev: Some(port.clone()),
-            macaddr: Some(demo::guest_mac(number).to_string()),
-            ..Nic::default()
-        };
-        let hubport = Hubport { hubid: 0, netdev: Some(port.clone()) };
-        for (id, netdev) in [
-            (port, Netdev::from(vhost_user)),
-            (format!("g{number}"), Netdev::from(nic)),
-            (format!("h{number}"), Netdev::from(hubport)),
-        ] {
-            config.netdevs.push(resolve(id, netdev)?);
-        }
-    }
-    Ok(config)
-}
-
-fn server(id: &str, path: &Path) -> ChardevSpec {
-    ChardevSpec { id: id.into(), path: path.into(), role: SocketRole::Server }
-}
-
-fn resolve(id: String, netdev: Netdev) -> Result<NetdevSpec, String> {
-    NetdevAdd { id, netdev }.resolve().map_err(|error| error.to_string())
 }
 
 /// Of the machine that the reader may plug in.

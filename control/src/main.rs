@@ -8,11 +8,10 @@ use ringyard_control::cli::{self, ConfigSource, Invocation, LogLevel, RunConfig}
 use ringyard_control::log::Log;
 use ringyard_control::run::{Control, Hangup, Stopper};
 use ringyard_control::{bench, client, demo, doctor};
-use ringyard_drivers::user::helper;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == helper::SUBCOMMAND) {
-        return helper::main();
+    if let Some(code) = ringyard_control::run_as_helper() {
+        return code;
     }
     let result = match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run { config, source }) => logged(config.log_level, || run(&config, source)),

@@ -130,6 +130,11 @@ impl ConfigSource {
 
     /// Reads all of it. Blocks as long as the file takes.
     pub fn read(&self) -> Result<RunConfig, CliError> {
+        busy(self.read_any()?)
+    }
+
+    /// The same, and it may be nothing: whoever embeds the switch needs no monitor to change it.
+    pub(crate) fn read_any(&self) -> Result<RunConfig, CliError> {
         self.0.config()
     }
 }
@@ -143,8 +148,17 @@ pub(super) struct CheckArgs {
 
 impl CheckArgs {
     pub(super) fn into_config(self) -> Result<RunConfig, CliError> {
-        Draft::from_file(&self.file)?.finish()
+        busy(Draft::from_file(&self.file)?.finish()?)
     }
+}
+
+/// Of a program of its own: one that could never do anything is a mistake.
+fn busy(config: RunConfig) -> Result<RunConfig, CliError> {
+    if config.monitors.is_empty() && config.netdevs.is_empty() {
+        let text = "nothing to switch, and no monitor to say what: give -qmp, -netdev or -c FILE.toml";
+        return Err(CliError::Usage(text.into()));
+    }
+    Ok(config)
 }
 
 #[derive(Debug, clap::Args)]

@@ -200,10 +200,6 @@ impl Draft {
         if !self.faults.is_empty() {
             return Err(self.error());
         }
-        if self.monitors.is_empty() && self.netdevs.is_empty() {
-            let text = "nothing to switch, and no monitor to say what: give -qmp, -netdev or -c FILE.toml";
-            return Err(CliError::Usage(text.into()));
-        }
         self.netdevs.sort_by_key(|given| match given.spec.kind {
             NetdevKind::VhostUser(_) | NetdevKind::Port(_) => 0,
             NetdevKind::Nic(_) => 1,

@@ -103,6 +103,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     }
 }
 
+/// What may follow `ringyard run`; `read_any` it.
+pub(crate) fn run_options(options: impl IntoIterator<Item = OsString>) -> Result<ConfigSource, CliError> {
+    let words = ["ringyard", "run"].map(OsString::from).into_iter().chain(options);
+    let parsed = args::Args::try_parse_from(args::with_two_dashes(words));
+    match parsed.map_err(|error| CliError::Clap(Box::new(error)))?.command {
+        args::Subcommand::Run(run) => Ok(ConfigSource::new(*run)),
+        _ => Err(CliError::Usage("only options of run are possible here".into())),
+    }
+}
+
 impl CliError {
     /// 2 for a mistake, 0 for help and version.
     pub fn exit_code(&self) -> u8 {

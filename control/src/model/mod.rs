@@ -41,10 +41,8 @@ use crate::wire::{
 use announce::Timers;
 use chardev::Chardev;
 pub use difference::{Difference, ObjectName};
-pub use netdev::FdSource;
 use netdev::{Driver, Netdev, NicPart, Part};
 pub(crate) use netdev::{already_connected, wrong_kind};
-pub use written::WrittenObjects;
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;

@@ -163,7 +163,10 @@ impl Control {
     }
 
     fn netdev_add(&mut self, asker: Asker, add: NetdevAdd) -> Option<Answer> {
-        let names = self.monitors[self.clients[&asker.client].monitor].names();
+        let names = match self.clients.get(&asker.client) {
+            Some(client) => self.monitors[client.monitor].names(),
+            None => self.callers.names(),
+        };
         let fdsets = &self.fdsets;
         let job = self.model.netdev_add(add, &mut |reference| match reference {
             FdRef::Number(number) => inherited(*number),
@@ -203,6 +206,9 @@ impl Control {
 
     /// The descriptors that the monitor of a client, whose command this is, has names for.
     fn names_of(&mut self, client: u64) -> &mut NamedFds {
-        self.monitors[self.clients[&client].monitor].names()
+        match self.clients.get(&client) {
+            Some(client) => self.monitors[client.monitor].names(),
+            None => self.callers.names(),
+        }
     }
 }

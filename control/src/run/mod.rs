@@ -4,6 +4,7 @@
 //! the workers too, and a hundred reports cost one grace period. Nothing that may block runs here: it leaves as a job for
 //! the [`hands`], and only the client that asked for it waits.
 
+mod caller;
 mod client;
 mod command;
 mod config;
@@ -24,13 +25,16 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{ConfigSource, RunConfig};
 use crate::model::Model;
 use crate::open::{Job, Outcome};
-use crate::qapi::Word;
+use crate::qapi::{QapiError, Word};
 use crate::wire::{Event, Shutdown, ShutdownCause};
+use caller::Callers;
+pub use caller::EVENTS_MAX;
+pub(crate) use caller::{Caller, Ended};
 use client::Client;
 use command::Asker;
 use fdset::FdSets;
@@ -51,6 +55,7 @@ pub struct Control {
     epoll: OwnedFd,
     monitors: Vec<Monitor>,
     clients: BTreeMap<u64, Client>,
+    callers: Callers,
     /// Behind the clients, so that it goes after them: it writes what they were told.
     stdio: Option<Stdio>,
     next_client: u64,
@@ -126,6 +131,7 @@ impl Control {
             match token {
                 REPORTS => self.model.take_reports(),
                 OUTCOMES => self.take_outcomes(),
+                CALLS => self.take_calls(),
                 STOP => self.ending = Some(ShutdownCause::HostSignal),
                 RELOAD => self.hang_up(),
                 MONITORS..CLIENTS => self.accept((token - MONITORS) as usize),
@@ -139,6 +145,7 @@ impl Control {
         loop {
             self.execute_all();
             self.publish();
+            self.callers.flush();
             let relieved = self.clients.values_mut().fold(false, |any, client| client.flush() | any);
             if !relieved || self.ending.is_some() {
                 break;
@@ -152,10 +159,8 @@ impl Control {
         let ids: Vec<u64> = self.clients.keys().copied().collect();
         for id in ids {
             while let Some(command) = self.clients.get_mut(&id).and_then(Client::next_command) {
-                if let Some(result) = self.execute(id, command)
-                    && let Some(client) = self.clients.get_mut(&id)
-                {
-                    client.answer(result);
+                if let Some(result) = self.execute(id, command) {
+                    self.answer(id, result);
                 }
                 if self.ending.is_some() {
                     return;
@@ -182,6 +187,7 @@ impl Control {
     fn broadcast(&mut self, event: &Event) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.clients.values_mut().for_each(|client| client.tell(event, now));
+        self.callers.tell(event);
     }
 
     fn take_outcomes(&mut self) {
@@ -196,10 +202,15 @@ impl Control {
             };
             let result = self.model.finish(outcome).map(|()| json!({}));
             let Some(asker) = self.asked.remove(&ticket) else { continue };
-            // A client that left does not learn what became of its command.
-            if let Some(client) = self.clients.get_mut(&asker.client) {
-                client.answer(printed.map_or_else(|| asker.form.render(result), Ok));
-            }
+            self.answer(asker.client, printed.map_or_else(|| asker.form.render(result), Ok));
+        }
+    }
+
+    /// Answers a client's or a caller's command. One that left does not learn what became of it.
+    fn answer(&mut self, asker: u64, result: Result<Value, QapiError>) {
+        match self.clients.get_mut(&asker) {
+            Some(client) => client.answer(result),
+            None => self.callers.answer(asker, result),
         }
     }
 
@@ -335,7 +346,8 @@ const REPORTS: u64 = 0;
 const OUTCOMES: u64 = 1;
 const STOP: u64 = 2;
 const RELOAD: u64 = 3;
-const MONITORS: u64 = 4;
+const CALLS: u64 = 4;
+const MONITORS: u64 = 5;
 const CLIENTS: u64 = 1 << 32;
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::caller::Callers;
 use super::command::Asker;
 use super::fdset::FdSets;
 use super::hands::Hands;
 use super::monitor::{Monitor, inherited, unknown_name};
 use super::origin::{Origin, await_either, is_exposed};
 use super::stdio::Stdio;
-use super::{CLIENTS, Control, MONITORS, OUTCOMES, RELOAD, REPORTS, STOP, Stopper};
+use super::{CALLS, CLIENTS, Control, MONITORS, OUTCOMES, RELOAD, REPORTS, STOP, Stopper};
 use crate::cli::{ConfigSource, MonitorConfig, MonitorSource, Placement, RunConfig};
 use crate::model::{Model, ObjectName};
 use crate::open::{Job, socket_access};
@@ -44,6 +45,7 @@ impl Control {
                 .map_err(|error| format!("making an epoll: {error}"))?,
             monitors: Vec::new(),
             clients: BTreeMap::new(),
+            callers: Callers::new().map_err(doing("making an eventfd"))?,
             stdio: None,
             next_client: CLIENTS,
             name: config.name.clone(),
@@ -163,6 +165,7 @@ impl Control {
             (self.hands.fd(), OUTCOMES),
             (self.stopper.fd(), STOP),
             (self.stopper.reload_fd(), RELOAD),
+            (self.callers.fd(), CALLS),
         ];
         let monitors = (MONITORS..).zip(&self.monitors);
         let monitors = monitors.filter_map(|(token, monitor)| Some((monitor.origin.fd()?, token)));
