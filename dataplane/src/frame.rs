@@ -480,17 +480,24 @@ impl<'a> Frame<'a> {
 
     /// Copies the whole frame to the front of `to`, for a receiver that cannot take it in pieces. Returns its length, or
     /// `None` when `to` is shorter.
-    #[allow(unsafe_code)] // pieces are no slices: their owner may write to them
     pub fn copy_to(&self, to: &mut [u8]) -> Option<usize> {
-        let (header, mut rest) = to.get_mut(..self.len)?.split_at_mut(self.header().len());
-        header.copy_from_slice(self.header());
+        Some(self.copy_front(to.get_mut(..self.len)?))
+    }
+
+    /// Copies as much of the frame's front to the front of `to` as there is room for. Returns how many bytes.
+    #[allow(unsafe_code)] // pieces are no slices: their owner may write to them
+    pub fn copy_front(&self, to: &mut [u8]) -> usize {
+        let room = to.len().min(self.len);
+        let header = self.header();
+        let (front, mut rest) = to[..room].split_at_mut(room.min(header.len()));
+        front.copy_from_slice(&header[..front.len()]);
         for piece in self.body() {
-            let (here, behind) = rest.split_at_mut_checked(piece.len())?;
-            // SAFETY: the piece is readable for its length while the burst lives, and `here` has that length.
-            unsafe { std::ptr::copy_nonoverlapping(piece.start(), here.as_mut_ptr(), piece.len()) };
+            let (here, behind) = rest.split_at_mut(piece.len().min(rest.len()));
+            // SAFETY: the piece is readable for its length while the burst lives, and `here` is no longer and ours.
+            unsafe { std::ptr::copy_nonoverlapping(piece.start(), here.as_mut_ptr(), here.len()) };
             rest = behind;
         }
-        Some(self.len)
+        room
     }
 
     /// The destination address.

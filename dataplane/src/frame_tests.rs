@@ -37,6 +37,26 @@ fn long_frame_has_a_header_and_one_piece() {
 }
 
 #[test]
+fn front_of_a_frame_is_copied_as_far_as_there_is_room() {
+    let bytes = frame_of(1500);
+    let mut scratch = BurstScratch::default();
+    let mut builder = scratch.begin(0);
+    builder.push_slice(&bytes).unwrap();
+    builder.push_slice(&bytes[..20]).unwrap();
+    let burst = builder.burst();
+    for room in [0, 1, HEADER_LEN - 1, HEADER_LEN, HEADER_LEN + 1, 1499, 1500, 1600] {
+        let mut copy = vec![0xee; room];
+        let copied = burst.frame(0).copy_front(&mut copy);
+        assert_eq!(copied, room.min(1500));
+        assert_eq!(copy[..copied], bytes[..copied]);
+        assert!(copy[copied..].iter().all(|byte| *byte == 0xee));
+    }
+    let mut copy = [0; 64];
+    assert_eq!(burst.frame(1).copy_front(&mut copy), 20);
+    assert_eq!(burst.frame(1).copy_front(&mut copy[..15]), 15);
+}
+
+#[test]
 fn runts_and_giants_are_refused() {
     let mut scratch = BurstScratch::default();
     let giant = frame_of(FRAME_LEN_MAX + 1);

@@ -7,6 +7,7 @@ pub mod af_packet;
 pub mod af_xdp;
 mod arena;
 mod bucket;
+pub mod capture;
 pub mod chardev;
 mod datagram;
 pub mod dgram;
