@@ -2,8 +2,11 @@
 //!
 //! A line becomes an [`HmpCommand`], or the text that says why not. Texts end in CR LF, as everything there does.
 
+use serde_json::Value;
+
+use crate::json;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
-use crate::wire::{AnnounceSelf, NetdevAdd, SetLink};
+use crate::wire::{AnnounceSelf, NetdevAdd, ObjectAdd, SetLink};
 
 /// A line of the human monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,13 @@ pub enum HmpCommand {
     /// `netdev_del ID`
     NetdevDel {
         /// The netdev.
+        id: String,
+    },
+    /// `object_add TYPE,id=ID,…`
+    ObjectAdd(ObjectAdd),
+    /// `object_del ID`
+    ObjectDel {
+        /// The object.
         id: String,
     },
     /// `help`, for all commands or for one.
@@ -141,6 +151,18 @@ const COMMANDS: &[Entry] = &[
         parameters: "ID",
         help: "remove a netdev",
         parse: |arguments| Ok(HmpCommand::NetdevDel { id: arguments.string()? }),
+    },
+    Entry {
+        name: "object_add",
+        parameters: "filter-dump,id=ID,netdev=ID,file=FILE[,MEMBER=VALUE...]",
+        help: "capture the frames of a netdev in a file",
+        parse: object_add,
+    },
+    Entry {
+        name: "object_del",
+        parameters: "ID",
+        help: "end a capture",
+        parse: |arguments| Ok(HmpCommand::ObjectDel { id: arguments.string()? }),
     },
     Entry {
         name: "set_link",
@@ -261,6 +283,23 @@ fn netdev_add(arguments: &mut Arguments<'_>) -> Result<HmpCommand, String> {
     add.map(HmpCommand::NetdevAdd).map_err(|error| error_text(&error))
 }
 
+/// The options are the rest of the line, for the name of a file may have blanks; a JSON object will do.
+fn object_add(arguments: &mut Arguments<'_>) -> Result<HmpCommand, String> {
+    let options = std::mem::take(&mut arguments.rest).trim();
+    if options.is_empty() {
+        return Err(arguments.problem("string expected"));
+    }
+    let members = match options.starts_with('{') {
+        true => json::parse(options).map_err(QapiError::generic).and_then(|value| match value {
+            Value::Object(members) => Ok((members, Form::Json)),
+            _ => Err(QapiError::generic("the value is not a JSON object")),
+        }),
+        false => parse_keyval(options, "qom-type", Flags::Refused).map(|members| (members, Form::Keyval)),
+    };
+    let add = members.and_then(|(members, form)| ObjectAdd::visit(Visitor::new(members, form)));
+    add.map(HmpCommand::ObjectAdd).map_err(|error| error_text(&error))
+}
+
 fn help(arguments: &mut Arguments<'_>) -> Result<HmpCommand, String> {
     let Some((name, rest)) = split_name(std::mem::take(&mut arguments.rest)) else {
         return Ok(HmpCommand::Help { text: help_of(|_| true) });
@@ -308,6 +347,14 @@ mod tests {
         assert_eq!(parse("announce_self"), Ok(HmpCommand::AnnounceSelf(all)));
         assert_eq!(parse("netdev_del n0"), Ok(HmpCommand::NetdevDel { id: "n0".into() }));
         assert!(matches!(parse("netdev_add hubport,id=h,hubid=-1"), Ok(HmpCommand::NetdevAdd(_))));
+        let Ok(HmpCommand::ObjectAdd(add)) = parse(" object_add  filter-dump,id=f0,netdev=n0,file=a  b ")
+        else {
+            panic!("it is one");
+        };
+        assert_eq!((add.id.as_str(), add.dump.file.as_str()), ("f0", "a  b"));
+        let json = r#"object_add {"qom-type": "filter-dump", "id": "f0", "netdev": "n0", "file": "a  b"}"#;
+        assert_eq!(parse(json), Ok(HmpCommand::ObjectAdd(add)));
+        assert_eq!(parse("object_del f0"), Ok(HmpCommand::ObjectDel { id: "f0".into() }));
     }
 
     #[test]
@@ -325,6 +372,12 @@ mod tests {
         assert_eq!(refused("hostfwd_add"), format!("hostfwd_add: string expected\r\n{hint}"));
         let extra = format!("hostfwd_add: extraneous characters at the end of line\r\n{hint}");
         assert_eq!(refused("hostfwd_add a b c"), extra);
+        let hint = "Try \"help object_add\" for more information\r\n";
+        assert_eq!(refused("object_add"), format!("object_add: string expected\r\n{hint}"));
+        assert_eq!(refused("object_add filter-dump"), "Error: Parameter 'id' is missing\r\n");
+        assert_eq!(refused("object_add bogus=1"), "Error: Parameter 'qom-type' is missing\r\n");
+        assert_eq!(refused("object_add x,foo"), "Error: Expected '=' after parameter 'foo'\r\n");
+        assert_eq!(refused("object_add {"), "Error: JSON parse error, premature EOI\r\n");
         let error = "Error: Parameter 'hubid' expects integer\r\n";
         assert_eq!(refused("netdev_add hubport,id=h,hubid=x"), error);
         let hint = "Try \"help info network\" for more information\r\n";

@@ -4,6 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use ringyard_drivers::capture::{Dump, DumpOptions};
 use ringyard_drivers::chardev::{self, SocketChardev};
 
 use crate::cli::{self, CliError, ConfigSource, RunConfig};
@@ -34,6 +35,15 @@ pub enum Job {
         /// The port.
         port: Box<dyn OpenPort>,
     },
+    /// Opens a file to capture frames in.
+    OpenDump(DumpOptions),
+    /// Closes one that nothing is recorded in any more.
+    CloseDump {
+        /// The object that it was.
+        id: String,
+        /// The file.
+        dump: Dump,
+    },
     /// Asks the helpers of `user` netdevs.
     Usernet(Usernet),
     /// Reads a configuration again.
@@ -56,11 +66,18 @@ pub enum Outcome {
         /// The port, or why there is none.
         opened: Result<Box<dyn OpenPort>, String>,
     },
+    /// Of [`Job::OpenDump`].
+    Dump {
+        /// The object.
+        id: String,
+        /// The file, or why there is none.
+        opened: Result<Dump, String>,
+    },
     /// Of [`Job::Usernet`]: what the human monitor prints.
     Printed(String),
     /// Of [`Job::ReadConfig`].
     Config(Result<Box<(RunConfig, chardev::SocketAccess)>, CliError>),
-    /// Of [`Job::ClosePort`].
+    /// Of [`Job::ClosePort`] and [`Job::CloseDump`].
     Closed,
 }
 
@@ -81,12 +98,19 @@ impl Job {
                 }
                 Outcome::Closed
             }
+            Job::OpenDump(options) => Outcome::Dump { id: options.id.clone(), opened: Dump::open(options) },
+            Job::CloseDump { id, dump } => {
+                if let Err(why) = dump.close() {
+                    tracing::warn!("filter-dump '{id}': {why}");
+                }
+                Outcome::Closed
+            }
             Job::Usernet(usernet) => Outcome::Printed(usernet.run()),
             Job::ReadConfig(source) => Outcome::Config(read_config(&source).map(Box::new)),
         }
     }
 
-    /// The outcome when it cannot be done; a port is dropped without being closed in good order then.
+    /// The outcome when it cannot be done; what is to be closed is dropped without good order then.
     pub fn refusal(&self, why: &str) -> Outcome {
         match self {
             Job::OpenChardev { spec, .. } => {
@@ -95,7 +119,10 @@ impl Job {
             Job::OpenPort { opening, .. } => {
                 Outcome::Port { id: opening.id.clone(), opened: Err(why.to_owned()) }
             }
-            Job::ClosePort { .. } => Outcome::Closed,
+            Job::OpenDump(DumpOptions { id, .. }) => {
+                Outcome::Dump { id: id.clone(), opened: Err(why.to_owned()) }
+            }
+            Job::ClosePort { .. } | Job::CloseDump { .. } => Outcome::Closed,
             Job::Usernet(_) => Outcome::Printed(format!("{why}\r\n")),
             Job::ReadConfig(_) => Outcome::Config(Err(CliError::Usage(why.to_owned()))),
         }

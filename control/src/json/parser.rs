@@ -64,7 +64,7 @@ pub fn parse(text: &str) -> Result<Value, String> {
     let mut parser = Parser::default();
     parser.feed(text.as_bytes());
     parser.feed(b"\n");
-    let value = parser.next().unwrap_or_else(|| Err(syntax("premature end of input")))?;
+    let value = parser.next().unwrap_or_else(|| Err(syntax("premature EOI")))?;
     match parser.next() {
         None if parser.command.tokens == 0 => Ok(value),
         _ => Err(syntax("characters after the value")),

@@ -1,5 +1,6 @@
 //! Chardevs: sockets that wait for a netdev to use them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ringyard_drivers::chardev::SocketChardev;
@@ -17,6 +18,18 @@ pub(super) struct Chardev {
     pub(super) user: Option<String>,
     /// A configuration made it, or has it too.
     pub(super) is_configured: bool,
+}
+
+impl Chardev {
+    /// Where its socket is.
+    pub(super) fn path(&self) -> &Path {
+        &self.spec.path
+    }
+
+    /// Whether somebody is at the other end.
+    pub(super) fn is_connected(&self) -> bool {
+        self.socket.is_connected()
+    }
 }
 
 impl Model {
@@ -72,7 +85,7 @@ impl Model {
     pub fn query_chardev(&self) -> Vec<ChardevInfo> {
         let info = |(id, chardev): (&String, &Chardev)| ChardevInfo {
             label: id.clone(),
-            filename: chardev.spec.filename(chardev.socket.is_connected()),
+            filename: chardev.spec.filename(chardev.is_connected()),
             frontend_open: chardev.user.is_some(),
         };
         self.chardevs.iter().map(info).collect()

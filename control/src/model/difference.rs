@@ -51,6 +51,11 @@ impl ObjectName {
         ObjectName { table, id: spec.id.clone() }
     }
 
+    /// Of what `object-add` makes.
+    pub fn of_object(id: &str) -> ObjectName {
+        ObjectName { table: "object", id: id.to_owned() }
+    }
+
     /// Of a netdev that is no nic.
     pub fn of_port(id: &str) -> ObjectName {
         ObjectName { table: "netdev", id: id.to_owned() }
@@ -138,6 +143,7 @@ impl Model {
     /// Makes an object one of the configuration's own.
     pub fn adopt(&mut self, name: &ObjectName) {
         let is_configured = match name.table {
+            "object" => self.captures.get_mut(&name.id).map(|capture| &mut capture.is_configured),
             "chardev" => self.chardevs.get_mut(&name.id).map(|chardev| &mut chardev.is_configured),
             _ => self.netdevs.get_mut(&name.id).map(|netdev| &mut netdev.is_configured),
         };

@@ -1,7 +1,8 @@
 //! `info network`: the text that people and upstream's tests know.
 //!
 //! Hubs come first, the newest first, each with its ports; then the nics with what they stand on, and the netdevs that
-//! stand alone. A netdev with a nic on a hub shows in both places. Lines end in CR LF.
+//! stand alone. A netdev with a nic on a hub shows in both places, followed by
+//! its captures. Lines end in CR LF.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -18,7 +19,9 @@ impl Model {
         for (id, netdev) in netdevs.iter().rev() {
             if let Part::Hubport(port) = &netdev.part {
                 let peer = port.netdev.as_ref().and_then(|id| self.info_of(id));
-                ports.entry(port.hub).or_default().push(format!(" \\ {id}{}", with_colon(peer)));
+                let lines = ports.entry(port.hub).or_default();
+                lines.push(format!(" \\ {id}{}", with_colon(peer)));
+                lines.extend(self.capture_lines_of(&port.netdev));
             }
         }
         let mut text = String::new();
@@ -35,10 +38,12 @@ impl Model {
                     if let Some(peer) = peer.or_else(|| nic.ghost.clone()) {
                         line(&mut text, &format!(" \\ {peer}"));
                     }
+                    self.capture_lines_of(&nic.netdev).iter().for_each(|capture| line(&mut text, capture));
                 }
                 Part::Backend(backend) if backend.nic.is_none() && backend.hubport.is_none() => {
                     let queues = 0..queue_count(netdev);
                     queues.for_each(|queue| line(&mut text, &queue_line(id, netdev, queue)));
+                    self.capture_lines(backend).iter().for_each(|capture| line(&mut text, capture));
                 }
                 Part::Backend(_) => {}
             }
@@ -49,6 +54,14 @@ impl Model {
     /// An object's line without its end; of several queues, the first one's.
     pub(super) fn info_line(&self, id: &str, netdev: &Netdev) -> String {
         queue_line(id, netdev, 0)
+    }
+
+    /// The lines of the captures of a netdev that is named.
+    fn capture_lines_of(&self, id: &Option<String>) -> Vec<String> {
+        match id.as_ref().and_then(|id| self.netdevs.get(id)) {
+            Some(Netdev { part: Part::Backend(backend), .. }) => self.capture_lines(backend),
+            _ => Vec::new(),
+        }
     }
 
     fn info_of(&self, id: &str) -> Option<String> {

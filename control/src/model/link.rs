@@ -54,11 +54,15 @@ impl Model {
             Some(Netdev { part: Part::Nic(nic), .. }) => Some(nic.filter.clone()),
             _ => backend.filter.clone(),
         };
+        let (hub, link) = (self.hub_of(backend), self.is_link_up(*link, backend));
+        let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(id) else { return };
         let mut attachment = backend.attachment.clone();
         attachment.ingress.extend(backend.announcer.iter().map(|speaker| speaker.end.clone()));
-        let plan =
-            PortPlan { hub: self.hub_of(backend), link: self.is_link_up(*link, backend), filter, attachment };
-        self.switch.set_port(backend.index, plan);
+        if link && attachment.carrier {
+            // What a port sends while its link is down goes nowhere, and is no traffic of it.
+            attachment = backend.captured.wrap(attachment);
+        }
+        self.switch.set_port(backend.index, PortPlan { hub, link, filter, attachment });
         self.tell_guest(id);
     }
 

@@ -12,6 +12,8 @@ mod filter;
 mod info;
 mod link;
 mod netdev;
+mod object;
+mod qom;
 mod query;
 mod stats;
 mod usernet;
@@ -35,14 +37,16 @@ use crate::open::{Job, Outcome};
 use crate::qapi::QapiError;
 use crate::wire::{
     Event, InetSocketAddress, NetdevSpec, NetdevStreamConnected, NetdevStreamDisconnected,
-    NetdevVhostUserConnected, NetdevVhostUserDisconnected, SocketAddress, UnixSocketAddress,
+    NetdevVhostUserConnected, NetdevVhostUserDisconnected, ObjectSpec, SocketAddress, UnixSocketAddress,
     VsockSocketAddress,
 };
 use announce::Timers;
 use chardev::Chardev;
 pub use difference::{Difference, ObjectName};
+pub(crate) use netdev::FdSource;
 use netdev::{Driver, Netdev, NicPart, Part};
 pub(crate) use netdev::{already_connected, wrong_kind};
+use object::Capture;
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;
@@ -58,6 +62,9 @@ pub struct Model {
     opening_chardevs: BTreeSet<String>,
     /// Netdevs under way, with the places that are kept for them.
     opening_netdevs: BTreeMap<String, (NetdevSpec, PortIndex)>,
+    captures: BTreeMap<String, Capture>,
+    /// Objects under way: their ids are taken.
+    opening_objects: BTreeMap<String, ObjectSpec>,
     /// Who reports under which key.
     ids: HashMap<PortKey, String>,
     /// Hubs in the order in which they were made. They stay when their last port goes, as in QEMU.
@@ -66,7 +73,7 @@ pub struct Model {
     serial: u64,
     /// Drivers to be answered after the next publish.
     answers: Vec<Sender<()>>,
-    /// Ports that could not be started, to be closed in good order.
+    /// Ports that could not be started and dumps without a netdev, to be closed in good order.
     closing: Vec<Job>,
     timers: Timers,
     events: Vec<Event>,
@@ -83,6 +90,8 @@ impl Model {
             netdevs: BTreeMap::new(),
             opening_chardevs: BTreeSet::new(),
             opening_netdevs: BTreeMap::new(),
+            captures: BTreeMap::new(),
+            opening_objects: BTreeMap::new(),
             ids: HashMap::new(),
             hubs: Vec::new(),
             serial: 0,
@@ -199,6 +208,7 @@ impl Model {
         match outcome {
             Outcome::Chardev { spec, opened } => self.finish_chardev(spec, opened),
             Outcome::Port { id, opened } => self.finish_port(&id, opened),
+            Outcome::Dump { id, opened } => self.finish_dump(&id, opened),
             Outcome::Printed(_) | Outcome::Config(_) | Outcome::Closed => Ok(()),
         }
     }

@@ -12,6 +12,7 @@ use ringyard_dataplane::filter::RxFilter;
 use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::{Attachment, IngressEnd};
 use ringyard_dataplane::snapshot::PortIndex;
+use ringyard_drivers::capture::Captured;
 use ringyard_drivers::line::PortKey;
 use ringyard_drivers::vhost_user::VhostUserPort;
 
@@ -59,6 +60,10 @@ pub(super) struct Backend {
     pub(super) hubport: Option<String>,
     /// Speaks for the guest; made when it is first needed.
     pub(super) announcer: Option<Speaker>,
+    /// What it is captured in, head first.
+    pub(super) captures: Vec<String>,
+    /// What wraps its ends for those that are on.
+    pub(super) captured: Captured,
 }
 
 /// What speaks for a guest, and what its port's attachment gets of that.
@@ -221,8 +226,19 @@ impl Model {
         attachment: Attachment,
     ) {
         let id = spec.id.clone();
-        let (nic, hubport, state, filter, announcer) = (None, None, None, None, None);
-        let backend = Backend { key, index, driver, attachment, state, filter, nic, hubport, announcer };
+        let backend = Backend {
+            key,
+            index,
+            driver,
+            attachment,
+            state: None,
+            filter: None,
+            nic: None,
+            hubport: None,
+            announcer: None,
+            captures: Vec::new(),
+            captured: Captured::default(),
+        };
         self.ids.insert(key, id.clone());
         self.insert(spec, Part::Backend(Box::new(backend)));
         self.replan(&id);
@@ -326,6 +342,7 @@ impl Model {
     fn remove_backend(&mut self, id: &str, backend: Backend, ghost: Option<String>) -> Option<Job> {
         self.ids.remove(&backend.key);
         self.switch.remove_port(backend.index);
+        self.close_captures(backend.captures);
         if let Some(Netdev { part: Part::Nic(nic), .. }) = named(&mut self.netdevs, &backend.nic) {
             (nic.netdev, nic.ghost) = (None, ghost);
         }

@@ -11,6 +11,8 @@ use super::*;
 use crate::qapi::{ErrorClass, Flags, Form, Visitor, parse_keyval};
 use crate::wire::{ChardevAdd, NetdevAdd, SetLink, XSetRxFilter, XSetWorker};
 
+mod object;
+
 /// A model whose jobs are run at once, with a directory for its sockets.
 struct Yard {
     model: Model,

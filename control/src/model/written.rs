@@ -86,7 +86,9 @@ fn passed_descriptor(netdev: &Netdev) -> Option<String> {
     let NetdevKind::Port(port) = &netdev.spec.kind else { return None };
     let passed = |fd: &FdRef| match fd {
         FdRef::Name(name) => Some(format!("a client passed the descriptor '{name}'")),
-        FdRef::Set(id) => Some(format!("a client passed the descriptor of /dev/fdset/{id}")),
+        FdRef::Set(id) | FdRef::WritableSet(id) => {
+            Some(format!("a client passed the descriptor of /dev/fdset/{id}"))
+        }
         FdRef::Number(_) => None,
     };
     port.fds().iter().find_map(passed)

@@ -131,7 +131,7 @@ impl OpenPort for OpenTap {
         match self.fds.get(queue) {
             Some(FdRef::Number(number)) => format!("fd={number}"),
             Some(FdRef::Name(name)) => format!("fd={name}"),
-            Some(FdRef::Set(id)) => format!("fd=/dev/fdset/{id}"),
+            Some(FdRef::Set(id) | FdRef::WritableSet(id)) => format!("fd=/dev/fdset/{id}"),
             None => {
                 let (script, downscript) = (script_name(&self.script), script_name(&self.downscript));
                 format!("ifname={},script={script},downscript={downscript}", self.port.ifname())

@@ -31,6 +31,14 @@ pub fn written(object: &impl Serialize) -> Map<String, Value> {
     }
 }
 
+/// The same with its tag before its other members.
+pub(crate) fn tagged_map(tag: &str, value: &str, object: &impl Serialize) -> Map<String, Value> {
+    let mut members = Map::new();
+    members.insert(tag.to_owned(), value.into());
+    members.extend(written(object));
+    members
+}
+
 /// Writes an object with its tag before its other members.
 pub(crate) fn tagged<S: Serializer>(
     tag: &str,
@@ -38,10 +46,7 @@ pub(crate) fn tagged<S: Serializer>(
     object: &impl Serialize,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut members = Map::new();
-    members.insert(tag.to_owned(), value.into());
-    members.extend(written(object));
-    members.serialize(serializer)
+    tagged_map(tag, value, object).serialize(serializer)
 }
 
 /// Refuses what is not an identifier: an ASCII letter, then letters, digits, `-`, `.` and `_`.

@@ -179,6 +179,12 @@ impl<T: FromQapi> FromQapi for Option<T> {
     }
 }
 
+impl FromQapi for Value {
+    fn from_qapi(value: Value, _: &Place) -> Result<Self, QapiError> {
+        Ok(value)
+    }
+}
+
 impl FromQapi for String {
     fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {
         match value {

@@ -7,12 +7,13 @@ use super::Control;
 use super::client::Client;
 use super::monitor::{NamedFds, inherited};
 use crate::hmp::{self, HmpCommand};
+use crate::model::{FdSource, Model};
 use crate::open::Job;
 use crate::qapi::{QapiError, Word};
 use crate::version::{VERSION, version_info};
 use crate::wire::{
-    AddFd, CloseFd, Command, FdRef, GetFd, NameInfo, NetdevAdd, NetdevDel, RemoveFd, RunState, ShutdownCause,
-    StatusInfo,
+    AddFd, CloseFd, Command, FdRef, GetFd, NameInfo, NetdevAdd, NetdevDel, ObjectAdd, ObjectDel, QomList,
+    RemoveFd, RunState, ShutdownCause, StatusInfo,
 };
 
 /// Who waits for an answer.
@@ -77,6 +78,11 @@ impl Control {
             },
             Command::XQueryConfig => shown(self.query_config()),
             Command::NetdevDel(NetdevDel { id }) => return self.netdev_del(asker, &id),
+            Command::ObjectAdd(add) => return self.object_add(asker, add),
+            Command::ObjectDel(ObjectDel { id }) => return self.object_del(asker, &id),
+            Command::QomList(QomList { path }) => self.model.qom_list(&path).and_then(shown),
+            Command::QomGet(get) => self.model.qom_get(&get),
+            Command::QomSet(set) => done(self.model.qom_set(set)),
             Command::ChardevRemove(remove) => done(self.model.chardev_remove(&remove.id)),
             Command::SetLink(set) => done(self.model.set_link(&set)),
             Command::AnnounceSelf(announce) => done(self.model.announce_self(announce)),
@@ -159,21 +165,39 @@ impl Control {
             }
             Ok(HmpCommand::NetdevAdd(add)) => return self.netdev_add(asker, add),
             Ok(HmpCommand::NetdevDel { id }) => return self.netdev_del(asker, &id),
+            Ok(HmpCommand::ObjectAdd(add)) => return self.object_add(asker, add),
+            Ok(HmpCommand::ObjectDel { id }) => return self.object_del(asker, &id),
         }))
     }
 
     fn netdev_add(&mut self, asker: Asker, add: NetdevAdd) -> Option<Answer> {
+        let begun = self.with_fds(asker, |model, fds| model.netdev_add(add, fds));
+        self.begun(asker, begun)
+    }
+
+    fn object_add(&mut self, asker: Asker, add: ObjectAdd) -> Option<Answer> {
+        let begun = self.with_fds(asker, |model, fds| model.object_add(add, fds));
+        self.begun(asker, begun.map(Some))
+    }
+
+    fn object_del(&mut self, asker: Asker, id: &str) -> Option<Answer> {
+        let begun = self.model.object_del(id);
+        self.begun(asker, begun.map(Some))
+    }
+
+    /// Does `work`, which may name descriptors that the client's monitor knows.
+    fn with_fds<T>(&mut self, asker: Asker, work: impl FnOnce(&mut Model, &mut FdSource<'_>) -> T) -> T {
         let names = match self.clients.get(&asker.client) {
             Some(client) => self.monitors[client.monitor].names(),
             None => self.callers.names(),
         };
         let fdsets = &self.fdsets;
-        let job = self.model.netdev_add(add, &mut |reference| match reference {
+        work(&mut self.model, &mut |reference| match reference {
             FdRef::Number(number) => inherited(*number),
             FdRef::Name(name) => names.take(name),
             FdRef::Set(id) => fdsets.open(*id),
-        });
-        self.begun(asker, job)
+            FdRef::WritableSet(id) => fdsets.open_to_write(*id),
+        })
     }
 
     fn netdev_del(&mut self, asker: Asker, id: &str) -> Option<Answer> {

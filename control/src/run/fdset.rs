@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use ringyard_drivers::errno;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::fcntl_dupfd_cloexec;
 
@@ -86,6 +87,18 @@ impl FdSets {
         fcntl_dupfd_cloexec(&entry.fd, 0).map_err(|error| failed(&error.to_string()))
     }
 
+    /// A duplicate of the first descriptor of a set that can be written.
+    ///
+    /// Errors: the bare reason.
+    pub(super) fn open_to_write(&self, id: i64) -> Result<OwnedFd, QapiError> {
+        let set = self.0.get(&id).ok_or_else(|| QapiError::generic("No such file or directory"))?;
+        let writable = |entry: &&Entry| {
+            fcntl_getfl(&entry.fd).is_ok_and(|flags| flags & OFlags::RWMODE != OFlags::RDONLY)
+        };
+        let entry = set.iter().find(writable).ok_or_else(|| QapiError::generic("Permission denied"))?;
+        fcntl_dupfd_cloexec(&entry.fd, 0).map_err(|error| QapiError::generic(errno::text(error)))
+    }
+
     /// Forgets all of them: no client is left who knows of them.
     pub(super) fn clear(&mut self) {
         self.0.clear();
@@ -147,5 +160,9 @@ mod tests {
         assert_eq!(refused(sets.open(0)), "Could not open '/dev/fdset/0': Permission denied");
         sets.add(Some(0), None, null(true)).expect("there is room");
         assert!(sets.open(0).is_ok());
+        assert_eq!(refused(sets.open_to_write(1)), "No such file or directory");
+        sets.add(Some(1), None, null(false)).expect("there is room");
+        assert_eq!(refused(sets.open_to_write(1)), "Permission denied");
+        assert!(sets.open_to_write(0).is_ok());
     }
 }

@@ -118,6 +118,7 @@ impl Control {
             }
             Outcome::Chardev { ref spec, .. } => ObjectName::of_chardev(&spec.id),
             Outcome::Port { ref id, .. } => ObjectName::of_port(id),
+            Outcome::Dump { ref id, .. } => ObjectName::of_object(id),
             Outcome::Closed | Outcome::Printed(_) => {
                 self.advance(reload);
                 return None;

@@ -232,5 +232,6 @@ pub(super) fn own_fd(reference: &FdRef) -> Result<std::os::fd::OwnedFd, QapiErro
         FdRef::Number(number) => inherited(*number),
         FdRef::Name(name) => Err(unknown_name(name)),
         FdRef::Set(id) => FdSets::default().open(*id),
+        FdRef::WritableSet(id) => FdSets::default().open_to_write(*id),
     }
 }

@@ -11,8 +11,9 @@ use super::chardev::ChardevAddArguments;
 use super::fdb::XSetHubArguments;
 use super::{
     AddfdInfo, AnnounceSelf, ChardevAdd, ChardevInfo, CommandInfo, ConfigInfo, FdbInfo, FdsetInfo, NameInfo,
-    NetdevAdd, NetdevInfo, ReloadReport, RxFilterInfo, Stats, StatusInfo, VersionInfo, XFdbAdd, XFdbDel,
-    XFdbFlush, XQueryFdb, XReload, XSetHub, XSetRxFilter, describe_events,
+    NetdevAdd, NetdevInfo, ObjectAdd, ObjectDel, ObjectPropertyInfo, QomGet, QomList, QomSet, ReloadReport,
+    RxFilterInfo, Stats, StatusInfo, VersionInfo, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XReload, XSetHub,
+    XSetRxFilter, describe_events,
 };
 use crate::qapi::{Described, Form, QapiEnum, QapiError, Schema, SchemaInfo, Visitor, arguments};
 
@@ -59,6 +60,11 @@ commands! {
     "set_link" => SetLink(SetLink) -> (),
     "announce-self" => AnnounceSelf(AnnounceSelf) -> (),
     "query-netdev" => QueryNetdev -> Vec<NetdevInfo>,
+    "object-add" => ObjectAdd(ObjectAdd, by ObjectAdd::visit) -> (),
+    "object-del" => ObjectDel(ObjectDel) -> (),
+    "qom-list" => QomList(QomList) -> Vec<ObjectPropertyInfo>,
+    "qom-get" => QomGet(QomGet) -> Value,
+    "qom-set" => QomSet(QomSet) -> (),
     "query-rx-filter" => QueryRxFilter(QueryRxFilter) -> Vec<RxFilterInfo>,
     "x-set-rx-filter" => XSetRxFilter(Box<XSetRxFilter> as XSetRxFilter, by boxed_filter) -> (),
     "x-set-hub" => XSetHub(XSetHub as XSetHubArguments, by XSetHub::visit) -> (),

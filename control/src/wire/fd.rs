@@ -9,8 +9,10 @@ pub enum FdRef {
     Number(i32),
     /// A name from `getfd` on the same monitor; using it consumes it.
     Name(String),
-    /// A set of `add-fd`.
+    /// A set of `add-fd`: one of it that can be both read and written.
     Set(i64),
+    /// A set of `add-fd`: one of it that can be written.
+    WritableSet(i64),
 }
 
 impl FdRef {

@@ -23,6 +23,7 @@ mod mac;
 mod netdev;
 mod netmap;
 mod nic;
+mod object;
 mod reload;
 mod rx_filter;
 mod socket;
@@ -67,6 +68,10 @@ pub use mac::{check_unicast, mac_of_number, nic_mac};
 pub use netdev::{Members, Netdev, NetdevAdd, NetdevInfo, NetdevKind, NetdevSpec};
 pub use netmap::Netmap;
 pub use nic::{Nic, NicSpec};
+pub use object::{
+    FilterDump, Insert, MAXLEN, ObjectAdd, ObjectDel, ObjectPropertyInfo, ObjectSpec, Position, QomGet,
+    QomList, QomSet, status_is_on,
+};
 pub use reload::{ConfigInfo, LogConfig, ReloadFailure, ReloadReport, SocketsConfig, SwitchConfig, XReload};
 pub use rx_filter::{RxFilterInfo, XSetRxFilter};
 pub use socket::Socket;
