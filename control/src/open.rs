@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ringyard_drivers::capture::{Dump, DumpOptions};
 use ringyard_drivers::chardev::{self, SocketChardev};
 
-use crate::cli::{self, CliError, ConfigSource, RunConfig};
+use crate::cli::{self, CliError, ConfigSource, MonitorConfig, RunConfig};
 use crate::port::{OpenPort, Opening, PortSpec};
+use crate::run::{OpenedMonitor, Stopper};
 use crate::usernet::Usernet;
 use crate::wire::ChardevSpec;
 
@@ -46,6 +47,15 @@ pub enum Job {
     },
     /// Asks the helpers of `user` netdevs.
     Usernet(Usernet),
+    /// Opens a monitor.
+    OpenMonitor {
+        /// What to open.
+        config: MonitorConfig,
+        /// Who may use a socket that we make.
+        access: chardev::SocketAccess,
+        /// Ends the wait for a name or a peer.
+        stopper: Stopper,
+    },
     /// Reads a configuration again.
     ReadConfig(Box<ConfigSource>),
 }
@@ -75,6 +85,8 @@ pub enum Outcome {
     },
     /// Of [`Job::Usernet`]: what the human monitor prints.
     Printed(String),
+    /// Of [`Job::OpenMonitor`].
+    Monitor(Box<OpenedMonitor>),
     /// Of [`Job::ReadConfig`].
     Config(Result<Box<(RunConfig, chardev::SocketAccess)>, CliError>),
     /// Of [`Job::ClosePort`] and [`Job::CloseDump`].
@@ -106,6 +118,9 @@ impl Job {
                 Outcome::Closed
             }
             Job::Usernet(usernet) => Outcome::Printed(usernet.run()),
+            Job::OpenMonitor { config, access, stopper } => {
+                Outcome::Monitor(Box::new(OpenedMonitor::open(config, &access, &stopper)))
+            }
             Job::ReadConfig(source) => Outcome::Config(read_config(&source).map(Box::new)),
         }
     }
@@ -124,6 +139,9 @@ impl Job {
             }
             Job::ClosePort { .. } | Job::CloseDump { .. } => Outcome::Closed,
             Job::Usernet(_) => Outcome::Printed(format!("{why}\r\n")),
+            Job::OpenMonitor { config, .. } => {
+                Outcome::Monitor(Box::new(OpenedMonitor::refused(config.clone(), why.to_owned())))
+            }
             Job::ReadConfig(_) => Outcome::Config(Err(CliError::Usage(why.to_owned()))),
         }
     }

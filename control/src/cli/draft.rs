@@ -67,10 +67,10 @@ impl Draft {
     }
 
     fn add_monitor(&mut self, config: MonitorConfig, origin: &Origin) -> Added {
+        if self.monitors.iter().any(|first| origin.repeats(&first.origin) && first.spec == config) {
+            return Ok(());
+        }
         if let Some(first) = self.monitors.iter().find(|given| given.spec.excludes(&config)) {
-            if origin.repeats(&first.origin) && first.spec == config {
-                return Ok(());
-            }
             let twice = QapiError::generic("there is a monitor already");
             return Err(origin.fault(twice).after(first.origin.note("it is this one", "")));
         }

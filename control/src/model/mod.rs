@@ -183,6 +183,11 @@ impl Model {
         }
     }
 
+    /// Who may use the sockets that are made.
+    pub fn access(&self) -> SocketAccess {
+        *self.access
+    }
+
     /// Says who may use the sockets that are made from now on.
     pub fn set_access(&mut self, access: Arc<SocketAccess>) {
         self.access = access;
@@ -209,7 +214,7 @@ impl Model {
             Outcome::Chardev { spec, opened } => self.finish_chardev(spec, opened),
             Outcome::Port { id, opened } => self.finish_port(&id, opened),
             Outcome::Dump { id, opened } => self.finish_dump(&id, opened),
-            Outcome::Printed(_) | Outcome::Config(_) | Outcome::Closed => Ok(()),
+            Outcome::Printed(_) | Outcome::Monitor(_) | Outcome::Config(_) | Outcome::Closed => Ok(()),
         }
     }
 

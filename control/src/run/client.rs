@@ -164,6 +164,11 @@ impl Client {
         self.passed.drain(..).next()
     }
 
+    /// Takes no more commands from it.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Nothing is left to be done for it.
     pub(super) fn is_finished(&self) -> bool {
         self.lost || self.ended && self.session.wants_input() && self.waiting() == 0

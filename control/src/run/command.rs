@@ -1,11 +1,13 @@
 //! The commands of the monitors, and those of the human monitor inside them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Control;
 use super::client::Client;
-use super::monitor::{NamedFds, inherited};
+use super::monitor::{Monitor, NamedFds, inherited};
 use crate::hmp::{self, HmpCommand};
 use crate::model::{FdSource, Model};
 use crate::open::Job;
@@ -188,7 +190,7 @@ impl Control {
     /// Does `work`, which may name descriptors that the client's monitor knows.
     fn with_fds<T>(&mut self, asker: Asker, work: impl FnOnce(&mut Model, &mut FdSource<'_>) -> T) -> T {
         let names = match self.clients.get(&asker.client) {
-            Some(client) => self.monitors[client.monitor].names(),
+            Some(client) => names(&mut self.monitors, client),
             None => self.callers.names(),
         };
         let fdsets = &self.fdsets;
@@ -231,8 +233,12 @@ impl Control {
     /// The descriptors that the monitor of a client, whose command this is, has names for.
     fn names_of(&mut self, client: u64) -> &mut NamedFds {
         match self.clients.get(&client) {
-            Some(client) => self.monitors[client.monitor].names(),
+            Some(client) => names(&mut self.monitors, client),
             None => self.callers.names(),
         }
     }
+}
+
+fn names<'m>(monitors: &'m mut BTreeMap<usize, Monitor>, client: &Client) -> &'m mut NamedFds {
+    monitors.get_mut(&client.monitor).expect("a monitor stays as long as its clients").names()
 }

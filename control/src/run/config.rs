@@ -11,7 +11,7 @@ impl Control {
         let config = &self.applied;
         let objects = self.model.written();
         ConfigInfo {
-            qmp: config.monitors.iter().map(ToString::to_string).collect(),
+            qmp: self.present_monitors().iter().map(ToString::to_string).collect(),
             switch: switch_config(config),
             sockets: SocketsConfig {
                 group: config.sockets.group.clone(),

@@ -13,6 +13,7 @@ mod hands;
 mod monitor;
 mod origin;
 mod reload;
+mod settings;
 mod start;
 mod stdio;
 mod stop;
@@ -40,6 +41,7 @@ use command::Asker;
 use fdset::FdSets;
 use hands::{Hands, Ticket};
 use monitor::Monitor;
+pub use monitor::OpenedMonitor;
 use reload::Reload;
 use stdio::Stdio;
 pub use stop::{Hangup, Stopper};
@@ -53,7 +55,9 @@ pub struct Control {
     hands: Hands,
     stopper: Stopper,
     epoll: OwnedFd,
-    monitors: Vec<Monitor>,
+    /// By number; none is used again.
+    monitors: BTreeMap<usize, Monitor>,
+    next_monitor: usize,
     clients: BTreeMap<u64, Client>,
     callers: Callers,
     /// Behind the clients, so that it goes after them: it writes what they were told.
@@ -224,7 +228,11 @@ impl Control {
     }
 
     fn accept(&mut self, monitor: usize) {
-        match self.monitors[monitor].origin.next_client() {
+        let Some(next_client) = self.monitors.get(&monitor).map(|monitor| monitor.origin.next_client())
+        else {
+            return;
+        };
+        match next_client {
             Ok(Some(socket)) => self.add_client(socket, monitor),
             Ok(None) => {}
             Err(error) => {
@@ -236,7 +244,7 @@ impl Control {
     }
 
     fn add_client(&mut self, socket: OwnedFd, monitor: usize) {
-        let Monitor { origin, layout, .. } = &self.monitors[monitor];
+        let Monitor { origin, layout, .. } = &self.monitors[&monitor];
         if self.clients.len() >= CLIENTS_MAX {
             tracing::debug!("a monitor's client is turned away: there are {CLIENTS_MAX} already");
             return origin.forget_client();
@@ -262,10 +270,13 @@ impl Control {
             if !stays {
                 // Of an inherited socket there is another descriptor: closing this one is not enough.
                 let _ = epoll::delete(epoll, client.fd());
-                monitors[client.monitor].origin.forget_client();
+                monitors[&client.monitor].origin.forget_client();
             }
             stays
         });
+        let clients = &self.clients;
+        let has_client = |number| clients.values().any(|client| client.monitor == number);
+        self.monitors.retain(|&number, monitor| !monitor.is_leaving || has_client(number));
         if before > 0 && self.clients.is_empty() {
             self.fdsets.clear();
         }
@@ -281,8 +292,8 @@ impl Control {
 
     /// Sets what is waited for at the monitors' sockets.
     fn listen(&self, flags: EventFlags) {
-        for (index, monitor) in self.monitors.iter().enumerate() {
-            let token = EventData::new_u64(MONITORS + index as u64);
+        for (&number, monitor) in &self.monitors {
+            let token = EventData::new_u64(MONITORS + number as u64);
             let Some(fd) = monitor.origin.fd() else { continue };
             // Cannot fail: the socket was added and is open.
             let _ = epoll::modify(&self.epoll, fd, token, flags);

@@ -5,11 +5,15 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
+use ringyard_drivers::chardev::SocketAccess;
 use ringyard_drivers::errno;
 use ringyard_drivers::stream::Address;
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use super::origin::Origin;
+use super::client::Client;
+use super::origin::{Origin, is_exposed};
+use super::{Control, MONITORS, Stopper};
 use crate::cli::{MonitorConfig, MonitorSource};
 use crate::json::Layout;
 use crate::qapi::QapiError;
@@ -20,13 +24,84 @@ const NAMED_FDS_MAX: usize = 256;
 
 /// See the module.
 pub(super) struct Monitor {
+    /// As it was asked for.
+    pub(super) config: MonitorConfig,
     /// Where its clients come from.
     pub(super) origin: Origin,
+    /// It has no more clients than it has now, and goes with the last one.
+    pub(super) is_leaving: bool,
     /// What to call it: the option's value, with the port that it got.
     pub(super) place: String,
     /// How its clients are written to.
     pub(super) layout: Layout,
     names: NamedFds,
+}
+
+/// A monitor to be opened beside control, or what came of that.
+pub struct OpenedMonitor {
+    config: MonitorConfig,
+    opened: Result<(Origin, Option<OwnedFd>), String>,
+}
+
+impl OpenedMonitor {
+    /// Opens a monitor; may take as long as a name server does, unless `stopper` is used.
+    pub fn open(config: MonitorConfig, access: &SocketAccess, stopper: &Stopper) -> OpenedMonitor {
+        let opened = Origin::open(&config.source, access, stopper);
+        OpenedMonitor { config, opened }
+    }
+
+    /// One whose only client is there.
+    pub(super) fn of_client(config: MonitorConfig, socket: OwnedFd) -> OpenedMonitor {
+        OpenedMonitor { config, opened: Ok((Origin::Given, Some(socket))) }
+    }
+
+    /// One that cannot be opened.
+    pub fn refused(config: MonitorConfig, why: String) -> OpenedMonitor {
+        OpenedMonitor { config, opened: Err(why) }
+    }
+
+    /// As it was asked for.
+    pub(super) fn config(&self) -> &MonitorConfig {
+        &self.config
+    }
+}
+
+impl Control {
+    /// Has the monitor serve clients from now on. Errors: why it was not opened, or cannot be watched.
+    pub(super) fn insert_monitor(&mut self, opened: OpenedMonitor) -> Result<(), String> {
+        let (origin, client) = opened.opened?;
+        let monitor = Monitor::new(&opened.config, origin);
+        if monitor.origin.inet_address().is_some_and(is_exposed) {
+            tracing::warn!(
+                "monitor on {}: QMP has no authentication, and whoever reaches that address controls this switch",
+                monitor.place
+            );
+        }
+        let number = self.next_monitor;
+        self.next_monitor += 1;
+        if let Some(fd) = monitor.origin.fd() {
+            let token = EventData::new_u64(MONITORS + number as u64);
+            epoll::add(&self.epoll, fd, token, EventFlags::IN)
+                .map_err(|error| format!("watching a monitor: {error}"))?;
+        }
+        self.monitors.insert(number, monitor);
+        client.into_iter().for_each(|socket| self.add_client(socket, number));
+        Ok(())
+    }
+
+    /// Has the monitor of this configuration take no more clients. Those it has are answered what they asked, and let go.
+    pub(super) fn retire_monitor(&mut self, config: &MonitorConfig) {
+        let is_it = |monitor: &Monitor| !monitor.is_leaving && monitor.config == *config;
+        let mut monitors = self.monitors.iter_mut();
+        let Some((&number, monitor)) = monitors.find(|(_, monitor)| is_it(monitor)) else { return };
+        // Closing its socket takes it out of epoll, but for an inherited one.
+        if let Some(fd) = monitor.origin.fd() {
+            let _ = epoll::delete(&self.epoll, fd);
+        }
+        (monitor.origin, monitor.is_leaving) = (Origin::Given, true);
+        let clients = self.clients.values_mut().filter(|client| client.monitor == number);
+        clients.for_each(Client::end);
+    }
 }
 
 /// Descriptors by name.
@@ -42,7 +117,8 @@ impl Monitor {
             _ => config.to_string(),
         };
         let layout = if config.pretty { Layout::Pretty } else { Layout::Line };
-        Monitor { origin, place, layout, names: NamedFds::default() }
+        let (config, names) = (config.clone(), NamedFds::default());
+        Monitor { config, origin, is_leaving: false, place, layout, names }
     }
 
     /// Its named descriptors.

@@ -5,23 +5,21 @@
 //! has to be opened waits until all that goes is closed: it may have the same name or place. It is opened all at once, and
 //! whatever stands on it follows as it comes. What cannot be made is reported; the rest is done all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ringyard_dataplane::fdb::Learning;
 use ringyard_drivers::chardev::SocketAccess;
 
 use super::Control;
 use super::command::Asker;
 use super::hands::Ticket;
 use super::start::own_fd;
-use crate::cli::{ConfigSource, Placement, RunConfig};
-use crate::log;
+use crate::cli::{ConfigSource, MonitorConfig, RunConfig};
 use crate::model::{Difference, ObjectName};
 use crate::open::{Job, Outcome};
 use crate::qapi::QapiError;
-use crate::wire::{ChardevSpec, NetdevKind, NetdevSpec, ReloadReport, ShutdownCause, XReload, XSetHub};
+use crate::wire::{ChardevSpec, NetdevKind, NetdevSpec, ReloadReport, ShutdownCause, XReload};
 
 /// See the module.
 pub(super) struct Reload {
@@ -34,6 +32,8 @@ pub(super) struct Reload {
     stage: Stage,
     /// To be opened once what goes is closed.
     chardevs: Vec<ChardevSpec>,
+    /// Likewise.
+    monitors: Vec<MonitorConfig>,
     /// To be added, once what they name is there.
     netdevs: Vec<NetdevSpec>,
     report: ReloadReport,
@@ -45,15 +45,6 @@ enum Stage {
     Reading,
     Closing,
     Opening,
-}
-
-/// A setting that is to change.
-enum Setting {
-    Name,
-    FullReceiver,
-    Sockets,
-    LogLevel,
-    Hub(i32, Learning),
 }
 
 impl Control {
@@ -84,6 +75,7 @@ impl Control {
             waiting: BTreeSet::from([ticket]),
             stage: Stage::Reading,
             chardevs: Vec::new(),
+            monitors: Vec::new(),
             netdevs: Vec::new(),
             report: ReloadReport::default(),
         });
@@ -119,6 +111,14 @@ impl Control {
             Outcome::Chardev { ref spec, .. } => ObjectName::of_chardev(&spec.id),
             Outcome::Port { ref id, .. } => ObjectName::of_port(id),
             Outcome::Dump { ref id, .. } => ObjectName::of_object(id),
+            Outcome::Monitor(opened) => {
+                let name = monitor_name(opened.config());
+                if let Err(why) = self.insert_monitor(*opened) {
+                    reload.report.fail(&name, &QapiError::generic(why));
+                }
+                self.advance(reload);
+                return None;
+            }
             Outcome::Closed | Outcome::Printed(_) => {
                 self.advance(reload);
                 return None;
@@ -148,7 +148,10 @@ impl Control {
             .report
             .changed
             .extend(settings.iter().flat_map(|setting| setting.names(&self.applied, &config)));
-        reload.report.restart_needed = restart_needed(&self.applied, &config);
+        let (gone, new) = self.changed_monitors(&config);
+        reload.report.deleted.extend(gone.iter().map(monitor_name));
+        reload.report.added.extend(new.iter().map(monitor_name));
+        reload.report.restart_needed = self.restart_needed(&config);
         if reload.dry_run {
             return self.end_reload(&reload, Ok(()));
         }
@@ -156,7 +159,9 @@ impl Control {
         self.model.set_access(Arc::new(access));
         settings.into_iter().for_each(|setting| self.set(setting, &config, &mut reload.report));
         let (placement, mode) = (self.applied.placement.clone(), self.applied.mode);
-        self.applied = RunConfig { placement, mode, monitors: self.applied.monitors.clone(), ..config };
+        self.applied = RunConfig { placement, mode, ..config };
+        gone.iter().for_each(|monitor| self.retire_monitor(monitor));
+        reload.monitors = new;
         self.follow_objects(reload, difference);
     }
 
@@ -210,6 +215,11 @@ impl Control {
                 Err(error) => reload.report.fail(&name, &error),
             }
         }
+        for config in std::mem::take(&mut reload.monitors) {
+            let (access, stopper) = (self.model.access(), self.stopper.clone());
+            let job = Job::OpenMonitor { config, access, stopper };
+            reload.waiting.insert(self.defer(Asker::nobody(), job));
+        }
         let is_port = |spec: &mut NetdevSpec| matches!(spec.kind, NetdevKind::Port(_));
         for spec in reload.netdevs.extract_if(.., is_port) {
             let name = ObjectName::of_netdev(&spec);
@@ -255,70 +265,13 @@ impl Control {
             Ok(()) => tracing::warn!("configuration of {file}: {}", reload.report.summary()),
             Err(error) => tracing::error!("the configuration is not changed: {error}"),
         }
-        if let Some(asker) = reload.asker
-            && let Some(client) = self.clients.get_mut(&asker.client)
-        {
+        if let Some(asker) = reload.asker {
             let report = || serde_json::to_value(&reload.report).unwrap_or_default();
-            client.answer(asker.form.render(result.map(|()| report())));
+            self.answer(asker.client, asker.form.render(result.map(|()| report())));
         }
         if std::mem::take(&mut self.reload_again) {
             // There is a file: one was just read.
             let _ = self.begin_reload(None, XReload::default());
-        }
-    }
-
-    fn changed_settings(&self, config: &RunConfig) -> Vec<Setting> {
-        let old = &self.applied;
-        let scalars = [
-            (old.name != config.name, Setting::Name),
-            (old.full_receiver != config.full_receiver, Setting::FullReceiver),
-            (old.sockets != config.sockets, Setting::Sockets),
-            (old.log_level != config.log_level, Setting::LogLevel),
-        ];
-        let scalars = scalars.into_iter().filter_map(|(differs, setting)| differs.then_some(setting));
-        let (before, after) = (learning(&old.hubs), learning(&config.hubs));
-        let said = |hubs: &BTreeMap<i32, Learning>, hub| hubs.get(&hub).copied().unwrap_or_default();
-        let hubs: BTreeSet<i32> = before.keys().chain(after.keys()).copied().collect();
-        let hubs = hubs.into_iter().filter(|&hub| {
-            let is_new = after.contains_key(&hub) && !self.model.has_hub(hub);
-            is_new || said(&before, hub) != said(&after, hub)
-        });
-        let hubs: Vec<Setting> = hubs.map(|hub| Setting::Hub(hub, said(&after, hub))).collect();
-        scalars.chain(hubs).collect()
-    }
-
-    fn set(&mut self, setting: Setting, config: &RunConfig, report: &mut ReloadReport) {
-        match setting {
-            Setting::Name => self.name.clone_from(&config.name),
-            Setting::FullReceiver => self.model.set_full_receiver(config.full_receiver),
-            // Those who make sockets have them already.
-            Setting::Sockets => {}
-            Setting::LogLevel => log::set_level(config.log_level),
-            Setting::Hub(hubid, Learning { is_on, ageing_s }) => {
-                let set = XSetHub { hubid, learning: Some(is_on), ageing: Some(ageing_s) };
-                if let Err(error) = self.model.set_hub(&set) {
-                    report.fail(&format_args!("hub.{hubid}"), &error);
-                }
-            }
-        }
-    }
-}
-
-impl Setting {
-    /// As the file has it.
-    fn names(&self, old: &RunConfig, new: &RunConfig) -> Vec<String> {
-        match self {
-            Setting::Name => vec!["switch.name".into()],
-            Setting::FullReceiver => vec!["switch.full-receiver".into()],
-            Setting::LogLevel => vec!["log.level".into()],
-            Setting::Hub(hub, _) => vec![format!("hub.{hub}")],
-            Setting::Sockets => {
-                let group = (old.sockets.group != new.sockets.group).then(|| "sockets.group".into());
-                group
-                    .into_iter()
-                    .chain((old.sockets.mode != new.sockets.mode).then(|| "sockets.mode".into()))
-                    .collect()
-            }
         }
     }
 }
@@ -338,24 +291,7 @@ fn report(difference: &Difference) -> ReloadReport {
     report
 }
 
-/// How hubs learn, by what is said of them one after the other.
-fn learning(hubs: &[XSetHub]) -> BTreeMap<i32, Learning> {
-    let mut learning: BTreeMap<i32, Learning> = BTreeMap::new();
-    for set in hubs {
-        let hub = learning.entry(set.hubid).or_default();
-        hub.is_on = set.learning.unwrap_or(hub.is_on);
-        hub.ageing_s = set.ageing.unwrap_or(hub.ageing_s);
-    }
-    learning
-}
-
-/// What only a new run can have.
-fn restart_needed(old: &RunConfig, new: &RunConfig) -> Vec<String> {
-    let placement = if matches!(new.placement, Placement::Workers(_)) { "workers" } else { "cores" };
-    let differs = [
-        (old.placement != new.placement, format!("switch.{placement}")),
-        (old.mode != new.mode, "switch.mode".to_owned()),
-        (old.monitors != new.monitors, "qmp".to_owned()),
-    ];
-    differs.into_iter().filter_map(|(differs, name)| differs.then_some(name)).collect()
+/// A monitor as it is told of.
+fn monitor_name(config: &MonitorConfig) -> String {
+    format!("qmp.{config}")
 }

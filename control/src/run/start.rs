@@ -14,10 +14,10 @@ use super::caller::Callers;
 use super::command::Asker;
 use super::fdset::FdSets;
 use super::hands::Hands;
-use super::monitor::{Monitor, inherited, unknown_name};
-use super::origin::{Origin, await_either, is_exposed};
+use super::monitor::{OpenedMonitor, inherited, unknown_name};
+use super::origin::await_either;
 use super::stdio::Stdio;
-use super::{CALLS, CLIENTS, Control, MONITORS, OUTCOMES, RELOAD, REPORTS, STOP, Stopper};
+use super::{CALLS, CLIENTS, Control, OUTCOMES, RELOAD, REPORTS, STOP, Stopper};
 use crate::cli::{ConfigSource, MonitorConfig, MonitorSource, Placement, RunConfig};
 use crate::model::{Model, ObjectName};
 use crate::open::{Job, socket_access};
@@ -43,7 +43,8 @@ impl Control {
             stopper,
             epoll: epoll::create(CreateFlags::CLOEXEC)
                 .map_err(|error| format!("making an epoll: {error}"))?,
-            monitors: Vec::new(),
+            monitors: BTreeMap::new(),
+            next_monitor: 0,
             clients: BTreeMap::new(),
             callers: Callers::new().map_err(doing("making an eventfd"))?,
             stdio: None,
@@ -108,32 +109,24 @@ impl Control {
     }
 
     fn open_monitor(&mut self, config: &MonitorConfig, access: &SocketAccess) -> Result<(), String> {
-        let (origin, mut client) = Origin::open(&config.source, access, &self.stopper)?;
-        if config.source == MonitorSource::Stdio {
-            let (stdio, socket) = Stdio::open().map_err(|error| format!("making a socket: {error}"))?;
-            (self.stdio, client) = (Some(stdio), Some(socket));
+        if config.source != MonitorSource::Stdio {
+            let opened = OpenedMonitor::open(config.clone(), access, &self.stopper);
+            return self.insert_monitor(opened);
         }
-        let monitor = Monitor::new(config, origin);
-        if monitor.origin.inet_address().is_some_and(is_exposed) {
-            tracing::warn!(
-                "monitor on {}: QMP has no authentication, and whoever reaches that address controls this switch",
-                monitor.place
-            );
-        }
-        self.monitors.push(monitor);
-        client.into_iter().for_each(|socket| self.add_client(socket, self.monitors.len() - 1));
-        Ok(())
+        let (stdio, socket) = Stdio::open().map_err(|error| format!("making a socket: {error}"))?;
+        self.stdio = Some(stdio);
+        self.insert_monitor(OpenedMonitor::of_client(config.clone(), socket))
     }
 
     /// Waits for the first client of a monitor.
     fn await_client(&mut self, number: usize) -> Result<(), String> {
-        tracing::info!("waiting for a client of the monitor on {}", self.monitors[number].place);
+        tracing::info!("waiting for a client of the monitor on {}", self.monitors[&number].place);
         while !self.clients.values().any(|client| client.monitor == number) {
             if self.stopper.is_used() {
-                let place = &self.monitors[number].place;
+                let place = &self.monitors[&number].place;
                 return Err(format!("-qmp {place}: told to stop while waiting for a client"));
             }
-            if let Some(fd) = self.monitors[number].origin.fd() {
+            if let Some(fd) = self.monitors[&number].origin.fd() {
                 await_either([fd, self.stopper.fd()]);
             }
             self.accept(number);
@@ -167,9 +160,7 @@ impl Control {
             (self.stopper.reload_fd(), RELOAD),
             (self.callers.fd(), CALLS),
         ];
-        let monitors = (MONITORS..).zip(&self.monitors);
-        let monitors = monitors.filter_map(|(token, monitor)| Some((monitor.origin.fd()?, token)));
-        for (fd, token) in sources.into_iter().chain(monitors) {
+        for (fd, token) in sources {
             epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
         }
         Ok(())
@@ -180,7 +171,7 @@ impl Control {
             |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         let ports = count(self.model.port_count(), "port");
         let workers = count(self.model.workers().len(), "worker");
-        let places: Vec<&str> = self.monitors.iter().map(|monitor| monitor.place.as_str()).collect();
+        let places: Vec<&str> = self.monitors.values().map(|monitor| monitor.place.as_str()).collect();
         match places.is_empty() {
             true => tracing::info!("ready: {ports}, {workers}, no monitor"),
             false => tracing::info!("ready: {ports}, {workers}, monitor on {}", places.join(", ")),

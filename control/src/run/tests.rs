@@ -50,9 +50,20 @@ impl Running {
         client
     }
 
+    /// The same at another monitor.
+    fn client_at(&self, monitor: &str) -> TestClient {
+        let mut client = self.raw_client_at(monitor);
+        assert_eq!(client.execute("qmp_capabilities", json!({})), Ok(json!({})));
+        client
+    }
+
     /// A new client that has seen the greeting.
     fn raw_client(&self) -> TestClient {
-        let stream = UnixStream::connect(self.path("qmp")).expect("the monitor listens");
+        self.raw_client_at("qmp")
+    }
+
+    fn raw_client_at(&self, monitor: &str) -> TestClient {
+        let stream = UnixStream::connect(self.path(monitor)).expect("the monitor listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("20 s is a valid limit");
         let mut client = TestClient { lines: BufReader::new(stream), events: Vec::new() };
         assert_eq!(client.read()["QMP"]["capabilities"], json!(["oob"]));

@@ -56,6 +56,13 @@ impl Yard {
         text.as_str().expect("it is a text").replace("\r\n", "\n")
     }
 
+    /// Waits for a socket that a stream makes when it has come to that.
+    fn wait_for(&mut self, socket: &str) {
+        while !self.running.path(socket).exists() {
+            self.ask("query-status");
+        }
+    }
+
     fn generation(&mut self) -> u64 {
         self.ask("x-query-stats")["generation"].as_u64().expect("it is a number")
     }
@@ -115,7 +122,8 @@ fn the_difference_is_applied_and_told() {
     let expected = json!({"added": ["netdev.s2", "netdev.h2"], "deleted": ["netdev.s1", "netdev.h1"]});
     assert_eq!(told(&report), expected);
     assert_eq!(yard.ids(), ["g", "h2", "n", "p", "s2"]);
-    assert!(yard.running.path("s2").exists() && !yard.running.path("s1").exists());
+    yard.wait_for("s2");
+    assert!(!yard.running.path("s1").exists());
     assert_eq!(
         told(&yard.reload("")),
         json!({"deleted": ["chardev.c", "netdev.n", "nic.g", "netdev.p", "netdev.s2", "netdev.h2"]})
@@ -193,13 +201,14 @@ fn what_clients_made_stays() {
 fn what_stands_on_a_netdev_that_is_made_anew_stays() {
     let text = stream(1, 0) + "[[nic]]\nid='g'\nnetdev='s1'\nmacaddr='52:54:00:00:00:01'\n";
     let mut yard = Yard::new(&text);
+    yard.wait_for("s1");
     yard.client.done("set_link", json!({"name": "h1", "up": false}));
     yard.client.done("x-set-rx-filter", json!({"name": "g", "promiscuous": true}));
     let filters = yard.ask("query-rx-filter");
     // The same socket in other words: it has to be closed before it is opened.
     let other = text.replace("'DIR/s1'", "'DIR/s1',abstract=false");
     assert_eq!(told(&yard.reload(&other)), json!({"replaced": ["netdev.s1"]}));
-    assert!(yard.running.path("s1").exists());
+    yard.wait_for("s1");
     assert_eq!(yard.ask("query-rx-filter"), filters);
     let port = yard.ask("x-query-stats")["ports"][0].clone();
     assert_eq!((&port["hub"], &port["link"]), (&json!(0), &json!(false)));
@@ -310,6 +319,36 @@ fn hubs_learn_as_the_file_says_until_it_says_so_no_more() {
     assert_eq!(yard.ask("x-query-config")["hub"][0], hub(3, true, 60));
     assert_eq!(told(&yard.reload("")), json!({"changed": ["hub.3"]}));
     assert_eq!(yard.ask("x-query-config")["hub"][0], hub(3, true, 300));
+}
+
+#[test]
+fn monitors_come_and_go() {
+    let mut yard = Yard::new("");
+    let monitor = |name: &str| format!("'unix:DIR/{name},server=on,wait=off'");
+    let name = |yard: &Yard, name: &str| {
+        in_directory(&format!("qmp.unix:DIR/{name},server=on,wait=off"), yard.running.directory.path())
+    };
+    let (a, b) = (name(&yard, "a"), name(&yard, "b"));
+    assert_eq!(told(&yard.reload(&format!("qmp=[{}]", monitor("a")))), json!({"added": [a]}));
+    let mut client = yard.running.client_at("a");
+    let mut idle = yard.running.client_at("a");
+    // The client that asks for it is answered before it is let go.
+    yard.write(&format!("qmp=[{}]", monitor("b")));
+    let report = client.execute("x-reload", json!({})).expect("nothing is wrong");
+    assert_eq!(told(&report), json!({"added": [b], "deleted": [a]}));
+    assert!(client.is_closed() && idle.is_closed());
+    assert!(!yard.running.path("a").exists());
+    // The same place in another form: one goes before the other comes.
+    let pretty = "qmp=['unix:DIR/b,server=on,wait=off,pretty=on']";
+    let report = yard.reload(pretty);
+    assert_eq!(told(&report), json!({"added": [format!("{b},pretty=on")], "deleted": [b]}));
+    assert!(yard.running.path("b").exists());
+    assert_eq!(told(&yard.reload(pretty)), json!({}));
+    let failed = yard.reload("qmp=['unix:DIR/no/such/place,server=on']");
+    assert_eq!((&failed["added"], failed["failed"].as_array().map(Vec::len)), (&json!([]), Some(1)));
+    let config = yard.ask("x-query-config");
+    assert_eq!(config["qmp"].as_array().map(Vec::len), Some(1), "{config}");
+    assert_eq!(told(&yard.reload("qmp=['stdio']")), json!({"restart-needed": ["qmp.stdio"]}));
 }
 
 #[test]
