@@ -7,7 +7,6 @@
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringyard_dataplane::drops::DropReason;
@@ -67,10 +66,9 @@ impl Vring {
         self.ring.is_some()
     }
 
-    /// A start would be from the ring's beginning.
-    pub(crate) fn starts_anew(&self) -> bool {
-        let beginning = if self.packed { PACKED_BEGINNING } else { 0 };
-        self.base.is_none_or(|base| base == beginning)
+    /// It stands at its beginning, as it does when a driver has just made it.
+    pub(crate) fn is_at_beginning(&self) -> bool {
+        matches!((&self.ring, &self.view), (Some(ring), Some(view)) if ring.is_at_beginning(view))
     }
 
     /// Frames pass.
@@ -208,35 +206,19 @@ impl Vring {
 
 /// Takes an eventfd from a front end. Anything else could make a worker wait when it signals.
 pub(crate) fn event(fd: OwnedFd) -> Result<Arc<OwnedFd>, String> {
-    let kind = kind(&fd)?;
+    let cannot = |error: &dyn Display| format!("looking at a descriptor: {error}");
+    let kind =
+        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|error| cannot(&error))?;
     if kind.as_os_str() != "anon_inode:[eventfd]" {
         return Err(format!("{} is no eventfd", kind.display()));
     }
-    set_nonblocking(&fd)?;
+    let flags = rustix::fs::fcntl_getfl(fd.as_fd()).map_err(|error| cannot(&error))?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|error| cannot(&error))?;
     Ok(Arc::new(fd))
-}
-
-/// What the kernel calls the file behind a descriptor.
-pub(crate) fn kind(fd: &OwnedFd) -> Result<PathBuf, String> {
-    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|error| cannot_look(&error))
-}
-
-/// Returns the flags that the file has beside that.
-pub(crate) fn set_nonblocking(fd: &OwnedFd) -> Result<OFlags, String> {
-    let flags = rustix::fs::fcntl_getfl(fd.as_fd()).map_err(|error| cannot_look(&error))?;
-    rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK).map_err(|error| cannot_look(&error))?;
-    Ok(flags)
-}
-
-fn cannot_look(error: &dyn Display) -> String {
-    format!("looking at a descriptor: {error}")
 }
 
 /// How long a worker goes on looking at an idle transmit ring before it asks to be kicked.
 const LINGER_US: u32 = 50;
-
-/// Where a packed ring begins: at its first descriptor, with its wrap counter set.
-const PACKED_BEGINNING: u16 = 1 << 15;
 
 /// What workers get of a device: rings in pairs, the driver's receive ring first. A port has carrier when a frame can pass
 /// one way at least: a device whose driver is not up yet is like a host whose interface is down, not like one that drops.

@@ -304,4 +304,27 @@ mod tests {
             assert!(!driver.control.arm(), "a broken ring has no commands");
         }
     }
+
+    #[test]
+    fn a_packed_ring_that_starts_at_zero_begins_anew_unless_it_went_round() {
+        let mut driver = Driver::new(DriverOptions { packed: true, ..DriverOptions::default() });
+        let start = |driver: &Driver| Ring::start(&driver.control.view, Some(0)).unwrap();
+        let view = driver.control.view.clone();
+        driver.give(&[2], false);
+        let ring = start(&driver);
+        assert!(ring.base() == 1 << 15 && ring.is_at_beginning(&view));
+        driver.serve(0);
+        assert!(!driver.ring.is_at_beginning(&view));
+        for _ in 1..SIZE / 2 {
+            driver.driver.collect().unwrap();
+            driver.give(&[2], false);
+            driver.serve(0);
+        }
+        assert_eq!(driver.ring.base(), 0, "its wrap counter has turned over");
+        let ring = start(&driver);
+        assert!(ring.base() == 0 && !ring.is_at_beginning(&view));
+        driver.driver.collect().unwrap();
+        driver.give(&[2], false);
+        assert_eq!(start(&driver).base(), 0, "nor does what is available then begin anew");
+    }
 }

@@ -152,11 +152,23 @@ impl Ring {
         if !view.options().packed {
             return Ok(Ring::new(base.unwrap_or(0), view.used_index()));
         }
-        let place = base.map_or(Place::START, Place::from_bits);
+        let mut place = base.map_or(Place::START, Place::from_bits);
         if place.index() >= view.size() {
             return Err(RingError::Position);
         }
+        // User Mode Linux means the beginning and says 0, which is the first descriptor with the wrap counter turned over.
+        // Whoever really is there has used that descriptor in the round before.
+        if place == Place::FIRST_TURNED && view.rest(0).is_some_and(|rest| !rest.was_used()) {
+            place = Place::START;
+        }
         Ok(Ring::new(place.bits(), place.bits()))
+    }
+
+    /// Whether the ring stands at its beginning: nothing was ever used.
+    pub fn is_at_beginning(&self, view: &RingView) -> bool {
+        let beginning = if view.options().packed { Place::START.bits() } else { 0 };
+        let state = self.lock();
+        (state.next_avail, state.next_used) == (beginning, beginning)
     }
 
     fn new(base: u16, used: u16) -> Ring {

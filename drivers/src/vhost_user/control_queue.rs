@@ -148,7 +148,7 @@ impl Device<'_> {
 
     /// Takes what control has to say, and calls whom workers want called.
     pub(super) fn take_notices(&mut self) {
-        self.pipe_calls.values().for_each(|call| call.relay());
+        self.socket_calls.values().for_each(|call| call.relay());
         let state = self.port.notices.state();
         let old = std::mem::replace(&mut self.nic, state);
         if old.mac != state.mac

@@ -18,7 +18,7 @@ use super::backchannel::Backchannel;
 use super::body::{check_mtu, empty, mac, read};
 use super::control_queue::ControlQueue;
 use super::nic::NicState;
-use super::pipe_call::PipeCall;
+use super::socket_call::SocketCall;
 use super::{Port, body, features, memory};
 use crate::bucket::Bucket;
 use crate::line::Unplugged;
@@ -84,8 +84,8 @@ pub(super) struct Device<'a> {
     pub(super) nic: NicState,
     pub(super) control: ControlQueue,
     pub(super) backchannel: Option<Backchannel>,
-    /// By ring: the call descriptor, where it is a pipe.
-    pub(super) pipe_calls: BTreeMap<usize, Arc<PipeCall>>,
+    /// By ring: the call descriptor, where it is a socket.
+    pub(super) socket_calls: BTreeMap<usize, Arc<SocketCall>>,
 }
 
 impl<'a> Device<'a> {
@@ -106,7 +106,7 @@ impl<'a> Device<'a> {
             nic,
             control: ControlQueue::default(),
             backchannel: None,
-            pipe_calls: BTreeMap::new(),
+            socket_calls: BTreeMap::new(),
         }
     }
 
@@ -366,7 +366,7 @@ impl<'a> Device<'a> {
         vring.start(index, &self.surroundings())?;
         if fresh {
             if self.control_index() == Some(index) {
-                self.control.note_start(self.vrings[index].starts_anew());
+                self.control.note_start(vring.is_at_beginning());
             }
             let (size, base, enabled) = (vring.layout.size, self.base(index), vring.enabled);
             tracing::info!(
@@ -386,17 +386,17 @@ impl<'a> Device<'a> {
 
     fn set_vring_call(&mut self, body: &[u8], fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let (index, fd) = self.descriptor(body, fds)?;
-        let (call, pipe) = match fd {
+        let (call, socket) = match fd {
             None => (None, None),
-            Some(fd) if PipeCall::is_pipe(&fd)? => {
-                let pipe = Arc::new(PipeCall::new(fd, self.port.notices.waker())?);
-                (Some(pipe.call()), Some(pipe))
+            Some(fd) if SocketCall::is_socket(&fd) => {
+                let socket = Arc::new(SocketCall::new(fd, self.port.notices.waker()));
+                (Some(socket.call()), Some(socket))
             }
             Some(fd) => (Some(Call::from(event(fd)?)), None),
         };
         self.change(index, |vring| vring.call = call)?;
-        self.pipe_calls.remove(&index);
-        self.pipe_calls.extend(pipe.map(|pipe| (index, pipe)));
+        self.socket_calls.remove(&index);
+        self.socket_calls.extend(socket.map(|socket| (index, socket)));
         Ok(())
     }
 

@@ -23,8 +23,8 @@ mod device;
 mod features;
 mod memory;
 mod nic;
-mod pipe_call;
 mod session;
+mod socket_call;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -509,11 +509,11 @@ fn each_time_a_driver_stands_by_is_told() {
 }
 
 #[test]
-fn a_guest_that_cannot_wait_for_eventfds_is_called_by_a_pipe() {
+fn a_guest_that_cannot_wait_for_eventfds_is_called_by_a_socket() {
     let yard = two(1);
     let mut sender = Guest::start(&yard.path(0));
     let mut driver = Driver::start(&yard.path(1), CONTROL | 1 << 5);
-    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let (reader, writer) = UnixStream::pair().unwrap();
     let mut raw = Raw::over(driver.socket.try_clone().unwrap());
     for ring in [0u64, 2] {
         assert_eq!(raw.ask(SET_VRING_CALL, &ring.to_ne_bytes(), &[writer.as_fd()]), 0);

@@ -21,6 +21,8 @@ pub(super) struct Place(u32);
 impl Place {
     /// Where every ring starts.
     pub(super) const START: Place = Place(WRAP);
+    /// Where a ring is after its first round.
+    pub(super) const FIRST_TURNED: Place = Place(0);
 
     /// As positions travel: index in bits 0 to 14, wrap counter in bit 15 (virtio 1.2, 2.8.14 for events; vhost-user
     /// for bases).
@@ -103,6 +105,12 @@ impl Rest {
     #[inline]
     pub(super) fn in_the_name_of(self, id: u16) -> Rest {
         Rest::new(self.len(), id, self.flags())
+    }
+
+    /// Whether the descriptor has been used: since then one flag or the other says so. That of a ring that has just begun
+    /// is as the driver cleared it, or available for the first time.
+    pub(super) fn was_used(self) -> bool {
+        self.flags() & USED != 0
     }
 
     /// Whether the two flags that say whose a descriptor is are `owner`: [`Place::available`] or [`Place::used`].

@@ -1,0 +1,52 @@
+//! Call descriptors that are sockets, as those of User Mode Linux are, which cannot wait for eventfds.
+//!
+//! A send that must not wait does not, whatever the other end does. It is the port's own thread all the same that sends:
+//! what a guest chose to be called by is no business of a worker, beyond the eventfd that wakes that thread.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ringyard_dataplane::ring::Call;
+use rustix::net::{AddressFamily, SendFlags, send, sockopt};
+
+/// A call that goes through a socket.
+pub(super) struct SocketCall {
+    socket: OwnedFd,
+    /// Set by whoever calls, taken by the port's thread.
+    due: AtomicBool,
+    wake: Arc<OwnedFd>,
+}
+
+impl SocketCall {
+    /// Whether `fd` is a unix socket at all.
+    pub(super) fn is_socket(fd: &OwnedFd) -> bool {
+        sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+    }
+
+    /// `wake` is the non-blocking eventfd that the port's thread waits for.
+    pub(super) fn new(socket: OwnedFd, wake: Arc<OwnedFd>) -> SocketCall {
+        SocketCall { socket, due: AtomicBool::new(false), wake }
+    }
+
+    /// What the ring calls.
+    pub(super) fn call(self: &Arc<Self>) -> Call {
+        let own = self.clone();
+        Call::Other(Arc::new(move || own.ask()))
+    }
+
+    fn ask(&self) {
+        // AcqRel: what was done before the call is seen by the thread that takes it, whoever asked first.
+        if !self.due.swap(true, Ordering::AcqRel) {
+            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Calls, if that is due. A full socket already says what there is to say.
+    pub(super) fn relay(&self) {
+        if self.due.swap(false, Ordering::AcqRel) {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let _ = send(&self.socket, &1u64.to_ne_bytes(), flags);
+        }
+    }
+}
