@@ -248,7 +248,7 @@ impl Guest {
 }
 
 /// Takes the answer to `id` out of `received`, once its last line is complete.
-fn take_answer(received: &mut Vec<u8>, id: &str) -> Option<CommandOutput> {
+pub(crate) fn take_answer(received: &mut Vec<u8>, id: &str) -> Option<CommandOutput> {
     let text = String::from_utf8_lossy(received);
     let mark = format!("ry-end {id} ");
     let at = text.find(&mark)?;

@@ -22,6 +22,7 @@ pub mod slot;
 pub mod stats;
 pub mod switch;
 pub mod tools;
+pub mod uml;
 pub mod vde;
 
 pub use ringyard_benches::error::{self, Doing, Error, Result};

@@ -527,7 +527,7 @@ pub const SCHEMA: &[(&str, &str)] = &[
         "netdev_add.type: only ours: af-packet, af-xdp, vmnet-bridged, vmnet-host, vmnet-shared, x-vduse",
         "newer types, types of other systems, and our own",
     ),
-    ("netdev_add<nic>: only ours: x-follow, x-follow-nic", "our own, by their names"),
+    ("netdev_add<nic>: only ours: x-failover, x-follow, x-follow-nic", "our own, by their names"),
     ("netdev_add<stream>: only ours: reconnect, reconnect-ms", "QEMU 8.0 and 9.2 have them"),
     ("query-qmp-schema()[]<enum>.members[]: only QEMU's: features", "no value of ours has any"),
     (
