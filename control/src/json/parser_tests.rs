@@ -53,6 +53,11 @@ fn a_top_level_scalar_ends_at_a_delimiter() {
 }
 
 #[test]
+fn nothing_is_said_of_nothing() {
+    assert_eq!(results("\r\n \t\n\r"), []);
+}
+
+#[test]
 fn single_quotes_make_strings_too() {
     assert_eq!(value(r#"{'a"': 'it\'s'}"#), json!({"a\"": "it's"}));
 }
@@ -86,6 +91,9 @@ fn a_syntax_error_is_reported_once_its_braces_balance() {
         ("[\"\u{ffff}\"]", "invalid UTF-8 sequence in string"),
         ("{\"a\":1,\"a\"}", "missing : in object pair"),
         ("{\"a\":1,\"a\":nul}", "invalid keyword 'nul'"),
+        ("['\\u1']", "\\u1' is not a valid Unicode character"),
+        ("[\"\\ud800x\"]", "\\ud800 is not a valid Unicode character"),
+        ("[\"\\uFFFE\"]", "\\uFFFE is not a valid Unicode character"),
         ("[1e999]", "number out of range '1e999'"),
         ("[0x10]", "expected separator in list"),
     ] {
@@ -105,12 +113,20 @@ fn a_lexical_error_resets_the_parser() {
         ("{\"a\": \"x\ny\n", "\"x\n"),
         ("{\"a\": 'x\ty\n", "'x\t"),
         ("{\"a\": \"x\0y\n", "\"x"),
+        ("{\"a\": \"\\\u{1}\n", "\"\\\u{1}"),
+        ("{/* no comment */", "/"),
+        ("{\"a\": +1\n", "+"),
+        ("{\"a\": .5\n", "."),
+        ("{\"a\": 1.\n", "1.\n"),
+        ("{\"a\": 1e\n", "1e\n"),
     ] {
         assert_eq!(errors(input), [stray(text)], "{input:?}");
         let recovered = results([input, "\n{}"].concat());
         assert_eq!(recovered.last(), Some(&Ok(json!({}))), "{input:?}");
     }
     assert_eq!(results(b"{\"a\": [\xFF{}"), [Err(stray("\u{fffd}")), Ok(json!({}))]);
+    assert_eq!(results(b"{\"a\": \"b\xFF{}"), [Err(stray("\"b\u{fffd}")), Ok(json!({}))]);
+    assert_eq!(results(b"\0{}"), [Err(stray("")), Ok(json!({}))], "the text ends at a zero");
 }
 
 #[test]
@@ -129,17 +145,21 @@ fn surrogates_pair_up_or_are_refused() {
 
 #[test]
 fn invalid_utf8_is_refused_without_losing_the_stream() {
-    let results = results(b"[\"\xC3\x28\"]{}");
-    assert_eq!(results[0], Err(String::from("JSON parse error, invalid UTF-8 sequence in string")));
-    assert_eq!(results[1], Ok(json!({})));
+    for bytes in [b"\xC3\x28", &b"\xED\xA0\x80"[..], b"\xF4\x90\x80\x80", b"\xC1\xBF", b"\xEF\xBF\xBF"] {
+        let results = results([b"[\"", bytes, b"\"]{}"].concat());
+        assert_eq!(results[0], Err(String::from("JSON parse error, invalid UTF-8 sequence in string")));
+        assert_eq!(results[1], Ok(json!({})));
+    }
 }
 
 #[test]
 fn nesting_is_limited() {
     let depth = DEPTH_MAX as usize;
     assert!(results("[".repeat(depth) + &"]".repeat(depth))[0].is_ok());
-    let errors = errors("[".repeat(depth + 1));
-    assert_eq!(errors, ["JSON nesting depth limit exceeded"]);
+    let limit = "JSON nesting depth limit exceeded";
+    assert_eq!(errors("[".repeat(depth + 1)), [limit]);
+    let more = [limit, "JSON parse error, expecting value"];
+    assert_eq!(errors("{\"a\":".repeat(depth + 1)), more, "what follows is read as if nothing had been");
 }
 
 #[test]

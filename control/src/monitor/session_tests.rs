@@ -80,6 +80,8 @@ fn a_second_negotiation_is_refused() {
     let desc = "Capabilities negotiation is already complete, command ignored";
     let replies = said(&mut session, r#"{"execute":"qmp_capabilities"}"#);
     assert_eq!(replies, [error("CommandNotFound", desc)]);
+    let wrong = r#"{"execute":"qmp_capabilities","arguments":{"enable":["foo"]}}"#;
+    assert_eq!(said(&mut session, wrong), [generic("Parameter 'null' does not accept value 'foo'")]);
 }
 
 #[test]
