@@ -33,19 +33,14 @@ pub enum View {
 impl View {
     /// Asks for it.
     pub(super) fn ask(self, connection: &mut Connection) -> Result<Value, ClientError> {
-        let command = match self {
-            View::Ports | View::Hubs | View::Drops | View::Workers => "x-query-stats",
-            View::Nics | View::Filters => "query-rx-filter",
-            View::Fdb => "x-query-fdb",
-            View::Config => "x-query-config",
-        };
-        let answer = connection.execute(command, json!({}))?;
-        Ok(match self {
-            View::Ports | View::Drops => answer["ports"].clone(),
-            View::Workers => answer["workers"].clone(),
-            View::Fdb => answer["entries"].clone(),
-            View::Nics | View::Filters | View::Hubs | View::Config => answer,
-        })
+        match self {
+            View::Ports | View::Drops => Ok(stats(connection)?["ports"].take()),
+            View::Workers => Ok(stats(connection)?["workers"].take()),
+            View::Hubs => stats(connection),
+            View::Nics | View::Filters => rx_filters(connection),
+            View::Fdb => Ok(connection.execute("x-query-fdb", json!({}))?["entries"].take()),
+            View::Config => connection.execute("x-query-config", json!({})),
+        }
     }
 
     /// The answer as people read it; with an earlier one, and how long ago that was, rates come in.
@@ -62,6 +57,41 @@ impl View {
         };
         table.to_string()
     }
+}
+
+/// The counters of all ports, which may be more than fit into a reply.
+fn stats(connection: &mut Connection) -> Result<Value, ClientError> {
+    let mut all = connection.execute("x-query-stats", json!({"limit": PAGE}))?;
+    let mut more = all["more"].clone();
+    while more == true {
+        // A port that has just been deleted is an error, and asking again a way out.
+        let Some(last) = list(&all["ports"]).last().map(|port| port["name"].clone()) else { break };
+        let mut page = connection.execute("x-query-stats", json!({"after": last, "limit": PAGE}))?;
+        more = page["more"].take();
+        if let (Value::Array(ports), Value::Array(page)) = (&mut all["ports"], page["ports"].take()) {
+            ports.extend(page);
+        }
+    }
+    Ok(all)
+}
+
+/// The filters of all nics. Where they are more than fit into a reply, they are asked for one by one, those on ports only: the
+/// others have nobody's frames to filter.
+fn rx_filters(connection: &mut Connection) -> Result<Value, ClientError> {
+    let all = connection.execute("query-rx-filter", json!({}));
+    if !all.as_ref().is_err_and(|error| error.to_string().contains(TOO_LONG)) {
+        return all;
+    }
+    let stats = stats(connection)?;
+    let mut filters = Vec::new();
+    for port in list(&stats["ports"]).filter(|port| port["nic"].is_string()) {
+        let Value::Array(filter) = connection.execute("query-rx-filter", json!({"name": port["nic"]}))?
+        else {
+            continue;
+        };
+        filters.extend(filter);
+    }
+    Ok(filters.into())
 }
 
 fn ports(ports: &Value, before: Option<(Duration, &Value)>) -> Table {
@@ -195,6 +225,11 @@ fn text(value: &Value) -> String {
         value => value.to_string(),
     }
 }
+
+/// Ports asked for at a time; the switch may give fewer.
+const PAGE: usize = 250;
+/// How the switch says that a reply would be too long.
+const TOO_LONG: &str = "the reply has ";
 
 /// A longer list is only counted: `vlan-table` has up to 4096 items.
 const ITEMS_MAX: usize = 64;

@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use ringyard_dataplane::filter::RxFilter;
+use ringyard_dataplane::filter::{RxFilter, RxState};
+use serde::Serialize;
 
 use super::Model;
 use super::netdev::{Netdev, Part};
+use crate::json::to_qmp_line;
+use crate::monitor::REPLY_BYTES_MAX;
 use crate::qapi::QapiError;
 use crate::wire::{FailoverNegotiated, NicRxFilterChanged, RxFilterInfo, XSetRxFilter};
 
 impl Model {
-    /// `query-rx-filter`: of one nic, or of all, oldest first. Their next changes are events again.
+    /// `query-rx-filter`: of one nic, or of all, oldest first. Their next changes are events again. What takes every VLAN lists
+    /// all of them, as QEMU has it, unless the reply were too long.
     pub fn query_rx_filter(&mut self, name: Option<&str>) -> Result<Vec<RxFilterInfo>, QapiError> {
         if let Some(name) = name {
             let netdev = self.netdevs.get_mut(name).ok_or_else(|| no_client(name))?;
             let Part::Nic(nic) = &mut netdev.part else { return Err(no_nic(name)) };
             nic.is_event_due = true;
-            return Ok(vec![RxFilterInfo::new(&nic.filter, name)]);
+            return Ok(with_vlans(vec![RxFilterInfo::new(&nic.filter, name)]));
         }
         for netdev in self.netdevs.values_mut() {
             if let Part::Nic(nic) = &mut netdev.part {
@@ -27,7 +31,7 @@ impl Model {
             Part::Nic(nic) => Some(RxFilterInfo::new(&nic.filter, id)),
             _ => None,
         };
-        Ok(self.by_age().into_iter().filter_map(info).collect())
+        Ok(with_vlans(self.by_age().into_iter().filter_map(info).collect()))
     }
 
     /// `x-set-rx-filter`: from the next publish on, the nic's port takes what the filter admits.
@@ -75,6 +79,29 @@ impl Model {
         backend.iter().for_each(|backend| self.replan(backend));
     }
 }
+
+/// Lists all VLANs where every one is taken, if a reply has room for that. Its length is counted beforehand: a thousand nics
+/// would list four million.
+fn with_vlans(mut filters: Vec<RxFilterInfo>) -> Vec<RxFilterInfo> {
+    let takes_all = |info: &RxFilterInfo| info.vlan.0 == RxState::All;
+    let listing = filters.iter().filter(|info| takes_all(info)).count();
+    let bytes = to_qmp_len(&filters) + listing * to_qmp_len(&RxFilterInfo::all_vlans());
+    if bytes <= REPLY_BYTES_MAX - AROUND_BYTES {
+        filters
+            .iter_mut()
+            .filter(|info| takes_all(info))
+            .for_each(|info| info.vlan_table = RxFilterInfo::all_vlans());
+    }
+    filters
+}
+
+/// Bytes of a value in a reply.
+fn to_qmp_len(value: &impl Serialize) -> usize {
+    serde_json::to_value(value).map_or(0, |value| to_qmp_line(&value).len())
+}
+
+/// What stands around a reply's value, an `id` of moderate length included.
+const AROUND_BYTES: usize = 1 << 10;
 
 fn no_client(name: &str) -> QapiError {
     QapiError::generic(format!("invalid net client name: {name}"))

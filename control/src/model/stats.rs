@@ -12,26 +12,40 @@ use super::Model;
 use super::netdev::{Backend, Netdev, Part};
 use crate::qapi::QapiError;
 use crate::wire::{
-    Drops, EgressStats, IngressStats, PortStats, QueueStats, RetiredStats, Stats, WorkerStats,
+    Count, Drops, EgressStats, IngressStats, PortStats, QueueStats, RetiredStats, STATS_LIMIT_MAX, Stats,
+    WorkerStats, XQueryStats,
 };
 
 impl Model {
-    /// `x-query-stats`, of one port or of all, oldest first. Deleted ports count as such from the next publish on.
-    pub fn query_stats(&self, name: Option<&str>) -> Result<Stats, QapiError> {
-        let port = |id: &str, netdev: &Netdev| match &netdev.part {
-            Part::Backend(backend) => Some(self.port_stats(id, netdev, backend)),
-            _ => None,
+    /// `x-query-stats`: of one port; of some, if a place to begin or a limit is given; or of all. Oldest first. Deleted ports
+    /// count as such from the next publish on.
+    pub fn query_stats(&self, query: &XQueryStats) -> Result<Stats, QapiError> {
+        let backends = self.backends();
+        let place = |name: &String| {
+            let found = backends.iter().position(|(id, ..)| id == name);
+            found.ok_or_else(|| QapiError::device_not_found(name))
         };
-        let ports = match name {
-            Some(name) => {
-                let found = self.netdevs.get(name).and_then(|netdev| port(name, netdev));
-                vec![found.ok_or_else(|| QapiError::device_not_found(name))?]
+        let stats = |&(id, netdev, backend): &_| self.port_stats(id, netdev, backend);
+        let (ports, more) = match query {
+            XQueryStats { name: None, after: None, limit: None } => {
+                (backends.iter().map(stats).collect(), false)
             }
-            None => self.by_age().into_iter().filter_map(|(id, netdev)| port(id, netdev)).collect(),
+            XQueryStats { name: Some(name), after: None, limit: None } => {
+                (vec![stats(&backends[place(name)?])], false)
+            }
+            XQueryStats { name: Some(_), .. } => {
+                return Err(QapiError::generic("'name' excludes 'after' and 'limit'"));
+            }
+            XQueryStats { name: None, after, limit } => {
+                let start = after.as_ref().map(place).transpose()?.map_or(0, |place| place + 1);
+                let limit = limit.map_or(STATS_LIMIT_MAX, |Count(limit)| limit);
+                page(backends[start..].iter().map(stats), limit as usize)
+            }
         };
         let retired = self.switch.retired_counters();
         Ok(Stats {
             ports,
+            more,
             retired: RetiredStats {
                 ingress: ingress_stats(&retired.ingress),
                 egress: egress_stats(&retired.egress),
@@ -40,6 +54,17 @@ impl Model {
             workers: self.switch.workers().into_iter().map(worker_stats).collect(),
             generation: self.switch.generation(),
         })
+    }
+
+    /// The netdevs that are ports, oldest first.
+    fn backends(&self) -> Vec<(&str, &Netdev, &Backend)> {
+        let mut backends = Vec::new();
+        for (id, netdev) in self.by_age() {
+            if let Part::Backend(backend) = &netdev.part {
+                backends.push((id, netdev, backend.as_ref()));
+            }
+        }
+        backends
     }
 
     fn port_stats(&self, id: &str, netdev: &Netdev, backend: &Backend) -> PortStats {
@@ -53,6 +78,7 @@ impl Model {
             name: id.to_owned(),
             kind: netdev.spec.type_name().to_owned(),
             hub: self.hub_of(backend),
+            nic: backend.nic.clone(),
             link: self.is_link_up(netdev.link, backend),
             carrier: backend.attachment.carrier,
             state: backend.state.clone(),
@@ -62,6 +88,22 @@ impl Model {
         }
     }
 }
+
+/// As many as are wanted and fit into a reply, and one at least if there is any; whether there are more.
+fn page(ports: impl Iterator<Item = PortStats>, limit: usize) -> (Vec<PortStats>, bool) {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for port in ports {
+        bytes += serde_json::to_vec(&port).map_or(0, |json| json.len());
+        if page.len() == limit || bytes > PAGE_BYTES_MAX && !page.is_empty() {
+            return (page, true);
+        }
+        page.push(port);
+    }
+    (page, false)
+}
+
+/// Bytes of a page's ports, without the spaces that a reply has. The rest is for those, hubs and workers.
+const PAGE_BYTES_MAX: usize = 96 << 10;
 
 fn ingress_stats(counters: &IngressCounters) -> IngressStats {
     let IngressCounters { frames, bytes, forwarded, takers, drops, .. } = *counters;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::qapi::{ErrorClass, Flags, Form, Visitor, parse_keyval};
-use crate::wire::{ChardevAdd, NetdevAdd, SetLink, XSetRxFilter, XSetWorker};
+use crate::wire::{ChardevAdd, NetdevAdd, SetLink, XQueryStats, XSetRxFilter, XSetWorker};
 
 mod object;
 
@@ -92,7 +92,10 @@ impl Yard {
     }
 
     fn port(&self, id: &str) -> Value {
-        let stats = self.model.query_stats(Some(id)).expect(id);
+        let stats = self
+            .model
+            .query_stats(&XQueryStats { name: Some(id.into()), ..XQueryStats::default() })
+            .expect(id);
         serde_json::to_value(&stats.ports[0]).expect("it has string keys")
     }
 
@@ -260,6 +263,63 @@ fn a_driver_is_answered_after_the_publish_and_told_when_its_port_is_gone() {
     yard.delete("n0");
     let answer = yard.report("n0", true);
     assert_eq!(answer.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));
+}
+
+#[test]
+fn ports_are_counted_a_page_at_a_time() {
+    let mut yard = Yard::new();
+    for id in ["c", "a", "d", "b"] {
+        yard.chardev(id);
+        yard.add(&format!("vhost-user,id={id},chardev={id}"));
+    }
+    yard.add("nic,id=g,netdev=d");
+    let page = |arguments: Value| {
+        let Value::Object(arguments) = arguments else { unreachable!("it is one") };
+        let query = Visitor::new(arguments, Form::Json).whole::<XQueryStats>().map_err(|error| error.desc)?;
+        let stats = yard.model.query_stats(&query).map_err(|error| error.desc)?;
+        let names: Vec<String> = stats.ports.iter().map(|port| port.name.clone()).collect();
+        Ok::<_, String>((names.concat(), stats.more))
+    };
+    assert_eq!(page(json!({})), Ok(("cadb".into(), false)));
+    assert_eq!(page(json!({"limit": 3})), Ok(("cad".into(), true)));
+    assert_eq!(page(json!({"limit": 4})), Ok(("cadb".into(), false)));
+    assert_eq!(page(json!({"after": "a"})), Ok(("db".into(), false)));
+    assert_eq!(page(json!({"after": "a", "limit": 1})), Ok(("d".into(), true)));
+    assert_eq!(page(json!({"after": "b"})), Ok((String::new(), false)));
+    assert_eq!(page(json!({"name": "a"})), Ok(("a".into(), false)));
+    assert_eq!(page(json!({"after": "g"})), Err("Device 'g' not found".into()), "a nic is no port");
+    assert_eq!(page(json!({"name": "a", "limit": 1})), Err("'name' excludes 'after' and 'limit'".into()));
+    assert_eq!(page(json!({"limit": 0})), Err("Parameter 'limit' expects a number from 1 to 1000".into()));
+    let nics = yard.model.query_stats(&XQueryStats::default()).expect("all are asked for");
+    assert_eq!(nics.ports[2].nic.as_deref(), Some("g"));
+}
+
+#[test]
+fn all_vlans_are_listed_as_long_as_a_reply_has_room() {
+    let mut yard = Yard::new();
+    let vlans = |yard: &mut Yard| {
+        let filters = yard.model.query_rx_filter(None).expect("all are asked for");
+        let reply = crate::json::to_qmp_line(&json!({"return": filters}));
+        assert!(reply.len() < crate::monitor::REPLY_BYTES_MAX);
+        filters.iter().map(|filter| filter.vlan_table.len()).collect::<Vec<_>>()
+    };
+    for number in 0..10 {
+        yard.add(&format!("nic,id=g{number}"));
+    }
+    assert_eq!(vlans(&mut yard), [4096; 10]);
+    let Value::Object(change) = json!({"name": "g3", "vlan-table": [7, 9]}) else {
+        unreachable!("it is one")
+    };
+    let change = XSetRxFilter::visit(Visitor::new(change, Form::Json)).expect("it is valid");
+    yard.model.set_rx_filter(change).expect("it is a nic");
+    for number in 10..20 {
+        yard.add(&format!("nic,id=g{number}"));
+    }
+    let mut expected = [0; 20];
+    expected[3] = 2;
+    assert_eq!(vlans(&mut yard), expected);
+    let one = yard.model.query_rx_filter(Some("g0")).expect("it is a nic");
+    assert_eq!(one[0].vlan_table.len(), 4096);
 }
 
 #[test]

@@ -2,4 +2,4 @@
 
 mod session;
 
-pub use session::{Output, Session};
+pub use session::{Output, QUEUE_MAX, REPLY_BYTES_MAX, Session};

@@ -4,6 +4,7 @@
 //! is under way nothing more comes out, and [`Session::wants_input`] tells the loop to stop reading; the answer goes
 //! through [`Session::reply`]. A client that leaves takes its session with it: capabilities and half a command are gone.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -18,9 +19,14 @@ use crate::wire::{Command, QmpCapabilities, QmpCapability};
 pub enum Output {
     /// Bytes for the client, whole lines.
     Reply(Vec<u8>),
-    /// A command to execute; [`Session::reply`] is owed, and there is no further output before it.
+    /// A command to execute; [`Session::reply`] is owed, and there is no further command before it.
     Request(Command),
 }
+
+/// Bytes of a reply, its CR LF included, for which there is room in a line that qemu.qmp reads.
+pub const REPLY_BYTES_MAX: usize = (256 << 10) - 1;
+/// Commands that wait behind the one under way, with `oob` enabled; without, they stay unread.
+pub const QUEUE_MAX: usize = 8;
 
 /// The state of one client.
 #[derive(Debug)]
@@ -28,8 +34,18 @@ pub struct Session {
     parser: Parser,
     layout: Layout,
     stage: Stage,
-    /// The command under way, with the `id` it came with.
-    pending: Option<Option<Value>>,
+    pending: Option<Pending>,
+    /// Commands that wait for it, or what was wrong with them; at most [`QUEUE_MAX`].
+    queue: VecDeque<Result<Value, String>>,
+}
+
+/// The command under way.
+#[derive(Debug)]
+struct Pending {
+    /// What it came with.
+    id: Option<Value>,
+    /// How to ask for less.
+    advice: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +65,8 @@ struct Request {
 impl Session {
     /// A session whose first output is the greeting.
     pub fn new(layout: Layout) -> Self {
-        Session { parser: Parser::default(), layout, stage: Stage::Connected, pending: None }
+        let (parser, queue) = (Parser::default(), VecDeque::new());
+        Session { parser, layout, stage: Stage::Connected, pending: None, queue }
     }
 
     /// Takes bytes that came from the client.
@@ -60,7 +77,13 @@ impl Session {
     /// False while fed bytes wait, for instance behind a command under way: read no more then, so that a client that
     /// floods us fills its own socket and not our memory.
     pub fn wants_input(&self) -> bool {
-        self.pending.is_none() && self.parser.is_drained()
+        let has_room = if self.allows_oob() { self.queue.len() < QUEUE_MAX } else { self.pending.is_none() };
+        has_room && self.parser.is_drained()
+    }
+
+    /// Whether all that was fed is done, half a command excepted.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_none() && self.queue.is_empty() && self.parser.is_drained()
     }
 
     /// The next thing to do; `None` while a command is under way, or when more bytes are needed.
@@ -71,19 +94,34 @@ impl Session {
             return Some(Output::Reply(to_qmp_text(&greeting, self.layout)));
         }
         if self.pending.is_some() {
-            return None;
+            return self.next_out_of_band();
         }
-        match self.parser.next()? {
-            Ok(input) => Some(self.dispatch(input)),
-            Err(desc) => Some(Output::Reply(self.reply_text(None, Err(QapiError::generic(desc))))),
+        let input = self.queue.pop_front().or_else(|| self.parser.next())?;
+        Some(self.dispatch(input))
+    }
+
+    /// What does not wait for the command under way; what does is queued. No command may overtake another, so that is an
+    /// error at present, and never a request.
+    fn next_out_of_band(&mut self) -> Option<Output> {
+        while self.allows_oob() && self.queue.len() < QUEUE_MAX {
+            match self.parser.next()? {
+                Ok(input) if is_out_of_band(&input) => return Some(self.dispatch(Ok(input))),
+                input => self.queue.push_back(input),
+            }
         }
+        None
     }
 
     /// Ends the command under way; the bytes of its reply.
     pub fn reply(&mut self, result: Result<Value, QapiError>) -> Vec<u8> {
         debug_assert!(self.pending.is_some(), "a reply answers the command under way");
-        let id = self.pending.take().flatten();
-        self.reply_text(id, result)
+        let Some(Pending { id, advice }) = self.pending.take() else { return Vec::new() };
+        let text = self.reply_text(id.as_ref(), result);
+        if text.len() <= REPLY_BYTES_MAX {
+            return text;
+        }
+        let why = format!("the reply has {} bytes, and {REPLY_BYTES_MAX} are possible{advice}", text.len());
+        self.reply_text(id.as_ref(), Err(QapiError::generic(why)))
     }
 
     /// An event's bytes; `None` as long as this client has not finished its negotiation. `timestamp` counts from the
@@ -100,16 +138,20 @@ impl Session {
         Some(to_qmp_text(&event, self.layout))
     }
 
-    fn dispatch(&mut self, mut input: Value) -> Output {
+    fn dispatch(&mut self, input: Result<Value, String>) -> Output {
+        let mut input = match input {
+            Ok(input) => input,
+            Err(desc) => return Output::Reply(self.reply_text(None, Err(QapiError::generic(desc)))),
+        };
         let id = input.as_object_mut().and_then(|members| members.shift_remove("id"));
         let request = self.request(input);
         match request.and_then(|request| self.command(request)) {
             Ok(Some(command)) => {
-                self.pending = Some(id);
+                self.pending = Some(Pending { id, advice: advice(&command) });
                 Output::Request(command)
             }
-            Ok(None) => Output::Reply(self.reply_text(id, Ok(json!({})))),
-            Err(error) => Output::Reply(self.reply_text(id, Err(error))),
+            Ok(None) => Output::Reply(self.reply_text(id.as_ref(), Ok(json!({})))),
+            Err(error) => Output::Reply(self.reply_text(id.as_ref(), Err(error))),
         }
     }
 
@@ -118,7 +160,7 @@ impl Session {
         let Value::Object(members) = input else {
             return Err(QapiError::generic("QMP input must be a JSON object"));
         };
-        let allows_oob = self.stage == Stage::Commands { oob: true };
+        let allows_oob = self.allows_oob();
         let mut execute: Option<(String, String)> = None;
         let mut arguments = Map::new();
         for (member, value) in members {
@@ -163,13 +205,17 @@ impl Session {
         Ok(None)
     }
 
-    fn reply_text(&self, id: Option<Value>, result: Result<Value, QapiError>) -> Vec<u8> {
+    fn allows_oob(&self) -> bool {
+        self.stage == Stage::Commands { oob: true }
+    }
+
+    fn reply_text(&self, id: Option<&Value>, result: Result<Value, QapiError>) -> Vec<u8> {
         let mut reply = match result {
             Ok(value) => json!({"return": value}),
             Err(error) => json!({"error": error.to_value()}),
         };
         if let Some(id) = id {
-            reply["id"] = id;
+            reply["id"] = id.clone();
         }
         to_qmp_text(&reply, self.layout)
     }
@@ -178,6 +224,21 @@ impl Session {
 impl Default for Session {
     fn default() -> Self {
         Session::new(Layout::Line)
+    }
+}
+
+/// Whether a request says that it does not wait.
+fn is_out_of_band(input: &Value) -> bool {
+    input.get("exec-oob").is_some() && input.get("execute").is_none()
+}
+
+/// What to do when a command's reply is too long.
+fn advice(command: &Command) -> &'static str {
+    match command {
+        Command::QueryRxFilter(_) => ": ask for one nic by 'name'",
+        Command::XQueryStats(_) => ": ask for one port by 'name', or for some by 'limit' and 'after'",
+        Command::XQueryFdb(_) => ": ask for fewer by 'limit'",
+        _ => "",
     }
 }
 

@@ -167,6 +167,64 @@ fn commands_wait_for_the_one_under_way() {
 }
 
 #[test]
+fn with_oob_errors_overtake_and_commands_queue() {
+    let mut session = negotiated(json!(["oob"]));
+    let status = |id: usize| json!({"execute": "query-status", "id": id}).to_string();
+    session.feed(status(0).as_bytes());
+    assert_eq!(session.next_output(), Some(Output::Request(Command::QueryStatus)));
+    assert!(session.wants_input(), "an exec-oob may come");
+    session.feed(format!("{}{{\"a\" 1}}", status(1)).as_bytes());
+    let oob = |name: &str| said(&mut session, json!({"exec-oob": name, "id": name}).to_string());
+    let [known, unknown] = ["query-version", "nope"].map(oob);
+    let expected = generic("The command query-version does not support OOB")["error"].clone();
+    assert_eq!(known, [json!({"error": expected, "id": "query-version"})]);
+    assert_eq!(unknown[0]["id"], "nope", "nothing that was there before it is answered before");
+    for id in 2..QUEUE_MAX {
+        assert!(session.wants_input());
+        session.feed(status(id).as_bytes());
+        assert_eq!(session.next_output(), None);
+    }
+    assert!(!session.wants_input(), "eight wait, and that is all");
+    session.feed(json!({"exec-oob": "nope"}).to_string().as_bytes());
+    assert_eq!(session.next_output(), None);
+    for id in 0..QUEUE_MAX {
+        assert_eq!(parsed(&session.reply(Ok(json!({}))))["id"], json!(id));
+        let mut next = session.next_output();
+        while let Some(Output::Reply(_)) = next {
+            next = session.next_output();
+        }
+        let more = (id + 1 < QUEUE_MAX).then_some(Output::Request(Command::QueryStatus));
+        assert_eq!(next, more);
+    }
+    assert!(session.is_idle() && session.wants_input());
+}
+
+#[test]
+fn a_reply_that_no_client_could_read_is_an_error() {
+    let mut session = negotiated(json!([]));
+    let mut replied = |request: Value, len: usize| {
+        session.feed(request.to_string().as_bytes());
+        assert!(matches!(session.next_output(), Some(Output::Request(_))));
+        session.reply(Ok(json!("x".repeat(len))))
+    };
+    let around = "{\"return\": \"\"}\r\n".len();
+    let longest = replied(json!({"execute": "query-status"}), REPLY_BYTES_MAX - around);
+    assert_eq!(longest.len(), REPLY_BYTES_MAX);
+    let desc = |line: Vec<u8>| parsed(&line)["error"]["desc"].as_str().expect("it is an error").to_owned();
+    let error = desc(replied(json!({"execute": "query-status"}), REPLY_BYTES_MAX - around + 1));
+    assert_eq!(error, "the reply has 262144 bytes, and 262143 are possible");
+    for (name, advice) in [
+        ("query-rx-filter", "possible: ask for one nic by 'name'"),
+        ("x-query-stats", "possible: ask for one port by 'name', or for some by 'limit' and 'after'"),
+        ("x-query-fdb", "possible: ask for fewer by 'limit'"),
+    ] {
+        let line = replied(json!({"execute": name, "id": 7}), REPLY_BYTES_MAX);
+        assert_eq!(parsed(&line)["id"], 7);
+        assert!(desc(line).ends_with(advice), "{name}");
+    }
+}
+
+#[test]
 fn an_event_has_a_timestamp_and_data_only_where_given() {
     let session = negotiated(json!([]));
     let event = |data| {

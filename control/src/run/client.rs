@@ -154,6 +154,10 @@ impl Client {
             self.output.clear();
             self.output.shrink_to(OUTPUT_PAUSE);
             self.sent = 0;
+        } else if self.sent > OUTPUT_PAUSE {
+            // A client that is always a little behind has no memory that grows.
+            self.output.drain(..self.sent);
+            self.sent = 0;
         }
         was_congested && !self.is_congested()
     }
@@ -171,7 +175,7 @@ impl Client {
 
     /// Nothing is left to be done for it.
     pub(super) fn is_finished(&self) -> bool {
-        self.lost || self.ended && self.session.wants_input() && self.waiting() == 0
+        self.lost || self.ended && self.session.is_idle() && self.waiting() == 0
     }
 
     fn reads(&self) -> bool {
@@ -221,6 +225,26 @@ mod tests {
         });
         assert!(told.count() < 2 * OUTPUT_MAX / 1000);
         assert!(client.waiting() <= OUTPUT_MAX + 2000);
+    }
+
+    #[test]
+    fn a_client_that_is_always_behind_has_no_memory_that_grows() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets can be made");
+        let mut client = Client::new(ours.into(), 0, Layout::Line);
+        client.session.feed(br#"{"execute":"qmp_capabilities"}"#);
+        assert_eq!(client.next_command(), None);
+        let event: Event = crate::wire::NicRxFilterChanged { name: None, path: "x".repeat(1000) }.into();
+        let mut chunk = [0; 8 << 10];
+        for _ in 0..2_000 {
+            while client.waiting() < OUTPUT_MAX / 2 {
+                client.tell(&event, Duration::ZERO);
+                client.flush();
+            }
+            std::io::Read::read_exact(&mut theirs, &mut chunk).expect("there is more than that");
+            client.flush();
+        }
+        assert!(!client.is_finished() && client.waiting() > 0);
+        assert!(client.output.capacity() < 4 * OUTPUT_MAX, "{}", client.output.capacity());
     }
 
     #[test]

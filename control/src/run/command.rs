@@ -107,7 +107,7 @@ impl Control {
             Command::XQueryStats(query) => {
                 // Ports that were deleted in this turn belong to the retired ones.
                 self.publish();
-                self.model.query_stats(query.name.as_deref()).and_then(shown)
+                self.model.query_stats(&query).and_then(shown)
             }
             Command::QueryVersion => shown(version_info()),
             Command::QueryCommands => shown(Command::list()),

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value};
 
 use super::chardev::ChardevAddArguments;
-use super::fdb::XSetHubArguments;
+use super::fdb::{Count, XSetHubArguments};
 use super::{
     AddfdInfo, AnnounceSelf, ChardevAdd, ChardevInfo, CommandInfo, ConfigInfo, FdbInfo, FdsetInfo, NameInfo,
     NetdevAdd, NetdevInfo, ObjectAdd, ObjectDel, ObjectPropertyInfo, QomGet, QomList, QomSet, ReloadReport,
@@ -140,10 +140,14 @@ arguments! {
 
 arguments! {
     /// The arguments of `x-query-stats`.
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct XQueryStats as "q_obj_x-query-stats-arg" {
         /// One port only.
         pub name: Option<String>,
+        /// Those that are younger than this port, as many as fit into a reply.
+        pub after: Option<String>,
+        /// So many ports at most, 1 to [`STATS_LIMIT_MAX`], and as many as fit into a reply.
+        pub limit: Option<Count<STATS_LIMIT_MAX>>,
     }
 }
 
@@ -219,6 +223,9 @@ arguments! {
         pub enable: Option<Vec<QmpCapability>>,
     }
 }
+
+/// Ports that `x-query-stats` can be asked for.
+pub const STATS_LIMIT_MAX: u32 = 1000;
 
 /// What a client can enable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

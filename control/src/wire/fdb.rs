@@ -125,7 +125,7 @@ answer! {
 
 /// A number from 1 to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Count<const MAX: u32>(u32);
+pub struct Count<const MAX: u32>(pub u32);
 
 impl<const MAX: u32> FromQapi for Count<MAX> {
     fn from_qapi(value: Value, place: &Place) -> Result<Self, QapiError> {

@@ -48,7 +48,7 @@ pub(crate) use chardev::reconnect_pause;
 pub use chardev::{ChardevAdd, ChardevInfo, ChardevSpec, SocketBackend, unix_path};
 pub use command::{
     AddFd, ChardevRemove, CloseFd, Command, GetFd, HumanMonitorCommand, NetdevDel, QmpCapabilities,
-    QmpCapability, QueryRxFilter, RemoveFd, SetLink, XQueryStats, XSetWorker,
+    QmpCapability, QueryRxFilter, RemoveFd, STATS_LIMIT_MAX, SetLink, XQueryStats, XSetWorker,
 };
 pub use dgram::Dgram;
 pub use event::{
@@ -57,7 +57,7 @@ pub use event::{
     describe_events,
 };
 pub use fd::{FdRef, check_fd_name};
-pub use fdb::{FDB_LIMIT_MAX, FdbEntryInfo, FdbInfo, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
+pub use fdb::{Count, FDB_LIMIT_MAX, FdbEntryInfo, FdbInfo, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XSetHub};
 pub use hubport::Hubport;
 pub use info::{
     AddfdInfo, CommandInfo, FdsetFdInfo, FdsetInfo, NameInfo, RunState, StatusInfo, VersionInfo,

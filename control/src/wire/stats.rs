@@ -9,6 +9,8 @@ answer! {
     pub struct Stats as "Stats" {
         /// Oldest first.
         pub ports: Vec<PortStats>,
+        /// Whether there are ports behind the last of these, which were not asked for or did not fit.
+        pub more: bool,
         /// Of ports that are gone.
         pub retired: RetiredStats,
         /// In the order in which they were made.
@@ -29,6 +31,8 @@ answer! {
         pub kind: String = "type",
         /// The hub that it is on.
         pub hub: Option<i32>,
+        /// The nic on it.
+        pub nic: Option<String>,
         /// What `set_link` says of it and of what belongs to it.
         pub link: bool,
         /// Whether somebody is there.

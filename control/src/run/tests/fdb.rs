@@ -3,7 +3,7 @@
 use ringyard_dataplane::fdb::AGEING_S;
 
 use super::*;
-use crate::wire::{FDB_LIMIT_MAX, XSetHub};
+use crate::wire::{FDB_LIMIT_MAX, XQueryStats, XSetHub};
 
 /// A run with the vhost-user netdevs `n0` and `n1` on hub 3, and `n2` on hub 4.
 fn running_with_hubs() -> (Running, TestClient) {
@@ -146,7 +146,7 @@ fn the_command_lines_hubs_are_set_before_their_ports_come() {
     let hubs = vec![set(Some(false), Some(9)), set(Some(true), None)];
     let mut control = Control::start(&RunConfig { hubs, ..config(directory.path()) }, stopper())
         .expect("there is nothing to fail");
-    let stats = control.model.query_stats(None).expect("all ports are asked for");
+    let stats = control.model.query_stats(&XQueryStats::default()).expect("all ports are asked for");
     assert_eq!((stats.hubs[0].learning, stats.hubs[0].ageing), (true, 9));
     control.take_down();
 }
