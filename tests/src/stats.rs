@@ -11,8 +11,10 @@ pub type Drops = BTreeMap<String, u64>;
 /// The answer to `x-query-stats`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Stats {
-    /// The ports that are there.
+    /// The ports that are there, or some of them.
     pub ports: Vec<PortStats>,
+    /// Whether there are more of them.
+    pub more: bool,
     /// The sums over the ports that were deleted.
     pub retired: Retired,
     /// The workers.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::deadline::wait_for;
@@ -79,9 +79,21 @@ impl Switch {
         &self.process
     }
 
-    /// The counters now.
+    /// The counters now; of many ports not all at one moment.
     pub fn stats(&mut self) -> Result<Stats> {
-        let answer = self.qmp.execute("x-query-stats", json!({})).doing("asking for the counters")?;
+        let mut stats = self.page_of_stats(json!({"limit": PAGE}))?;
+        let mut more = stats.more;
+        while more {
+            let last = stats.ports.last().map(|port| port.name.clone());
+            let page = self.page_of_stats(json!({"after": last, "limit": PAGE}))?;
+            (stats.retired, stats.workers, more) = (page.retired, page.workers, page.more);
+            stats.ports.extend(page.ports);
+        }
+        Ok(stats)
+    }
+
+    fn page_of_stats(&mut self, arguments: Value) -> Result<Stats> {
+        let answer = self.qmp.execute("x-query-stats", arguments).doing("asking for the counters")?;
         serde_json::from_value(answer.clone()).doing(format!("reading the counters {answer}"))
     }
 
@@ -160,6 +172,8 @@ fn with_log(error: Error, process: &Process) -> Error {
 }
 
 const MONITOR: &str = "monitor.sock";
+/// Ports asked for at a time.
+const PAGE: usize = 250;
 /// From start to an answering monitor.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 /// From the last frame to balanced books.

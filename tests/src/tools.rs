@@ -21,6 +21,11 @@ pub fn guest_file(name: &Path) -> Result<PathBuf> {
     existing(target_directory().join("guest").join(name), "run tests/install")
 }
 
+/// A program of the Python environment in which `tests/install` puts the QMP clients.
+pub fn python_program(name: &str) -> Result<PathBuf> {
+    existing(target_directory().join("python/bin").join(name), "run tests/install")
+}
+
 /// The switch's binary: what the environment's `RINGYARD` names, else the release build.
 pub fn switch_binary() -> Result<PathBuf> {
     match env::var_os("RINGYARD") {
