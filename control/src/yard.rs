@@ -251,4 +251,19 @@ mod tests {
         let nics = yard.execute("query-rx-filter", Value::Null).expect("there are nics");
         assert_eq!(nics.as_array().map(Vec::len), Some(4));
     }
+
+    #[test]
+    fn a_configuration_is_followed_as_by_a_run() {
+        let file = std::env::temp_dir().join(format!("ringyard-{}-yard.toml", std::process::id()));
+        std::fs::write(&file, "[[netdev]]\ntype='hubport'\nid='h'\nhubid=0\n").expect("it is writable");
+        let yard = yard();
+        let reload = |arguments| yard.execute("x-reload", arguments);
+        let report = reload(json!({"file": file})).expect("nothing is wrong with it");
+        assert_eq!(report["added"], json!(["netdev.h"]));
+        std::fs::write(&file, "x=1").expect("it is writable");
+        let error = reload(json!({})).expect_err("nobody knows x").to_string();
+        std::fs::remove_file(&file).expect("it was just written");
+        assert!(error.ends_with("yard.toml:1:1: Parameter 'x' is unexpected"), "{error}");
+        yard.stop().expect("it ends in good order");
+    }
 }
