@@ -94,12 +94,21 @@ impl Document {
 
     /// An error about what stands at `path`, or about a member of that, shown where it belongs.
     pub(super) fn locate(&self, path: &str, error: &QapiError) -> Finding {
+        self.finding(&self.range(path, error), &error.desc)
+    }
+
+    /// Where that begins, in bytes.
+    pub(super) fn position(&self, path: &str, error: &QapiError) -> usize {
+        self.range(path, error).start
+    }
+
+    fn range(&self, path: &str, error: &QapiError) -> Range<usize> {
         let range = match &error.spot {
             Some(Spot::Name(member)) => self.place(&join(path, member)).map(|place| &place.name),
             Some(Spot::Value(member)) => self.value(&join(path, member)),
             None => self.mentioned(path, &error.desc).or_else(|| self.value(path)),
         };
-        self.finding(range.unwrap_or(&(0..0)), &error.desc)
+        range.cloned().unwrap_or(0..0)
     }
 
     /// A member's value; that of what it would be in, if it is not there.

@@ -219,7 +219,8 @@ impl Draft {
         })
     }
 
-    fn error(&self) -> CliError {
+    fn error(&mut self) -> CliError {
+        self.faults.sort_by_key(|fault| fault.position(self.document.as_ref()));
         let findings: Vec<_> = self
             .faults
             .iter()

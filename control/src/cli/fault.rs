@@ -55,6 +55,14 @@ impl Fault {
         Fault { earlier: Some(Box::new(earlier)), ..self }
     }
 
+    /// Where it is in the file; what is in an option comes last.
+    pub(super) fn position(&self, document: Option<&Document>) -> usize {
+        match (&self.origin, document) {
+            (Origin::File(path), Some(document)) => document.position(path, &self.error),
+            _ => usize::MAX,
+        }
+    }
+
     /// What to tell: one finding, two if something earlier has to do with it.
     pub(super) fn findings(&self, document: Option<&Document>) -> Vec<Finding> {
         let finding = match (&self.origin, document) {

@@ -128,11 +128,11 @@ fn references_are_followed_when_all_else_is_right() {
 fn faults_are_reported_together_up_to_a_number() {
     let text = "speed = 1\n[switch]\nmode='fast'\nfull-receiver='wait'\n[[nic]]\nmacaddr='x'\n[[nic]]\ny=1";
     let expected = [
-        "6:9: invalid syntax for ethernet address",
-        "8:1: Parameter 'y' is unexpected",
+        "1:1: Parameter 'speed' is unexpected",
         "3:6: Parameter 'mode' does not accept value 'fast'",
         "4:15: Parameter 'full-receiver' does not accept value 'wait'",
-        "1:1: Parameter 'speed' is unexpected",
+        "6:9: invalid syntax for ethernet address",
+        "8:1: Parameter 'y' is unexpected",
     ];
     assert_eq!(lines("many", text), expected);
     assert_eq!(lines("limit", &"[[nic]]\ny=1\n".repeat(fault::FAULTS_MAX + 5)).len(), fault::FAULTS_MAX);
