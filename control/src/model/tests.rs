@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ringyard_dataplane::filter::{RxFilter, RxState};
+use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::Attachment;
 use ringyard_dataplane::worker::Mode;
 use serde_json::{Value, json};
@@ -79,15 +81,17 @@ impl Yard {
         self.model.set_link(&SetLink { name: name.into(), up }).expect(name);
     }
 
-    /// Tells the model what the driver of `id` would, and returns the driver's end of the answer.
+    /// Tells the model `news` as the driver of `id` would.
+    fn tell(&mut self, id: &str, news: News) {
+        let key = self.model.ids.iter().find(|(_, known)| *known == id).map(|(key, _)| *key);
+        self.model.take_report(Report { port: key.unwrap_or(PortKey(0)), news });
+    }
+
+    /// Tells the model that the driver of `id` has another attachment, and returns the driver's end of the answer.
     fn report(&mut self, id: &str, carrier: bool) -> crossbeam_channel::Receiver<()> {
         let (done, answered) = crossbeam_channel::bounded(1);
-        let key = self.model.ids.iter().find(|(_, known)| *known == id).map(|(key, _)| *key);
         let attachment = Attachment { carrier, ..Attachment::default() };
-        self.model.take_report(Report {
-            port: key.unwrap_or(PortKey(0)),
-            news: News::Attached { attachment, done },
-        });
+        self.tell(id, News::Attached { attachment, done });
         answered
     }
 
@@ -345,6 +349,38 @@ fn only_nics_have_a_filter() {
     yard.model.set_rx_filter(change).expect("g0 is a nic");
     let filter = of(&mut yard, "g0").expect("g0 is a nic");
     assert_eq!((filter[0].vlan.name(), filter[0].vlan_table.as_slice()), ("normal", &[4][..]));
+}
+
+#[test]
+fn what_a_guest_wants_holds_for_its_port_and_for_the_nic_that_comes_until_it_goes() {
+    let mut yard = Yard::with_two_netdevs();
+    let wanted = RxFilter { vlan: RxState::None, ..RxFilter::new(Mac([2, 0, 0, 0, 0, 9])) };
+    let (done, answered) = crossbeam_channel::bounded(1);
+    yard.tell("n0", News::Filter { filter: Box::new(wanted), done: Some(done) });
+    assert!(answered.try_recv().is_err(), "not published yet");
+    assert!(yard.model.publish().is_empty(), "there is no nic to speak of");
+    assert_eq!(answered.try_recv(), Ok(()));
+    yard.add("nic,id=g0,netdev=n0,macaddr=52:54:00:00:00:01");
+    let shown = |yard: &mut Yard| yard.model.query_rx_filter(Some("g0")).expect("g0 is a nic").remove(0);
+    let filter = shown(&mut yard);
+    assert_eq!((filter.vlan.name(), filter.main_mac.as_str()), ("none", "02:00:00:00:00:09"));
+    yard.tell("n0", News::NoFilter);
+    let filter = shown(&mut yard);
+    assert_eq!((filter.vlan.name(), filter.main_mac.as_str()), ("all", "52:54:00:00:00:01"));
+    assert_eq!(yard.model.publish()[0].name, "NIC_RX_FILTER_CHANGED");
+}
+
+#[test]
+fn a_driver_that_stands_by_is_an_event_of_its_nic_each_time() {
+    let mut yard = Yard::with_two_netdevs();
+    yard.tell("n0", News::Standby);
+    assert!(yard.model.publish().is_empty(), "there is no nic to speak of");
+    yard.add("nic,id=g0,netdev=n0,x-failover=on");
+    for _ in 0..2 {
+        yard.tell("n0", News::Standby);
+        let event = Event { name: "FAILOVER_NEGOTIATED", data: json!({"device-id": "g0"}) };
+        assert_eq!(yard.model.publish(), [event]);
+    }
 }
 
 #[test]
