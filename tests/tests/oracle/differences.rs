@@ -26,6 +26,12 @@ pub struct Unasked {
 /// Of [`types`](crate::types).
 pub const TYPES: &[Difference] = &[
     Difference {
+        row: r#"{"execute": "announce-self", "arguments": {"initial": 1, "max": 1, "rounds": -1, "step": 1}}"#,
+        qemu: &["return {}"],
+        ours: &["GenericError: Parameter 'rounds' expects a non-negative value"],
+        reason: "QEMU announces for years",
+    },
+    Difference {
         row: r#"{"execute": "chardev-add", "arguments": {"id": "c", "backend": {"type": "socket", "data": {"addr": {"type": "inet", "data": {"host": "a"}}}}}}"#,
         qemu: &["GenericError: Parameter 'backend.data.addr.data.port' is missing"],
         ours: &["GenericError: Parameter 'type' does not accept value 'inet'"],
@@ -529,6 +535,10 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ),
     ("netdev_add<nic>: only ours: x-failover, x-follow, x-follow-nic", "our own, by their names"),
     ("netdev_add<stream>: only ours: reconnect, reconnect-ms", "QEMU 8.0 and 9.2 have them"),
+    (
+        "object-add.qom-type: only QEMU's: authz-list, authz-listfile, authz-pam, authz-simple, can-bus, can-host-socketcan, colo-compare, cryptodev-backend, cryptodev-backend-builtin, cryptodev-backend-lkcf, cryptodev-vhost-user, dbus-vmstate, filter-buffer, filter-mirror, filter-redirector, filter-replay, filter-rewriter, input-barrier, input-linux, iothread, main-loop, memory-backend-epc, memory-backend-file, memory-backend-memfd, memory-backend-ram, pef-guest, pr-manager-helper, qtest, rng-builtin, rng-egd, rng-random, s390-pv-guest, secret, secret_keyring, sev-guest, thread-context, throttle-group, tls-cipher-suites, tls-creds-anon, tls-creds-psk, tls-creds-x509, x-remote-object, x-vfio-user-server",
+        "objects are there for netdevs, and these are not",
+    ),
     ("query-qmp-schema()[]<enum>.members[]: only QEMU's: features", "no value of ours has any"),
     (
         "query-status().status: only QEMU's: colo, debug, finish-migrate, guest-panicked, inmigrate, internal-error, io-error, paused, postmigrate, prelaunch, restore-vm, save-vm, shutdown, suspended, watchdog",

@@ -61,6 +61,7 @@ const COMMANDS: &[&str] = &[
     r#"{"execute": "announce-self", "arguments": {"initial": 1, "max": 1, "rounds": 1, "step": 1, "foo": 1}}"#,
     r#"{"execute": "announce-self", "arguments": {"initial": 1, "max": 1, "rounds": 0, "step": 1}}"#,
     r#"{"execute": "announce-self", "arguments": {"initial": -1, "max": -1, "rounds": 1, "step": -1}}"#,
+    r#"{"execute": "announce-self", "arguments": {"initial": 1, "max": 1, "rounds": -1, "step": 1}}"#,
     r#"{"execute": "announce-self", "arguments": {"initial": 9223372036854775807, "max": 1, "rounds": 1, "step": 1}}"#,
     r#"{"execute": "announce-self", "arguments": {"initial": 9223372036854775808, "max": 1, "rounds": 1, "step": 1}}"#,
     r#"{"execute": "announce-self", "arguments": {"initial": 1, "max": 1, "rounds": 1, "step": 1, "interfaces": ["nope"], "id": ""}}"#,
