@@ -42,6 +42,9 @@ pub(super) enum Subcommand {
     Link(super::client::LinkArgs),
     /// Have a running switch execute one QMP command, and print what it returns
     Qmp(super::client::QmpArgs),
+    /// Speak with a running switch, or with QEMU: one command after another, with completion and a history
+    #[command(after_help = super::client::SHELL_EXAMPLES)]
+    Shell(super::client::ShellArgs),
     /// Print the QEMU options, or the libvirt XML, that plug a virtual machine into a port of a running switch
     #[command(after_help = super::client::QEMU_EXAMPLES)]
     QemuArgs(super::client::QemuArgs),
@@ -240,7 +243,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|reload|add|del|link|qmp|qemu-args [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor|completions|man\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|reload|add|del|link|qmp|qemu-args|shell [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor|completions|man\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

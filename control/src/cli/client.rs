@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::CliError;
 use super::draft::option_members;
-use crate::client::{Action, ClientInvocation, MachineForm, MemorySize, MonitorAddress, QemuWish, View};
+use crate::client::{
+    Action, ClientInvocation, MachineForm, MemorySize, MonitorAddress, QemuWish, ShellOptions, View,
+};
 use crate::json;
 use crate::qapi::{Flags, QapiError, Visitor};
 use crate::wire::NetdevAdd;
@@ -116,6 +118,25 @@ pub(super) struct QemuArgs {
     place: Where,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct ShellArgs {
+    /// Stop at the first line that fails
+    #[arg(short = 'e', long)]
+    stop_at_error: bool,
+    /// Print each line before it is done
+    #[arg(short = 'x', long)]
+    echo: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+impl ShellArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        let ShellArgs { stop_at_error, echo, place } = self;
+        place.has(Action::Shell(ShellOptions { stops_at_error: stop_at_error, echoes: echo }))
+    }
+}
+
 impl ShowArgs {
     pub(super) fn into_invocation(self) -> ClientInvocation {
         let ShowArgs { view, json, watch, place } = self;
@@ -221,3 +242,12 @@ The switch says what the port is, and what is printed fits: who listens, where, 
 
 Where the chardev has server=on, the switch listens: start it first; a machine does not come back to a switch that was
 started again. Without (and with reconnect=1), QEMU listens: it waits for the switch, and the switch comes back.";
+
+/// The words of `ringyard shell --help`.
+pub(super) const SHELL_EXAMPLES: &str = "\
+Lines are the commands show, add, del, link and qemu-args as here, QMP commands with KEY=VALUE or as JSON, and lines of the
+human monitor. The status is 1 if a line from a pipe failed.
+
+  ringyard shell                       at a terminal, with the tab key
+  ringyard shell -e < commands         from a file
+  echo 'set_link name=vm1 up=off' | ringyard shell";

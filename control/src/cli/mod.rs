@@ -28,6 +28,7 @@ use crate::client::ClientInvocation;
 
 pub use args::ConfigSource;
 pub use bench::{BenchInvocation, JsonOutput};
+pub(crate) use completion::complete_verb;
 pub use completion::{Shell, complete_words};
 pub use config::{DemoConfig, LogLevel, Placement, RunConfig, SocketAccess, WORKERS_MAX};
 pub use document::Finding;
@@ -96,6 +97,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         args::Subcommand::Del(del) => Ok(Invocation::Client(del.into_invocation())),
         args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),
         args::Subcommand::Qmp(qmp) => Ok(Invocation::Client(qmp.into_invocation()?)),
+        args::Subcommand::Shell(shell) => Ok(Invocation::Client(shell.into_invocation())),
         args::Subcommand::QemuArgs(qemu) => Ok(Invocation::Client(qemu.into_invocation())),
         args::Subcommand::Completions(completions) => Ok(Invocation::Completions(completions.shell)),
         args::Subcommand::Man(man) => Ok(Invocation::Man(man.directory)),

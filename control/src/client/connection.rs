@@ -1,7 +1,9 @@
-//! A monitor's connection, from the client's side: one command at a time, events passed over.
+//! A monitor's connection, from the client's side: one command at a time. Events are passed over, unless somebody listens.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,8 +13,17 @@ use super::address::{MonitorAddress, Stream};
 
 /// See the module.
 pub(crate) struct Connection {
-    stream: BufReader<Stream>,
+    stream: Stream,
+    incoming: Incoming,
     monitor: MonitorAddress,
+    is_lost: bool,
+}
+
+/// Where messages come from.
+enum Incoming {
+    Stream(BufReader<Stream>),
+    /// From the thread that takes the events out.
+    Thread(Receiver<io::Result<Value>>),
 }
 
 impl Connection {
@@ -20,9 +31,10 @@ impl Connection {
     pub(super) fn open(monitor: &MonitorAddress) -> Result<Connection, ClientError> {
         let connection = Connection::greet(monitor, GREETING_TIME_MAX)?;
         // From now on a command takes the time that it takes, such as a script's.
-        let unlimited = connection.stream.get_ref().set_read_timeout(None);
-        unlimited.map_err(|error| connection.lost(&error))?;
-        Ok(connection)
+        match connection.stream.set_read_timeout(None) {
+            Ok(()) => Ok(connection),
+            Err(error) => Err(lost(monitor, &error)),
+        }
     }
 
     /// The same for somebody who waits for a key to have its effect: no answer takes long.
@@ -37,14 +49,14 @@ impl Connection {
                  --monitor PATH or RINGYARD_MONITOR"
             ))
         })?;
-        let mut connection = Connection { stream: BufReader::new(stream), monitor: monitor.clone() };
-        // A monitor that is stuck is as bad as none.
-        let greeting = connection
-            .stream
-            .get_ref()
-            .set_read_timeout(Some(limit))
-            .and_then(|()| connection.read())
-            .map_err(|error| connection.lost(&error))?;
+        let setup = || {
+            // A monitor that is stuck is as bad as none.
+            stream.set_read_timeout(Some(limit))?;
+            Ok(Incoming::Stream(BufReader::new(stream.try_clone()?)))
+        };
+        let incoming = setup().map_err(|error| lost(monitor, &error))?;
+        let mut connection = Connection { stream, incoming, monitor: monitor.clone(), is_lost: false };
+        let greeting = connection.read().map_err(|error| connection.lost(&error))?;
         if greeting.get("QMP").is_none() {
             return Err(ClientError(format!("{monitor} is no QMP monitor: it says {greeting}")));
         }
@@ -55,7 +67,7 @@ impl Connection {
     /// What a command returns.
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, ClientError> {
         let line = json!({"execute": command, "arguments": arguments}).to_string();
-        let sent = self.stream.get_mut().write_all(line.as_bytes());
+        let sent = self.stream.write_all(line.as_bytes());
         sent.map_err(|error| self.lost(&error))?;
         loop {
             let mut message = self.read().map_err(|error| self.lost(&error))?;
@@ -70,20 +82,62 @@ impl Connection {
 
     /// The working directory of the switch, if it can be known.
     pub(super) fn peer_directory(&self) -> Option<PathBuf> {
-        self.stream.get_ref().peer_directory()
+        self.stream.peer_directory()
+    }
+
+    /// From now on `on_event` is given every event, by a thread that has nothing else to do.
+    pub(super) fn listen(&mut self, mut on_event: impl FnMut(&Value) + Send + 'static) {
+        let (messages, received) = channel();
+        let Incoming::Stream(mut stream) = std::mem::replace(&mut self.incoming, Incoming::Thread(received))
+        else {
+            return;
+        };
+        thread::spawn(move || {
+            loop {
+                let message = read(&mut stream);
+                match &message {
+                    Ok(event) if event.get("event").is_some() => on_event(event),
+                    _ => {
+                        let is_over = message.is_err();
+                        if messages.send(message).is_err() || is_over {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Whether there is no use in asking anything more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     fn read(&mut self) -> io::Result<Value> {
-        let mut line = String::new();
-        if self.stream.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match &mut self.incoming {
+            Incoming::Stream(stream) => read(stream),
+            Incoming::Thread(messages) => messages
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has hung up"))),
         }
-        serde_json::from_str(&line).map_err(io::Error::other)
     }
 
-    fn lost(&self, error: &io::Error) -> ClientError {
-        ClientError(format!("talking to the monitor {}: {error}", self.monitor))
+    fn lost(&mut self, error: &io::Error) -> ClientError {
+        self.is_lost = true;
+        lost(&self.monitor, error)
     }
+}
+
+fn read(stream: &mut impl BufRead) -> io::Result<Value> {
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has hung up"));
+    }
+    serde_json::from_str(&line).map_err(io::Error::other)
+}
+
+fn lost(monitor: &MonitorAddress, error: &io::Error) -> ClientError {
+    ClientError(format!("talking to the monitor {monitor}: {error}"))
 }
 
 /// From the connection to the greeting and the negotiation.

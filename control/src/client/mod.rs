@@ -5,6 +5,7 @@ mod address;
 mod connection;
 mod qemu;
 mod reload;
+mod shell;
 mod table;
 mod toml;
 mod views;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 pub use address::MonitorAddress;
 pub(crate) use connection::Connection;
 pub use qemu::{MachineForm, MemorySize, QemuWish};
+pub use shell::ShellOptions;
 pub use views::View;
 
 /// Whom to ask, and what.
@@ -63,6 +65,8 @@ pub enum Action {
     },
     /// To learn how a virtual machine is plugged into ports.
     Qemu(QemuWish),
+    /// To say one thing after another.
+    Shell(ShellOptions),
 }
 
 /// Why it could not be done, and what to do next.
@@ -86,17 +90,25 @@ impl From<io::Error> for ClientError {
 /// Does it, on stdout.
 pub fn run(invocation: &ClientInvocation) -> Result<(), ClientError> {
     let mut connection = Connection::open(&invocation.monitor)?;
-    match &invocation.action {
-        Action::Show { view, json, watch } => show(&mut connection, *view, *json, *watch),
+    match invocation.action {
+        Action::Shell(options) => shell::run(connection, options),
+        _ => act(&mut connection, &invocation.action),
+    }
+}
+
+fn act(connection: &mut Connection, action: &Action) -> Result<(), ClientError> {
+    match action {
+        Action::Show { view, json, watch } => show(connection, *view, *json, *watch),
         Action::Reload { file, dry_run, json } => {
-            reload::reload(&mut connection, file.as_deref(), *dry_run, *json)
+            reload::reload(connection, file.as_deref(), *dry_run, *json)
         }
         Action::Execute { command, arguments, prints } => {
             let answer = connection.execute(command, arguments.clone())?;
             if *prints { print(&pretty(&answer)) } else { Ok(()) }
         }
+        Action::Shell(_) => Err(ClientError("this is a shell already".into())),
         Action::Qemu(wish) => {
-            let (text, note) = qemu::describe(&mut connection, wish)?;
+            let (text, note) = qemu::describe(connection, wish)?;
             if let Some(note) = note {
                 // A stderr that cannot be written to leaves nobody to tell.
                 drop(writeln!(io::stderr(), "ringyard: {note}"));

@@ -9,6 +9,8 @@ mod schema;
 
 pub(crate) use keyval::option_value;
 pub(crate) use names::Names;
+#[cfg(test)]
+pub(crate) use schema::tests::small as small_schema;
 pub(crate) use schema::{Argument, SchemaIndex, Values};
 
 /// What a word can become.

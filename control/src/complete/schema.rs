@@ -49,6 +49,11 @@ impl SchemaIndex {
         names
     }
 
+    /// Whether there is a command of that name.
+    pub(crate) fn has(&self, command: &str) -> bool {
+        self.0.get(command).is_some_and(|entity| entity["meta-type"] == "command")
+    }
+
     /// The members that a command takes, given what some of them are: those of a union depend on its tag.
     pub(crate) fn members(&self, command: &str, given: &dyn Fn(&str) -> Option<String>) -> Vec<Argument> {
         let mut members = Vec::new();
@@ -131,12 +136,12 @@ fn text(value: &Value) -> &str {
 const DEPTH_MAX: usize = 8;
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
 
     /// A small part of QEMU's, as QEMU writes it.
-    pub(in super::super) fn small() -> SchemaIndex {
+    pub(crate) fn small() -> SchemaIndex {
         let builtin =
             |name: &str, kind: &str| json!({"name": name, "meta-type": "builtin", "json-type": kind});
         let optional = |name: &str, kind: &str| json!({"name": name, "type": kind, "default": null});

@@ -51,6 +51,19 @@ pub fn complete_words(words: &[String]) -> String {
     }
 }
 
+/// What the last of the words of one of the client's commands can become; `names` says what there is.
+pub(crate) fn complete_verb(words: &[String], names: &dyn Fn() -> Names) -> Vec<Candidate> {
+    let mut root = Args::command();
+    root.build();
+    let [name, before @ .., typed] = words else { return Vec::new() };
+    let Some(command) = root.find_subcommand(name) else { return Vec::new() };
+    let line = Line { names: Some(names), ..Line::read(command, before) };
+    match line.offer(typed) {
+        Offer::Words(candidates) => candidates,
+        Offer::Paths => Vec::new(),
+    }
+}
+
 /// What is offered.
 enum Offer {
     Words(Vec<Candidate>),
@@ -71,6 +84,8 @@ struct Line<'l> {
     open: Option<&'l clap::Arg>,
     /// Whether `--` has ended the options.
     no_options: bool,
+    /// Who says what the running switch has; without it, its monitor is asked.
+    names: Option<&'l dyn Fn() -> Names>,
 }
 
 fn offer(root: &clap::Command, before: &[String], typed: &str) -> Offer {
@@ -91,8 +106,15 @@ fn offer(root: &clap::Command, before: &[String], typed: &str) -> Offer {
 
 impl<'l> Line<'l> {
     fn read(command: &'l clap::Command, words: &'l [String]) -> Line<'l> {
-        let mut line =
-            Line { command, words, given: Vec::new(), positionals: 0, open: None, no_options: false };
+        let mut line = Line {
+            command,
+            words,
+            given: Vec::new(),
+            positionals: 0,
+            open: None,
+            no_options: false,
+            names: None,
+        };
         for word in words {
             if line.open.take().is_some() {
                 continue;
@@ -179,6 +201,9 @@ impl<'l> Line<'l> {
     fn names(&self) -> Names {
         if self.command.get_name() == "run" {
             return names_of_options(self.words);
+        }
+        if let Some(names) = self.names {
+            return names();
         }
         let Some(address) = self.monitor() else { return Names::default() };
         let Ok(mut connection) = Connection::open_for_completion(&address) else { return Names::default() };
