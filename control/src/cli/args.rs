@@ -40,6 +40,9 @@ pub(super) enum Subcommand {
     Del(super::client::DelArgs),
     /// Set a link of a running switch up or down
     Link(super::client::LinkArgs),
+    /// Capture the frames of a netdev of a running switch: ringyard capture vm1 | tcpdump -r -
+    #[command(after_help = super::client::CAPTURE_EXAMPLES)]
+    Capture(super::client::CaptureArgs),
     /// Have a running switch execute one QMP command, and print what it returns
     Qmp(super::client::QmpArgs),
     /// Speak with a running switch, or with QEMU: one command after another, with completion and a history
@@ -243,7 +246,7 @@ fn parse_workers(text: &str) -> Result<Placement, String> {
 }
 
 /// What whoever forgets the command is shown.
-const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|reload|add|del|link|qmp|qemu-args|shell [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor|completions|man\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
+const USAGE: &str = "ringyard run [OPTIONS]\n       ringyard show|reload|add|del|link|capture|qmp|qemu-args|shell [OPTIONS]\n       ringyard check FILE.toml\n       ringyard doctor|completions|man\n       ringyard demo [OPTIONS]\n       ringyard bench [OPTIONS]";
 
 const START_HERE: &str = "\
 Start here:

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use ringyard_drivers::capture::Direction;
 use serde_json::{Map, Value, json};
 
 use super::CliError;
 use super::draft::option_members;
 use crate::client::{
-    Action, ClientInvocation, MachineForm, MemorySize, MonitorAddress, QemuWish, ShellOptions, View,
+    Action, CaptureWish, ClientInvocation, MachineForm, MemorySize, MonitorAddress, QemuWish, ShellOptions,
+    View,
 };
 use crate::json;
 use crate::qapi::{Flags, QapiError, Visitor};
@@ -84,6 +86,24 @@ pub(super) struct LinkArgs {
     /// What its link shall be
     #[arg(value_name = "up|down", value_parser = link_state(), action = clap::ArgAction::Set)]
     up: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CaptureArgs {
+    /// A netdev that has a guest or a host behind it
+    #[arg(value_name = "NETDEV")]
+    netdev: String,
+    /// Write to this file; "-" is stdout
+    #[arg(long, short, value_name = "FILE", default_value = "-", value_hint = clap::ValueHint::FilePath)]
+    write: PathBuf,
+    /// Keep so many bytes of a frame
+    #[arg(long, short, value_name = "N", default_value_t = crate::wire::MAXLEN, value_parser = clap::value_parser!(u32).range(1..))]
+    snaplen: u32,
+    /// What the netdev sends (in), what it is sent (out), or both
+    #[arg(long, short, value_name = "in|out|both", default_value = "both", value_parser = direction())]
+    direction: Direction,
     #[command(flatten)]
     place: Where,
 }
@@ -173,6 +193,14 @@ impl LinkArgs {
     }
 }
 
+impl CaptureArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        let CaptureArgs { netdev, write, snaplen, direction, place } = self;
+        let file = (write.as_os_str() != "-").then_some(write);
+        place.has(Action::Capture(CaptureWish { netdev, direction, file, snaplen }))
+    }
+}
+
 impl QemuArgs {
     pub(super) fn into_invocation(self) -> ClientInvocation {
         let QemuArgs { ports, memory, tcg, libvirt, place } = self;
@@ -221,6 +249,14 @@ fn netdev_members(text: &str) -> Result<Map<String, Value>, QapiError> {
     Ok(NetdevAdd::visit(Visitor::new(members, form))?.members())
 }
 
+fn direction() -> impl TypedValueParser<Value = Direction> {
+    PossibleValuesParser::new(["in", "out", "both"]).map(|word| match word.as_str() {
+        "in" => Direction::Ingress,
+        "out" => Direction::Egress,
+        _ => Direction::Both,
+    })
+}
+
 fn link_state() -> impl TypedValueParser<Value = bool> {
     let hidden = |word| PossibleValue::new(word).hide(true);
     let words = [PossibleValue::new("up"), PossibleValue::new("down"), hidden("on"), hidden("off")];
@@ -251,3 +287,11 @@ human monitor. The status is 1 if a line from a pipe failed.
   ringyard shell                       at a terminal, with the tab key
   ringyard shell -e < commands         from a file
   echo 'set_link name=vm1 up=off' | ringyard shell";
+
+/// The words of `ringyard capture --help`.
+pub(super) const CAPTURE_EXAMPLES: &str = "\
+It ends by CTRL-C, or when nobody reads it any more. What the file is too slow for is counted and delays nobody.
+
+  ringyard capture vm1 | tcpdump -n -r -
+  ringyard capture vm1 | wireshark -k -i -
+  ringyard capture vm1 -w vm1.pcap --snaplen 128 --direction in";

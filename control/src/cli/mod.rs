@@ -96,6 +96,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         args::Subcommand::Add(add) => Ok(Invocation::Client(add.into_invocation()?)),
         args::Subcommand::Del(del) => Ok(Invocation::Client(del.into_invocation())),
         args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),
+        args::Subcommand::Capture(capture) => Ok(Invocation::Client(capture.into_invocation())),
         args::Subcommand::Qmp(qmp) => Ok(Invocation::Client(qmp.into_invocation()?)),
         args::Subcommand::Shell(shell) => Ok(Invocation::Client(shell.into_invocation())),
         args::Subcommand::QemuArgs(qemu) => Ok(Invocation::Client(qemu.into_invocation())),

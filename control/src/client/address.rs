@@ -1,14 +1,17 @@
 //! Where a monitor is, and the connection to there.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 /// Where a monitor listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,19 @@ impl Stream {
             Stream::Unix(stream) => stream.set_read_timeout(limit),
             Stream::Tcp(stream) => stream.set_read_timeout(limit),
         }
+    }
+
+    /// Writes all of `bytes`, with a descriptor that goes along.
+    pub(super) fn write_all_with_fd(&mut self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+        let Stream::Unix(stream) = self else {
+            return Err(io::Error::other("only a unix socket passes descriptors"));
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        let sent = sendmsg(&*stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        stream.write_all(&bytes[sent..])
     }
 
     /// The working directory of whoever listens, where that is a process of this host that we may look at.

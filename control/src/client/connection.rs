@@ -1,6 +1,7 @@
 //! A monitor's connection, from the client's side: one command at a time. Events are passed over, unless somebody listens.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -69,6 +70,23 @@ impl Connection {
         let line = json!({"execute": command, "arguments": arguments}).to_string();
         let sent = self.stream.write_all(line.as_bytes());
         sent.map_err(|error| self.lost(&error))?;
+        self.answer(command)
+    }
+
+    /// The same, with a descriptor that goes along.
+    pub(super) fn execute_with_fd(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        fd: BorrowedFd<'_>,
+    ) -> Result<Value, ClientError> {
+        let line = json!({"execute": command, "arguments": arguments}).to_string();
+        let sent = self.stream.write_all_with_fd(line.as_bytes(), fd);
+        sent.map_err(|error| self.lost(&error))?;
+        self.answer(command)
+    }
+
+    fn answer(&mut self, command: &str) -> Result<Value, ClientError> {
         loop {
             let mut message = self.read().map_err(|error| self.lost(&error))?;
             if let Some(value) = message.get_mut("return") {

@@ -2,6 +2,7 @@
 //! switch.
 
 mod address;
+mod capture;
 mod connection;
 mod qemu;
 mod reload;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub use address::MonitorAddress;
+pub use capture::CaptureWish;
 pub(crate) use connection::Connection;
 pub use qemu::{MachineForm, MemorySize, QemuWish};
 pub use shell::ShellOptions;
@@ -63,6 +65,8 @@ pub enum Action {
         /// Whether to print what it returns.
         prints: bool,
     },
+    /// To see the frames of a netdev as they pass.
+    Capture(CaptureWish),
     /// To learn how a virtual machine is plugged into ports.
     Qemu(QemuWish),
     /// To say one thing after another.
@@ -107,6 +111,7 @@ fn act(connection: &mut Connection, action: &Action) -> Result<(), ClientError> 
             if *prints { print(&pretty(&answer)) } else { Ok(()) }
         }
         Action::Shell(_) => Err(ClientError("this is a shell already".into())),
+        Action::Capture(wish) => capture::capture(connection, wish),
         Action::Qemu(wish) => {
             let (text, note) = qemu::describe(connection, wish)?;
             if let Some(note) = note {

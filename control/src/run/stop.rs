@@ -77,7 +77,7 @@ impl Stopper {
     }
 
     /// Becomes readable when asked to stop.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.0.stop.as_fd()
     }
 

@@ -180,7 +180,7 @@ impl<'l> Line<'l> {
         Offer::Words(match (self.command.get_name(), argument.get_id().as_str()) {
             ("run" | "add", "netdev") => self.netdev(head, typed),
             ("del", "id") | ("link", "name") => names(self.names().all()),
-            ("qemu-args", "ports") => names(self.names().netdevs),
+            ("qemu-args", "ports") | ("capture", "netdev") => names(self.names().netdevs),
             ("qmp", "command") => names(schema().commands().into_iter().map(str::to_owned).collect()),
             _ if !matches!(argument.get_value_hint(), ValueHint::Unknown | ValueHint::Other) => {
                 return Offer::Paths;
