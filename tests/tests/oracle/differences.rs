@@ -546,6 +546,14 @@ pub const SCHEMA: &[(&str, &str)] = &[
     ),
 ];
 
+/// Of [`objects`](crate::objects).
+pub const OBJECTS: &[Difference] = &[Difference {
+    row: r#"85: qom-set {"path": "f0", "property": "file", "value": "y"}"#,
+    qemu: &["return {}"],
+    ours: &["GenericError: Property 'filter-dump.file' is not writable"],
+    reason: "QEMU shows another file from then on, and writes to the same one",
+}];
+
 const STRAY_FF: &str = "GenericError: JSON parse error, stray '\u{fffd}'";
 const TRY_NETDEV_ADD: &str = r#"return "Try \"help netdev_add\" for more information\r\n""#;
 

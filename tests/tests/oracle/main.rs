@@ -14,6 +14,7 @@ mod ending;
 mod hubs;
 mod human;
 mod machine;
+mod objects;
 mod pair;
 mod parser;
 mod protocol;
