@@ -86,6 +86,9 @@ pub(super) struct RunArgs {
     /// Make the nic of the guest behind a netdev
     #[arg(long, value_name = "nic,netdev=ID[,macaddr=MAC]")]
     net: Vec<String>,
+    /// Make an object: filter-dump captures the frames of a netdev in a file
+    #[arg(long, value_name = "filter-dump,id=ID,netdev=ID,file=FILE[,MEMBER=VALUE...]")]
+    object: Vec<String>,
     /// Say how a hub learns addresses: not at all with learning=off, as QEMU's hub; 300 s long without ageing
     #[arg(long, value_name = "HUBID[,learning=on|off][,ageing=S]", allow_hyphen_values = true)]
     hub: Vec<String>,
@@ -201,13 +204,14 @@ impl RunArgs {
         draft.socket_group = self.socket_group.clone().or(draft.socket_group);
         draft.socket_mode = self.socket_mode.or(draft.socket_mode);
         draft.log_level = self.log_level.or(draft.log_level);
-        let sources: [(&str, &[String], AddOption); 7] = [
+        let sources: [(&str, &[String], AddOption); 8] = [
             ("-qmp", &self.qmp, Draft::add_qmp),
             ("-qmp-pretty", &self.qmp_pretty, Draft::add_qmp_pretty),
             ("-chardev", &self.chardev, Draft::add_chardev_option),
             ("-netdev", &self.netdev, Draft::add_netdev_option),
             ("-nic", &self.nic, Draft::add_nic_option),
             ("-net", &self.net, Draft::add_net_option),
+            ("-object", &self.object, Draft::add_object_option),
             ("-hub", &self.hub, Draft::add_hub_option),
         ];
         for (option, texts, add) in sources {

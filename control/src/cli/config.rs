@@ -6,7 +6,7 @@ use ringyard_dataplane::worker::Mode;
 
 use super::monitor::MonitorConfig;
 use crate::qapi::QapiEnum;
-use crate::wire::{ChardevSpec, NetdevSpec, XSetHub};
+use crate::wire::{ChardevSpec, NetdevSpec, ObjectSpec, XSetHub};
 
 /// Workers that one switch can have.
 pub const WORKERS_MAX: usize = 64;
@@ -22,6 +22,8 @@ pub struct RunConfig {
     pub chardevs: Vec<ChardevSpec>,
     /// To be made in this order, which satisfies references: backends, nics, hubports; ids are distinct.
     pub netdevs: Vec<NetdevSpec>,
+    /// To be made last, in this order; ids are distinct.
+    pub objects: Vec<ObjectSpec>,
     /// What is said of hubs, in this order: the later holds.
     pub hubs: Vec<XSetHub>,
     /// Workers and their cores.

@@ -13,8 +13,11 @@ use super::fault::{FAULTS_MAX, Fault, Given, Origin};
 use super::monitor::MonitorConfig;
 use super::{CliError, file, references};
 use crate::json;
+use crate::model::taken_object;
 use crate::qapi::{Flags, Form, QapiError, Visitor, parse_keyval};
-use crate::wire::{ChardevAdd, ChardevSpec, NetdevAdd, NetdevKind, NetdevSpec, Nic, XSetHub};
+use crate::wire::{
+    ChardevAdd, ChardevSpec, NetdevAdd, NetdevKind, NetdevSpec, Nic, ObjectAdd, ObjectSpec, XSetHub,
+};
 
 /// What was read so far. Objects are resolved as they come, so that an error names the place it stands in.
 #[derive(Debug, Default)]
@@ -25,6 +28,7 @@ pub(super) struct Draft {
     monitors: Vec<Given<MonitorConfig>>,
     chardevs: Vec<Given<ChardevSpec>>,
     netdevs: Vec<Given<NetdevSpec>>,
+    objects: Vec<Given<ObjectSpec>>,
     hubs: Vec<XSetHub>,
     /// Of netdevs.
     ids: BTreeSet<String>,
@@ -125,6 +129,27 @@ impl Draft {
         }
     }
 
+    /// Adds `filter-dump,id=ID,netdev=ID,file=FILE`.
+    pub(super) fn add_object_option(&mut self, text: &str, origin: &Origin) -> Added {
+        let (members, form) = members_of(text, "qom-type", Flags::Refused, origin)?;
+        self.add_object(members, form, origin)
+    }
+
+    pub(super) fn add_object(&mut self, members: Map<String, Value>, form: Form, origin: &Origin) -> Added {
+        let spec = ObjectAdd::visit(Visitor::new(members, form)).and_then(ObjectAdd::resolve);
+        let spec = spec.and_then(|spec| spec.position().map(|_| spec));
+        let spec = spec.map_err(|error| origin.fault(error))?;
+        if let Some(first) = self.objects.iter().find(|given| given.spec.id == spec.id) {
+            if origin.repeats(&first.origin) && first.spec == spec {
+                return Ok(());
+            }
+            let twice = taken_object(&spec.id);
+            return Err(origin.fault(twice).after(first_with_id(&first.origin)));
+        }
+        self.objects.push(Given { spec, origin: origin.clone() });
+        Ok(())
+    }
+
     /// Adds `ID,learning=off,ageing=S`.
     pub(super) fn add_hub_option(&mut self, text: &str, origin: &Origin) -> Added {
         let (members, form) = members_of(text, "id", Flags::Refused, origin)?;
@@ -195,7 +220,7 @@ impl Draft {
     /// Errors: every fault that was noted; without any, every reference that leads nowhere.
     pub(super) fn finish(mut self) -> Result<RunConfig, CliError> {
         if self.faults.is_empty() {
-            self.faults = references::check(&self.chardevs, &self.netdevs);
+            self.faults = references::check(&self.chardevs, &self.netdevs, &self.objects);
         }
         if !self.faults.is_empty() {
             return Err(self.error());
@@ -210,6 +235,7 @@ impl Draft {
             monitors: specs(self.monitors),
             chardevs: specs(self.chardevs),
             netdevs: specs(self.netdevs),
+            objects: specs(self.objects),
             hubs: self.hubs,
             placement: self.placement.unwrap_or(Placement::Workers(1)),
             mode: self.mode.unwrap_or_default(),

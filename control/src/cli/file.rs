@@ -1,6 +1,6 @@
 //! The configuration file: the command line's objects and settings as TOML tables.
 //!
-//! Arrays of tables `[[chardev]]`, `[[netdev]]`, `[[nic]]` and `[[hub]]` hold the objects with their members; `qmp` lists
+//! Arrays of tables `[[chardev]]`, `[[netdev]]`, `[[nic]]`, `[[object]]` and `[[hub]]` hold the objects with their members; `qmp` lists
 //! monitors; `[switch]`, `[sockets]` and `[log]` hold what is set once. A key that nobody knows is an error. Reading goes on
 //! after an error, with the next object or setting.
 
@@ -18,6 +18,7 @@ pub(super) fn read(draft: &mut Draft, members: Map<String, Value>) {
     reader.add_objects("chardev", Draft::add_chardev);
     reader.add_objects("netdev", Draft::add_netdev);
     reader.add_objects("nic", Draft::add_nic);
+    reader.add_objects("object", Draft::add_object);
     reader.add_objects("hub", Draft::add_hub);
     reader.section("switch", read_switch);
     reader.section("sockets", read_sockets);

@@ -94,6 +94,11 @@ fn what_excludes_each_other_is_shown_at_both_places() {
     let chardev = "[[chardev]]\ntype='socket'\nid='c'\npath='/c'\n";
     let twice = lines("chardevs", &format!("{chardev}{chardev}"));
     assert_eq!(twice, ["7:4: Chardev with id 'c' already exists", "3:4: note: it is first given here"]);
+    let object = "[[object]]\nqom-type='filter-dump'\nid='f'\nnetdev='t'\nfile='x'\n";
+    let taken = "attempt to add duplicate property 'f' to object (type 'container')";
+    let twice = lines("objects", &format!("{tap}{object}{object}"));
+    assert_eq!(twice, [format!("11:4: {taken}"), "6:4: note: it is first given here".into()]);
+    assert_eq!(lines("lost", object), ["4:8: Parameter 'netdev' expects a network backend id"]);
     let both = lines("placement", "[switch]\nworkers = 1\ncores = '0'");
     assert_eq!(both, ["3:9: 'workers' and 'cores' exclude each other", "2:11: note: these are the workers"]);
     let monitor = "'unix:/q,server=on'";

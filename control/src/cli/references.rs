@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::fault::{Fault, Given};
-use crate::model::{already_connected, wrong_kind};
+use crate::model::{already_connected, no_backend, wrong_kind};
 use crate::qapi::QapiError;
-use crate::wire::{ChardevSpec, Hubport, NetdevKind, NetdevSpec, NicSpec, VhostUserSpec};
+use crate::wire::{ChardevSpec, Hubport, NetdevKind, NetdevSpec, NicSpec, ObjectSpec, VhostUserSpec};
 
 /// What one object says of another.
 struct Reference<'a> {
@@ -17,7 +17,11 @@ struct Reference<'a> {
 }
 
 /// Every reference that leads nowhere.
-pub(super) fn check(chardevs: &[Given<ChardevSpec>], netdevs: &[Given<NetdevSpec>]) -> Vec<Fault> {
+pub(super) fn check(
+    chardevs: &[Given<ChardevSpec>],
+    netdevs: &[Given<NetdevSpec>],
+    objects: &[Given<ObjectSpec>],
+) -> Vec<Fault> {
     let by_id: BTreeMap<&str, &NetdevSpec> =
         netdevs.iter().map(|given| (given.spec.id.as_str(), &given.spec)).collect();
     let mut first = BTreeMap::new();
@@ -40,6 +44,12 @@ pub(super) fn check(chardevs: &[Given<ChardevSpec>], netdevs: &[Given<NetdevSpec
             };
             let earlier = other.origin.note(&format!("'{}' has it already", other.spec.id), member);
             faults.push(given.origin.fault(error.about(member)).after(earlier));
+        }
+    }
+    for given in objects {
+        let netdev = by_id.get(given.spec.given.netdev.as_str()).map(|spec| &spec.kind);
+        if !matches!(netdev, Some(NetdevKind::VhostUser(_) | NetdevKind::Port(_))) {
+            faults.push(given.origin.fault(no_backend()));
         }
     }
     faults

@@ -131,6 +131,15 @@ fn an_error_names_the_option_and_what_is_wrong() {
             "-netdev hubport,id=h,hubid=0,netdev=n9",
             "-netdev hubport,id=h,hubid=0,netdev=n9: netdev 'n9' not found",
         ),
+        ("-object filter-dump,id=f", "-object filter-dump,id=f: Parameter 'netdev' is missing"),
+        (
+            "-object filter-dump,id=f,netdev=n9,file=x",
+            "-object filter-dump,id=f,netdev=n9,file=x: Parameter 'netdev' expects a network backend id",
+        ),
+        (
+            "-netdev tap,id=t -object filter-dump,id=f,netdev=t,file=x,position=zz",
+            "Parameter 'position' expects 'head', 'tail' or 'id=<id>'",
+        ),
         ("-netdev tap,id=t -netdev tap,id=t", "-netdev tap,id=t: Duplicate ID 't'"),
         (
             "-netdev tap,id=t -net nic,id=g,netdev=t -net nic,id=f,netdev=t",

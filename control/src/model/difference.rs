@@ -10,7 +10,7 @@ use std::fmt;
 use super::Model;
 use super::netdev::{HubportPart, Netdev, NicPart, Part};
 use crate::qapi::QapiError;
-use crate::wire::{ChardevSpec, Hubport, NetdevKind, NetdevSpec, NicSpec};
+use crate::wire::{ChardevSpec, Hubport, NetdevKind, NetdevSpec, NicSpec, ObjectSpec};
 
 /// An object by the table of a configuration that it is in, and its id: `netdev.t0`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,10 @@ pub struct Difference {
     pub new_chardevs: Vec<ChardevSpec>,
     /// Netdevs to be made, in an order that satisfies references.
     pub new_netdevs: Vec<NetdevSpec>,
+    /// What `object-add` makes and that goes, before the netdevs.
+    pub gone_objects: Vec<ObjectName>,
+    /// The same that is to be made, after the netdevs.
+    pub new_objects: Vec<ObjectSpec>,
     /// Objects that are as they shall be.
     pub kept: Vec<ObjectName>,
     /// What the configuration cannot have, and why.
@@ -70,7 +74,12 @@ impl fmt::Display for ObjectName {
 
 impl Model {
     /// How the objects differ from those of a configuration, whose references lead somewhere.
-    pub fn difference(&self, chardevs: &[ChardevSpec], netdevs: &[NetdevSpec]) -> Difference {
+    pub fn difference(
+        &self,
+        chardevs: &[ChardevSpec],
+        netdevs: &[NetdevSpec],
+        objects: &[ObjectSpec],
+    ) -> Difference {
         let mut difference = Difference::default();
         // Netdevs that have to be made anew because their chardev is.
         let mut uprooted = BTreeSet::new();
@@ -95,7 +104,30 @@ impl Model {
         let gone = gone.filter(|(id, _)| !wanted.contains(id));
         let gone = gone.map(|(_, netdev)| ObjectName::of_netdev(&netdev.spec));
         difference.gone_netdevs.extend(gone);
+        objects.iter().for_each(|spec| self.compare_object(spec, &mut difference));
+        let wanted: BTreeSet<&str> = objects.iter().map(|spec| spec.id.as_str()).collect();
+        let gone = self.captures.iter().filter(|(_, capture)| capture.is_configured);
+        let gone = gone.filter(|(id, _)| !wanted.contains(id.as_str()));
+        difference.gone_objects.extend(gone.map(|(id, _)| ObjectName::of_object(id)));
         difference
+    }
+
+    /// What stands on a netdev that is made anew is made anew, too.
+    fn compare_object(&self, spec: &ObjectSpec, difference: &mut Difference) {
+        let name = ObjectName::of_object(&spec.id);
+        let Some(capture) = self.captures.get(&spec.id) else {
+            return difference.new_objects.push(spec.clone());
+        };
+        let netdev = &spec.given.netdev;
+        let is_uprooted = difference.gone_netdevs.iter().any(|gone| gone.id == *netdev);
+        if capture.spec == *spec && !is_uprooted {
+            difference.kept.push(name);
+        } else if !capture.is_configured {
+            difference.refused.push((name, made_otherwise(&spec.id)));
+        } else {
+            difference.gone_objects.push(name);
+            difference.new_objects.push(spec.clone());
+        }
     }
 
     /// Returns the netdev that goes with a chardev which is to be made anew.

@@ -47,6 +47,7 @@ pub(crate) use netdev::FdSource;
 use netdev::{Driver, Netdev, NicPart, Part};
 pub(crate) use netdev::{already_connected, wrong_kind};
 use object::Capture;
+pub(crate) use object::{no_backend, taken_object};
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;

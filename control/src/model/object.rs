@@ -17,7 +17,9 @@ pub const DUMPS_MAX: usize = 64;
 
 /// An open dump.
 pub(super) struct Capture {
-    spec: ObjectSpec,
+    /// Grows with age.
+    pub(super) serial: u64,
+    pub(super) spec: ObjectSpec,
     direction: Direction,
     /// What was asked for last.
     is_on: bool,
@@ -39,8 +41,7 @@ impl Model {
     pub fn add_object(&mut self, spec: ObjectSpec, fds: &mut FdSource<'_>) -> Result<Job, QapiError> {
         let id = spec.id.clone();
         if self.captures.contains_key(&id) || self.opening_objects.contains_key(&id) {
-            let taken = format!("attempt to add duplicate property '{id}' to object (type 'container')");
-            return Err(QapiError::generic(taken).about("id"));
+            return Err(taken_object(&id));
         }
         self.place_of(&spec)?;
         if self.captures.len() + self.opening_objects.len() >= DUMPS_MAX {
@@ -72,7 +73,9 @@ impl Model {
             backend.captures.insert(place, id.to_owned());
         }
         let (direction, is_on) = (spec.direction, spec.is_on);
-        self.captures.insert(id.to_owned(), Capture { spec, direction, is_on, is_configured: false, dump });
+        let serial = self.next_serial();
+        let capture = Capture { serial, spec, direction, is_on, is_configured: false, dump };
+        self.captures.insert(id.to_owned(), capture);
         self.recapture(&netdev);
         Ok(())
     }
@@ -137,8 +140,7 @@ impl Model {
     /// Where a capture is to stand among those of its netdev.
     fn place_of(&self, spec: &ObjectSpec) -> Result<usize, QapiError> {
         let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get(&spec.given.netdev) else {
-            let why = "Parameter 'netdev' expects a network backend id";
-            return Err(QapiError::generic(why).about("netdev"));
+            return Err(no_backend());
         };
         match spec.position()? {
             Position::Head => Ok(0),
@@ -214,6 +216,17 @@ impl Capture {
 fn typed<T: FromQapi>(property: &str, value: Value) -> Result<T, QapiError> {
     let members = Map::from_iter([(property.to_owned(), value)]);
     Visitor::new(members, Form::Json).required(property)
+}
+
+/// The error for an id that an object has.
+pub(crate) fn taken_object(id: &str) -> QapiError {
+    let taken = format!("attempt to add duplicate property '{id}' to object (type 'container')");
+    QapiError::generic(taken).about("id")
+}
+
+/// The error for a netdev that is not there, or has no frames of its own.
+pub(crate) fn no_backend() -> QapiError {
+    QapiError::generic("Parameter 'netdev' expects a network backend id").about("netdev")
 }
 
 fn not_found(id: &str) -> QapiError {

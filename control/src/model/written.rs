@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Model;
 use super::netdev::{Netdev, Part};
-use crate::wire::{ChardevSpec, FdRef, NetdevKind};
+use crate::wire::{ChardevSpec, FdRef, NetdevKind, Position};
 
 /// See the module. Each list is in an order in which they can be made again.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct WrittenObjects {
     pub netdevs: Vec<Value>,
     /// `[[nic]]`, oldest first.
     pub nics: Vec<Value>,
+    /// `[[object]]`, oldest first.
+    pub objects: Vec<Value>,
     /// What no file can make again, and why: what it says of an object is the members beside `table` and `reason`.
     pub unwritable: Vec<Value>,
 }
@@ -53,7 +55,31 @@ impl Model {
                 None => list.push(members.into()),
             }
         }
+        self.write_captures(&lost, &mut written);
         written
+    }
+
+    fn write_captures(&self, lost: &BTreeSet<&str>, written: &mut WrittenObjects) {
+        let mut captures: Vec<_> = self.captures.values().collect();
+        captures.sort_by_key(|capture| capture.serial);
+        for spec in captures.into_iter().map(|capture| &capture.spec) {
+            let mut members = spec.members();
+            // Beside what is gone it can only be last.
+            if matches!(spec.position(), Ok(Position::Beside(id)) if !self.captures.contains_key(&id)) {
+                ["position", "insert"].iter().for_each(|member| drop(members.shift_remove(*member)));
+            }
+            let reason = match spec.fd() {
+                _ if lost.contains(spec.given.netdev.as_str()) => {
+                    Some(format!("it stands on '{}'", spec.given.netdev))
+                }
+                Some(_) => Some(format!("a client passed the descriptor of {}", spec.given.file)),
+                None => None,
+            };
+            match reason {
+                Some(reason) => written.unwritable.push(unwritable("object", members, &reason)),
+                None => written.objects.push(members.into()),
+            }
+        }
     }
 
     fn hub_table(&self, hub: i32) -> Value {

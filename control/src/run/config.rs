@@ -22,6 +22,7 @@ impl Control {
             hub: objects.hubs,
             netdev: objects.netdevs,
             nic: objects.nics,
+            object: objects.objects,
             unwritable: objects.unwritable,
         }
     }

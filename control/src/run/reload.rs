@@ -5,7 +5,7 @@
 //! has to be opened waits until all that goes is closed: it may have the same name or place. It is opened all at once, and
 //! whatever stands on it follows as it comes. What cannot be made is reported; the rest is done all the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::cli::{ConfigSource, MonitorConfig, RunConfig};
 use crate::model::{Difference, ObjectName};
 use crate::open::{Job, Outcome};
 use crate::qapi::QapiError;
-use crate::wire::{ChardevSpec, NetdevKind, NetdevSpec, ReloadReport, ShutdownCause, XReload};
+use crate::wire::{ChardevSpec, NetdevKind, NetdevSpec, ObjectSpec, ReloadReport, ShutdownCause, XReload};
 
 /// See the module.
 pub(super) struct Reload {
@@ -36,6 +36,8 @@ pub(super) struct Reload {
     monitors: Vec<MonitorConfig>,
     /// To be added, once what they name is there.
     netdevs: Vec<NetdevSpec>,
+    /// To be opened one after the other, once all netdevs are there.
+    objects: VecDeque<ObjectSpec>,
     report: ReloadReport,
 }
 
@@ -77,6 +79,7 @@ impl Control {
             chardevs: Vec::new(),
             monitors: Vec::new(),
             netdevs: Vec::new(),
+            objects: VecDeque::new(),
             report: ReloadReport::default(),
         });
         Ok(())
@@ -141,7 +144,7 @@ impl Control {
 
     /// Begins to follow a configuration in which nothing is wrong.
     fn follow(&mut self, mut reload: Reload, config: RunConfig, access: SocketAccess) {
-        let difference = self.model.difference(&config.chardevs, &config.netdevs);
+        let difference = self.model.difference(&config.chardevs, &config.netdevs, &config.objects);
         reload.report = report(&difference);
         let settings = self.changed_settings(&config);
         reload
@@ -167,6 +170,12 @@ impl Control {
 
     fn follow_objects(&mut self, mut reload: Reload, difference: Difference) {
         difference.kept.iter().for_each(|name| self.model.adopt(name));
+        for name in &difference.gone_objects {
+            // It is there, as below.
+            if let Ok(job) = self.model.object_del(&name.id) {
+                reload.waiting.insert(self.defer(Asker::nobody(), job));
+            }
+        }
         for name in &difference.gone_netdevs {
             // It is there: nothing has happened since the difference was taken.
             if let Ok(Some(job)) = self.model.netdev_del(&name.id) {
@@ -186,6 +195,7 @@ impl Control {
         }
         reload.stage = Stage::Closing;
         (reload.chardevs, reload.netdevs) = (difference.new_chardevs, difference.new_netdevs);
+        reload.objects = difference.new_objects.into();
         self.advance(reload);
     }
 
@@ -203,6 +213,17 @@ impl Control {
         // What they name could not be made: they say so.
         for spec in std::mem::take(&mut reload.netdevs) {
             self.add_now(spec, &mut reload.report);
+        }
+        while let Some(spec) = reload.objects.pop_front() {
+            let name = ObjectName::of_object(&spec.id);
+            match self.model.add_object(spec, &mut own_fd) {
+                Ok(job) => {
+                    reload.waiting.insert(self.defer(Asker::nobody(), job));
+                    self.reload = Some(reload);
+                    return;
+                }
+                Err(error) => reload.report.fail(&name, &error),
+            }
         }
         self.end_reload(&reload, Ok(()));
     }
@@ -279,9 +300,11 @@ impl Control {
 /// What is to be done, as it is told.
 fn report(difference: &Difference) -> ReloadReport {
     let chardevs = difference.new_chardevs.iter().map(|spec| ObjectName::of_chardev(&spec.id));
-    let made = chardevs.chain(difference.new_netdevs.iter().map(ObjectName::of_netdev));
+    let objects = difference.new_objects.iter().map(|spec| ObjectName::of_object(&spec.id));
+    let made = chardevs.chain(difference.new_netdevs.iter().map(ObjectName::of_netdev)).chain(objects);
     let made: Vec<String> = made.map(|name| name.to_string()).collect();
-    let gone = difference.gone_chardevs.iter().chain(&difference.gone_netdevs);
+    let gone =
+        difference.gone_chardevs.iter().chain(&difference.gone_netdevs).chain(&difference.gone_objects);
     let gone: Vec<String> = gone.map(ObjectName::to_string).collect();
     let (replaced, added): (Vec<String>, _) = made.into_iter().partition(|name| gone.contains(name));
     let deleted = gone.into_iter().filter(|name| !replaced.contains(name)).collect();

@@ -90,6 +90,12 @@ impl Control {
             added.map_err(|error| format!("-netdev {}: {error}", spec.id))?;
             self.model.adopt(&ObjectName::of_netdev(spec));
         }
+        for spec in &config.objects {
+            let job = self.model.add_object(spec.clone(), &mut own_fd);
+            let added = job.and_then(|job| self.finish_now(Some(job)));
+            added.map_err(|error| format!("-object {}: {error}", spec.id))?;
+            self.model.adopt(&ObjectName::of_object(&spec.id));
+        }
         self.model.publish();
         for monitor in &config.monitors {
             self.open_monitor(monitor, access).map_err(|why| match monitor.source {

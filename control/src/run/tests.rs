@@ -187,6 +187,7 @@ fn config(directory: &Path) -> RunConfig {
         monitors: vec![monitor(&directory.join("qmp"))],
         chardevs: Vec::new(),
         netdevs: Vec::new(),
+        objects: Vec::new(),
         hubs: Vec::new(),
         placement: Placement::Workers(1),
         mode: Mode::Adaptive,

@@ -174,7 +174,7 @@ impl ObjectAdd {
     /// The members as they would be given over QMP, `qom-type` and `id` among them.
     pub fn members(&self) -> Map<String, Value> {
         let mut members = tagged_map(TAG, ObjectType::NAMES[0].0, &self.dump);
-        members.insert("id".into(), self.id.clone().into());
+        members.shift_insert(1, "id".into(), self.id.clone().into());
         members
     }
 
@@ -193,6 +193,11 @@ impl ObjectAdd {
 }
 
 impl ObjectSpec {
+    /// The members that `object-add` would need to make it again, `qom-type` and `id` among them.
+    pub fn members(&self) -> Map<String, Value> {
+        ObjectAdd { id: self.id.clone(), dump: self.given.clone() }.members()
+    }
+
     /// Where it stands.
     pub fn position(&self) -> Result<Position, QapiError> {
         match self.given.position.as_deref() {

@@ -67,6 +67,8 @@ answer! {
         pub netdev: Vec<Value>,
         /// `[[nic]]`
         pub nic: Vec<Value>,
+        /// `[[object]]`
+        pub object: Vec<Value>,
         /// Objects that no file can make again: their members, the `table` that they would be in, and the `reason`.
         pub unwritable: Vec<Value>,
     }

@@ -454,3 +454,62 @@ fn what_no_file_can_make_is_told_apart() {
     ];
     assert_eq!(config["unwritable"], json!(expected));
 }
+
+/// A dump of a stream netdev.
+fn dump(id: &str, number: u32, more: &str) -> String {
+    format!("[[object]]\nqom-type='filter-dump'\nid='{id}'\nnetdev='s{number}'\nfile='DIR/{id}.pcap'\n{more}")
+}
+
+#[test]
+fn dumps_come_and_go_with_the_file_and_with_their_netdev() {
+    let begun = stream(1, 0) + &dump("f1", 1, "") + &dump("f2", 1, "position='id=f1'\ninsert='before'\n");
+    let mut yard = Yard::new(&begun);
+    let listed = |yard: &mut Yard| {
+        let info = yard.info();
+        let ids = info.lines().filter_map(|line| line.strip_prefix("  - ")?.split(':').next());
+        ids.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&mut yard), ["f2", "f1"]);
+    let objects = yard.ask("x-query-config")["object"].clone();
+    let ids: Vec<&Value> =
+        objects.as_array().expect("it is a list").iter().map(|table| &table["id"]).collect();
+    assert_eq!(ids, ["f1", "f2"], "in the order in which they can be made again");
+    assert_eq!(told(&yard.reload(&begun)), json!({}));
+    let report = yard.reload(&(stream(1, 0) + &dump("f1", 1, "") + &dump("f3", 1, "queue='tx'\n")));
+    assert_eq!(told(&report), json!({"added": ["object.f3"], "deleted": ["object.f2"]}));
+    let report =
+        yard.reload(&(stream(1, 0) + &dump("f1", 1, "maxlen=100\n") + &dump("f3", 1, "queue='tx'\n")));
+    assert_eq!(told(&report), json!({"replaced": ["object.f1"]}));
+    assert_eq!(listed(&mut yard), ["f3", "f1"]);
+    // Another netdev of the same name: its dumps are made anew with it.
+    let other = stream(1, 0).replace("server=true\naddr", "server=false\nreconnect=1\naddr");
+    let report = yard.reload(&(other + &dump("f1", 1, "maxlen=100\n") + &dump("f3", 1, "queue='tx'\n")));
+    assert_eq!(told(&report), json!({"replaced": ["netdev.s1", "object.f1", "object.f3"]}));
+    assert_eq!(listed(&mut yard), ["f1", "f3"]);
+    let why =
+        yard.reload(&(stream(1, 0) + &dump("f4", 1, "").replace("DIR/", "/no/such/")))["failed"][0].clone();
+    let desc = "net dump: can't open /no/such/f4.pcap: No such file or directory";
+    assert_eq!(why, json!({"id": "object.f4", "desc": desc}));
+    assert_eq!(listed(&mut yard), [""; 0]);
+    assert!(yard.running.path("f1.pcap").exists());
+}
+
+#[test]
+fn dumps_of_clients_stay_and_what_they_passed_is_told_apart() {
+    let mut yard = Yard::new(&stream(1, 0));
+    let file = tempfile::tempfile().expect("the temporary directory is writable");
+    yard.client.pass(br#"{"execute":"add-fd","arguments":{"fdset-id":3}}"#, &file);
+    assert!(yard.client.reply().is_ok());
+    let object =
+        |id: &str, file: &str| json!({"qom-type": "filter-dump", "id": id, "netdev": "s1", "file": file});
+    yard.client.done("object-add", object("passed", "/dev/fdset/3"));
+    let own = yard.running.path("own.pcap").display().to_string();
+    yard.client.done("object-add", object("own", &own));
+    assert_eq!(told(&yard.reload(&stream(1, 0))), json!({}));
+    let config = yard.ask("x-query-config");
+    assert_eq!(config["object"], json!([object("own", &own)]));
+    let reason = "a client passed the descriptor of /dev/fdset/3";
+    let mut passed = object("passed", "/dev/fdset/3");
+    (passed["table"], passed["reason"]) = (json!("object"), json!(reason));
+    assert_eq!(config["unwritable"], json!([passed]));
+}
