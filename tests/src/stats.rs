@@ -174,6 +174,7 @@ mod tests {
                 "egress": {"offered": 1, "frames": 1, "bytes": 60, "segments": 0, "drops": {}},
             },
             "workers": [{"cpu": 0, "asleep": true, "queues": 1, "panics": 0}],
+            "more": false,
         })
     }
 

@@ -18,9 +18,19 @@ use crate::error::{Error, Result};
 const LOAD: f64 = 0.5;
 /// How long the last answer may take after the trial.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-/// Verbs that are no question to the switch, or end it.
-const NOT_MEASURED: [&str; 7] =
-    ["qmp_capabilities", "quit", "human-monitor-command", "getfd", "closefd", "add-fd", "remove-fd"];
+/// Verbs that are no question to the switch, or end it, or want a descriptor or a file.
+const NOT_MEASURED: [&str; 8] = [
+    "qmp_capabilities",
+    "quit",
+    "human-monitor-command",
+    "getfd",
+    "closefd",
+    "add-fd",
+    "remove-fd",
+    "x-reload",
+];
+/// Captures at a time: each has some MiB.
+const DUMPS: usize = 16;
 
 /// Measures every verb that the switch says it has. Only a ringyard of our own has a monitor that we know.
 pub fn measure(rig: &mut Rig<'_>, size: Size, pdr: Option<f64>) -> Result<Figure<Vec<Blocked>>> {
@@ -64,6 +74,12 @@ fn plan(names: &[String], sockets: &str, count: usize) -> Vec<Verb> {
         let command = |number| json!({"execute": name, "arguments": arguments(number)});
         Verb { name: label.into(), commands: (0..count).map(command).collect() }
     };
+    // Captures go into nothing.
+    let on_dumps = |name: &str, arguments: &dyn Fn(usize) -> Value| {
+        let Verb { name, mut commands } = verb(name, name, arguments);
+        commands.truncate(DUMPS);
+        Verb { name, commands }
+    };
     let is_odd = |number: usize| number % 2 == 1;
     let id = |kind: &str, number: usize| format!("blocked-{kind}{number}");
     let mut all = vec![
@@ -98,8 +114,22 @@ fn plan(names: &[String], sockets: &str, count: usize) -> Vec<Verb> {
             "announce-self",
             &|_| json!({"initial": 50, "max": 50, "rounds": 1, "step": 0}),
         ),
+        on_dumps(
+            "object-add",
+            &|number| json!({"qom-type": "filter-dump", "id": id("f", number), "netdev": "n2", "file": "/dev/null"}),
+        ),
+        on_dumps(
+            "qom-set",
+            &|number| json!({"path": format!("/objects/{}", id("f", number)), "property": "status", "value": "off"}),
+        ),
+        on_dumps(
+            "qom-get",
+            &|number| json!({"path": format!("/objects/{}", id("f", number)), "property": "status"}),
+        ),
+        verb("qom-list", "qom-list", &|_| json!({"path": "/objects"})),
     ];
     let last = [
+        on_dumps("object-del", &|number| json!({"id": id("f", number)})),
         verb("netdev_del hubport", "netdev_del", &|number| json!({"id": id("h", number)})),
         verb("netdev_del vhost-user", "netdev_del", &|number| json!({"id": id("n", number)})),
         verb("chardev-remove", "chardev-remove", &|number| json!({"id": id("c", number)})),
