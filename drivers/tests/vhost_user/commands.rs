@@ -14,10 +14,10 @@ use ringyard_dataplane::ring::{DriverMemory, DriverOptions, DriverRing, Part};
 use ringyard_drivers::vhost_user::NicState;
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::guest::{FEATURES, Guest, frame};
+use crate::guest::{self, FEATURES, Guest, frame};
 use crate::raw::{GET_CONFIG, Raw, SET_FEATURES, SET_VRING_CALL, SET_VRING_KICK};
 use crate::yard::{Yard, until};
 
@@ -127,19 +127,7 @@ impl Driver {
     }
 
     fn start_ring(&mut self, index: usize, base: u16) {
-        let layout = self.rings[index].layout();
-        let config = VringConfigData {
-            queue_max_size: layout.size,
-            queue_size: layout.size,
-            flags: 0,
-            desc_table_addr: layout.desc,
-            avail_ring_addr: layout.avail,
-            used_ring_addr: layout.used,
-            log_addr: None,
-        };
-        self.frontend.set_vring_num(index, layout.size).unwrap();
-        self.frontend.set_vring_base(index, base).unwrap();
-        self.frontend.set_vring_addr(index, &config).unwrap();
+        guest::set_up(&self.frontend, index, self.rings[index].layout(), base);
         self.frontend.set_vring_call(index, &self.calls[index]).unwrap();
         self.frontend.set_vring_kick(index, &self.kicks[index]).unwrap();
         self.frontend.set_vring_enable(index, true).unwrap();

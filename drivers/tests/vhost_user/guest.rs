@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringyard_dataplane::ring::Mapping;
+use ringyard_dataplane::ring::{Mapping, RingLayout};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
@@ -27,6 +27,22 @@ const AVAIL: usize = 0x400;
 const USED: usize = 0x800;
 const BUFFERS: usize = 0x4000;
 const BUFFER_LEN: usize = 0x800;
+
+/// Says where a ring lies and where it goes on.
+pub fn set_up(frontend: &Frontend, ring: usize, layout: RingLayout, base: u16) {
+    let config = VringConfigData {
+        queue_max_size: layout.size,
+        queue_size: layout.size,
+        flags: 0,
+        desc_table_addr: layout.desc,
+        avail_ring_addr: layout.avail,
+        used_ring_addr: layout.used,
+        log_addr: None,
+    };
+    frontend.set_vring_num(ring, layout.size).unwrap();
+    frontend.set_vring_base(ring, base).unwrap();
+    frontend.set_vring_addr(ring, &config).unwrap();
+}
 
 pub struct Guest {
     pub frontend: Frontend,
@@ -113,18 +129,8 @@ impl Guest {
     /// Says where a ring lies and where it goes on.
     pub fn set_up(&self, ring: usize, base: u16) {
         let at = USER + (ring * 0x1000) as u64;
-        let config = VringConfigData {
-            queue_max_size: SIZE,
-            queue_size: SIZE,
-            flags: 0,
-            desc_table_addr: at,
-            avail_ring_addr: at + AVAIL as u64,
-            used_ring_addr: at + USED as u64,
-            log_addr: None,
-        };
-        self.frontend.set_vring_num(ring, SIZE).unwrap();
-        self.frontend.set_vring_base(ring, base).unwrap();
-        self.frontend.set_vring_addr(ring, &config).unwrap();
+        let layout = RingLayout { size: SIZE, desc: at, avail: at + AVAIL as u64, used: at + USED as u64 };
+        set_up(&self.frontend, ring, layout, base);
     }
 
     pub fn enable(&mut self, enable: bool) {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ringyard_dataplane::ring::{DriverMemory, DriverOptions, DriverRing, Part};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::guest::{FEATURES, Guest, RX, TX, frame};
+use crate::guest::{self, FEATURES, Guest, RX, TX, frame};
 use crate::raw::{
     GET_VRING_BASE, Raw, SET_FEATURES, SET_STATUS, SET_VRING_BASE, SET_VRING_KICK, SET_VRING_NUM, state,
 };
@@ -69,19 +69,7 @@ impl PackedGuest {
     }
 
     fn set_up(&self, ring: usize, base: u16) {
-        let layout = self.rings[ring].layout();
-        let config = VringConfigData {
-            queue_max_size: layout.size,
-            queue_size: layout.size,
-            flags: 0,
-            desc_table_addr: layout.desc,
-            avail_ring_addr: layout.avail,
-            used_ring_addr: layout.used,
-            log_addr: None,
-        };
-        self.frontend.set_vring_num(ring, layout.size).unwrap();
-        self.frontend.set_vring_base(ring, base).unwrap();
-        self.frontend.set_vring_addr(ring, &config).unwrap();
+        guest::set_up(&self.frontend, ring, self.rings[ring].layout(), base);
     }
 
     fn region(&self) -> VhostUserMemoryRegionInfo {
