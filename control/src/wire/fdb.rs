@@ -30,24 +30,6 @@ arguments! {
 }
 
 arguments! {
-    /// A `--hub` option.
-    pub struct HubOption as "HubOption" {
-        id: i32,
-        learning: Option<bool>,
-        ageing: Option<Count<AGEING_S_MAX>>,
-    }
-}
-
-arguments! {
-    /// A `[[hub]]` table.
-    pub struct HubTable as "HubTable" {
-        id: i32,
-        learning: Option<bool>,
-        ageing_s: Option<Count<AGEING_S_MAX>> = "ageing_s",
-    }
-}
-
-arguments! {
     /// The arguments of `x-query-fdb`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct XQueryFdb as "q_obj_x-query-fdb-arg" {
@@ -151,14 +133,20 @@ impl XSetHub {
 
     /// The same of a `--hub` option.
     pub fn visit_option(visitor: Visitor) -> Result<Self, QapiError> {
-        let HubOption { id: hubid, learning, ageing } = visitor.whole()?;
-        Ok(XSetHub { hubid, learning, ageing: ageing.map(|Count(seconds)| seconds) })
+        XSetHub::visit_named(visitor, "ageing")
     }
 
     /// The same of a `[[hub]]` table.
     pub fn visit_table(visitor: Visitor) -> Result<Self, QapiError> {
-        let HubTable { id: hubid, learning, ageing_s } = visitor.whole()?;
-        Ok(XSetHub { hubid, learning, ageing: ageing_s.map(|Count(seconds)| seconds) })
+        XSetHub::visit_named(visitor, "ageing_s")
+    }
+
+    /// Of what no client sends, and the schema does not tell of.
+    fn visit_named(mut visitor: Visitor, ageing: &str) -> Result<Self, QapiError> {
+        let (hubid, learning) = (visitor.required("id")?, visitor.optional("learning")?);
+        let ageing: Option<Count<AGEING_S_MAX>> = visitor.optional(ageing)?;
+        visitor.finish()?;
+        Ok(XSetHub { hubid, learning, ageing: ageing.map(|Count(seconds)| seconds) })
     }
 }
 
