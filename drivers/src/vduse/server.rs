@@ -35,6 +35,7 @@ pub(super) struct Server {
     status: u8,
     features: u64,
     memory: Arc<MemoryTable>,
+    retries: Retries,
     vrings: Vec<Vring>,
     /// Rings that the kernel stopped since the driver was ready: they stay so until it is anew.
     stopped: [bool; RINGS],
@@ -62,6 +63,7 @@ impl Server {
             status: 0,
             features: 0,
             memory: Arc::default(),
+            retries: Retries::default(),
             vrings: vec![Vring::default(); RINGS],
             stopped: [false; RINGS],
             complaints: Default::default(),
@@ -134,7 +136,10 @@ impl Server {
         let known = self.device.features().map_err(errno::text);
         let known = known.and_then(|features| Ok((features, memory::table(&self.device, &self.trouble)?)));
         match known {
-            Ok((features, memory)) => (self.features, self.memory) = (features, memory),
+            Ok((features, memory)) => {
+                self.features = features;
+                self.set_memory(memory);
+            }
             Err(error) => {
                 self.status &= !DRIVER_OK;
                 self.show_error(line, &error);
@@ -253,7 +258,7 @@ impl Server {
     fn remap(&mut self, line: &Line) -> Result<(), Unplugged> {
         match memory::table(&self.device, &self.trouble) {
             Ok(memory) => {
-                self.memory = memory;
+                self.set_memory(memory);
                 self.refit();
                 self.publish(line)?;
                 self.give_back(line);
@@ -280,8 +285,8 @@ impl Server {
         }
     }
 
-    /// Takes broken rings out of service. One that met an address that it does not know goes on if we know it by now: the
-    /// kernel's bounce buffer is made when the driver first uses it, and nobody tells.
+    /// Takes broken rings out of service. One that met an address that it does not know is tried again with what we know
+    /// by now: the kernel's bounce buffer is made when the driver first uses it, and nobody tells.
     fn look_after_rings(&mut self, line: &Line) -> Result<(), Unplugged> {
         if self.memory.is_lost() {
             self.detach(line)?;
@@ -300,9 +305,12 @@ impl Server {
         }
         self.publish(line)?;
         self.give_back(line);
-        if faults.iter().all(|&(_, fault)| fault == Fault::Address) && self.knows_more() {
-            self.refit();
-            return self.publish(line);
+        if faults.iter().all(|&(_, fault)| fault == Fault::Address) {
+            self.look_at_memory();
+            if self.retries.take(&faults.iter().map(|&(ring, _)| ring).collect::<Vec<_>>()) {
+                self.refit();
+                return self.publish(line);
+            }
         }
         for (ring, fault) in faults {
             tracing::warn!(device = self.device.name(), ring, %fault, "x-vduse: ring stopped until the driver resets");
@@ -310,17 +318,20 @@ impl Server {
         Ok(())
     }
 
-    /// Looks at what is mapped; whether it is not what we knew.
-    fn knows_more(&mut self) -> bool {
-        let Ok(memory) = memory::table(&self.device, &self.trouble) else { return false };
+    /// Takes over what is mapped now, if it is not what we knew.
+    fn look_at_memory(&mut self) {
+        let Ok(memory) = memory::table(&self.device, &self.trouble) else { return };
         let extents = |table: &MemoryTable| -> Vec<(u64, u64)> {
             table.regions().iter().map(|region| (region.guest_addr, region.len)).collect()
         };
-        let more = extents(&memory) != extents(&self.memory);
-        if more {
-            self.memory = memory;
+        if extents(&memory) != extents(&self.memory) {
+            self.set_memory(memory);
         }
-        more
+    }
+
+    fn set_memory(&mut self, memory: Arc<MemoryTable>) {
+        self.memory = memory;
+        self.retries = Retries::default();
     }
 
     /// What rings that no worker has any more held, is given back; the frames of that are counted as dropped.
@@ -363,6 +374,22 @@ impl Server {
     }
 }
 
+/// Which rings met an address that is not in the memory as we know it, and were tried again since.
+///
+/// One retry a ring, even when the memory is what we knew by then: the worker may have met that address in the memory as it
+/// was before, while another ring's fault had us look.
+#[derive(Default)]
+struct Retries([bool; RINGS]);
+
+impl Retries {
+    /// Whether one of these `rings` has its retry left; now none of them has.
+    fn take(&mut self, rings: &[usize]) -> bool {
+        let before = self.0;
+        rings.iter().for_each(|&ring| self.0[ring] = true);
+        rings.iter().any(|&ring| !before[ring])
+    }
+}
+
 /// Where a ring begins, as [`Vring::base`] has it: of a packed ring with the wrap counter in bit 15.
 fn base_of(RingPosition { words: [first, index, ..] }: RingPosition, packed: bool) -> u16 {
     if packed { index | if first == 0 { 0 } else { WRAP } } else { first }
@@ -388,6 +415,17 @@ const FAULT_PAUSE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ring_is_tried_again_once_in_the_same_memory() {
+        let mut retries = Retries::default();
+        assert!(retries.take(&[1]));
+        assert!(retries.take(&[0]), "it broke in the memory before, as the other was looked after");
+        assert!(!retries.take(&[0, 1]));
+        let mut retries = Retries::default();
+        assert!(retries.take(&[0, 1]));
+        assert!(!retries.take(&[1]));
+    }
 
     #[test]
     fn positions_of_both_forms_go_to_the_kernel_and_back() {
