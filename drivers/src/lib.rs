@@ -23,6 +23,7 @@ pub mod netmap;
 mod resolve;
 mod socket_file;
 mod spread;
+pub mod store;
 pub mod stream;
 pub mod tap;
 #[cfg(test)]
