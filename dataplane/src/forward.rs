@@ -159,7 +159,11 @@ impl<'j> Forwarder<'j> {
         let mut outcome = Outcome::default();
         let hub = port.hub.map(|hub| &*snapshot.hubs[hub as usize]);
         let mut keeper = Keeper { journal, worker: *worker, hub, full, holding, clock, shared: 0, held: 0 };
+        let block = journal.block(duty.port.at(), *worker);
+        let mut lent = false;
         let polled = duty.end.ingress.poll(ingress, &mut |burst| {
+            block.begin_burst(burst.len());
+            lent = true;
             outcome.frames += burst.len() as u64;
             outcome.bytes += burst.bytes() as u64;
             match silence(port, &duty.end) {
@@ -181,13 +185,16 @@ impl<'j> Forwarder<'j> {
             let given_up = std::mem::take(&mut ingress.tally);
             outcome.frames += given_up.dropped();
             outcome.drops.iter_mut().zip(given_up.drops).for_each(|(sum, count)| *sum += count);
-            journal.block(duty.port.at(), *worker).count_ingress(
+            block.count_ingress(
                 outcome.frames,
                 outcome.bytes,
                 outcome.forwarded,
                 outcome.takers,
                 &outcome.drops,
             );
+        }
+        if lent {
+            block.end_burst();
         }
         polled
     }

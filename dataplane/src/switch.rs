@@ -113,7 +113,6 @@ pub struct Switch {
     tables: Vec<Arc<HubTable>>,
     duties: Vec<Arc<[Duty]>>,
     changes: Changes,
-    retired: PortCounters,
 }
 
 /// What has to be built anew at the next publish.
@@ -131,9 +130,21 @@ struct Changes {
 impl Switch {
     /// Starts the workers, with nothing to do.
     pub fn start(config: &SwitchConfig) -> io::Result<Switch> {
+        Switch::start_with(config, Journal::new(config.cores.len())?)
+    }
+
+    /// The same in place of a switch that is no more: counters go on in its [`Self::journal_file`], port by port
+    /// ([`Self::restore_port`]).
+    ///
+    /// Errors: as [`Self::start`], and a file of another version.
+    pub fn resume(config: &SwitchConfig, journal_file: OwnedFd) -> io::Result<Switch> {
+        Switch::start_with(config, Journal::adopt(journal_file, config.cores.len())?)
+    }
+
+    fn start_with(config: &SwitchConfig, journal: Journal) -> io::Result<Switch> {
         ring::start_watchdog()?;
         let count = config.cores.len();
-        let journal = Arc::new(Journal::new(count)?);
+        let journal = Arc::new(journal);
         let duties: Vec<Arc<[Duty]>> = (0..count).map(|_| Arc::from([])).collect();
         let (publisher, readers) =
             grace::channel(Snapshot { duties: duties.clone().into(), ..Snapshot::default() }, count);
@@ -181,7 +192,6 @@ impl Switch {
             tables: Vec::new(),
             duties,
             changes: Changes::default(),
-            retired: PortCounters::default(),
         })
     }
 
@@ -191,15 +201,29 @@ impl Switch {
         if free == PORTS_MAX {
             return Err(SwitchFull);
         }
-        if free == self.places.len() {
-            self.places.push(None);
-        }
         self.journal.clear(free);
+        Ok(self.place_port(free))
+    }
+
+    /// The place `port`, which a port had in the switch before this one, with its counters as they were.
+    ///
+    /// Errors: there is no such place, or it is taken.
+    pub fn restore_port(&mut self, port: PortIndex) -> Result<PortIndex, SwitchFull> {
+        let free = port.at();
+        if free >= PORTS_MAX || self.places.get(free).is_some_and(Option::is_some) {
+            return Err(SwitchFull);
+        }
+        self.journal.take_over(free);
+        Ok(self.place_port(free))
+    }
+
+    fn place_port(&mut self, free: usize) -> PortIndex {
+        self.places.resize_with(self.places.len().max(free + 1), || None);
         let plan = PortPlan::default();
         let view = Arc::new(view(&plan, None));
         self.places[free] = Some(Place { view, plan, workers: BTreeMap::new(), chosen: BTreeMap::new() });
         self.changes.any = true;
-        Ok(PortIndex(free as u16))
+        PortIndex(free as u16)
     }
 
     /// Replaces all that is known of a port; takes effect at the next [`Self::publish`].
@@ -407,7 +431,7 @@ impl Switch {
             fdb.flush(Some(port));
         }
         for port in removed {
-            self.retired += self.journal.port(port.at());
+            self.journal.retire(port.at());
             self.places[port.at()] = None;
         }
         self.retire_later(old);
@@ -426,7 +450,12 @@ impl Switch {
 
     /// The counters of all ports that were removed, added up.
     pub fn retired_counters(&self) -> PortCounters {
-        self.retired
+        self.journal.retired()
+    }
+
+    /// The file that holds all counters, for whoever keeps it beyond this process.
+    pub fn journal_file(&self) -> &OwnedFd {
+        self.journal.file()
     }
 
     /// How the workers are doing.

@@ -240,6 +240,32 @@ fn removed_port_is_freed_and_its_counters_are_kept() {
 }
 
 #[test]
+fn successor_goes_on_with_the_counters_of_the_ports_that_it_restores() {
+    let (source, sink) = (source(own(1)), Arc::new(Sink::default()));
+    let mut switch = start(1, Mode::Adaptive);
+    let ports = [sending(&source), receiving(&sink, None)].map(|plan| add(&mut switch, plan));
+    let gone = add(&mut switch, PortPlan::default());
+    switch.publish();
+    source.limit.store(100, Ordering::Relaxed);
+    wait_until("100 frames", || switch.counters(ports[0]).ingress.frames == 100);
+    let file = switch.journal_file().try_clone().unwrap();
+    drop(switch);
+    let config = SwitchConfig { cores: vec![None; 2], mode: Mode::Adaptive };
+    let mut switch = Switch::resume(&config, file).unwrap();
+    for (port, plan) in ports.into_iter().zip([sending(&source), receiving(&sink, None)]).rev() {
+        assert_eq!(switch.restore_port(port), Ok(port), "in any order");
+        switch.set_port(port, plan);
+    }
+    assert!(switch.restore_port(ports[0]).is_err(), "it is taken");
+    assert_eq!(switch.add_port(), Ok(gone), "what is not restored is free");
+    switch.publish();
+    source.limit.store(150, Ordering::Relaxed);
+    wait_until("150 frames", || switch.counters(ports[0]).ingress.frames == 150);
+    wait_until("all of them", || switch.counters(ports[1]).egress.frames == 150);
+    assert_eq!(ports.map(|port| switch.counters(port).uncertain), [0, 0]);
+}
+
+#[test]
 fn hubs_are_apart_and_a_thousand_ports_fit_on_one() {
     let mut switch = start(1, Mode::Adaptive);
     let source = source(Mac::BROADCAST);

@@ -39,6 +39,8 @@ pub struct PortStats {
     pub ingress: IngressStats,
     /// Frames out of it.
     pub egress: EgressStats,
+    /// Frames of bursts in which a switch before this one was killed.
+    pub uncertain: u64,
     /// Its rings, if it has any.
     #[serde(default)]
     pub queues: Vec<QueueStats>,
@@ -97,6 +99,8 @@ pub struct Retired {
     pub ingress: IngressStats,
     /// Frames out of it.
     pub egress: EgressStats,
+    /// Frames of bursts in which a switch before this one was killed.
+    pub uncertain: u64,
 }
 
 /// One worker.

@@ -49,6 +49,7 @@ impl Model {
             retired: RetiredStats {
                 ingress: ingress_stats(&retired.ingress),
                 egress: egress_stats(&retired.egress),
+                uncertain: retired.uncertain,
             },
             hubs: self.hub_stats(),
             workers: self.switch.workers().into_iter().map(worker_stats).collect(),
@@ -84,6 +85,7 @@ impl Model {
             state: backend.state.clone(),
             ingress: ingress_stats(&counters.ingress),
             egress: egress_stats(&counters.egress),
+            uncertain: counters.uncertain,
             queues: (0..count).map(queue).collect(),
         }
     }

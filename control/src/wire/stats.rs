@@ -43,6 +43,8 @@ answer! {
         pub ingress: IngressStats,
         /// Out of the switch.
         pub egress: EgressStats,
+        /// Frames of bursts that a switch before this one was killed in.
+        pub uncertain: u64,
         /// Its queues.
         pub queues: Vec<QueueStats>,
     }
@@ -55,6 +57,8 @@ answer! {
         pub ingress: IngressStats,
         /// Out of the switch.
         pub egress: EgressStats,
+        /// Frames of bursts that a switch before this one was killed in.
+        pub uncertain: u64,
     }
 }
 
