@@ -1,16 +1,13 @@
 //! An envelope: a socket in whose queue one descriptor lies, with its name as the message. No two envelopes are the same open
 //! file, whatever is in them, and reading one without taking it out leaves it for the next reader.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
 use super::NAME_LEN_MAX;
+use super::wire::{self, Message};
 
 /// What is in an envelope.
 #[derive(Debug)]
@@ -21,39 +18,31 @@ pub(super) struct Letter {
 
 /// Puts a duplicate of `fd` into an envelope.
 pub(super) fn seal(name: &str, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    if name.len() > NAME_LEN_MAX || name.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name of a kept descriptor is too long"));
+    if !is_name(name) {
+        let what = "the name of what is to be kept is empty or too long";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, envelope) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let fds = [fd];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(&ours, &[IoSlice::new(name.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
+    wire::send(&ours, name, &[fd])?;
     Ok(envelope)
 }
 
 /// Reads an envelope, which stays as it is.
 pub(super) fn open(envelope: impl AsFd) -> io::Result<Letter> {
     let garbled = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("its envelope {what}"));
-    let mut bytes = [0; NAME_LEN_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received = recvmsg(envelope, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    if received.flags.contains(ReturnFlags::TRUNC) {
-        return Err(garbled("has too long a name"));
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let Message { text, fds, is_cut, .. } =
+        wire::receive(envelope, flags)?.ok_or_else(|| garbled("is empty"))?;
+    let name = text.filter(|name| is_name(name)).ok_or_else(|| garbled("has no name"))?;
+    match <[OwnedFd; 1]>::try_from(fds) {
+        Ok([fd]) if !is_cut => Ok(Letter { name, fd }),
+        _ => Err(garbled("has no descriptor")),
     }
-    let name = str::from_utf8(&bytes[..received.bytes]).map_err(|_| garbled("has no name"))?;
-    match fd {
-        Some(fd) if !name.is_empty() => Ok(Letter { name: name.to_owned(), fd }),
-        _ => Err(garbled("is empty")),
-    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_LEN_MAX).contains(&name.len())
 }
 
 /// What the keeper calls an envelope: short, since the names of all together are one environment variable.

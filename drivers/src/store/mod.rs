@@ -2,30 +2,32 @@
 //! one.
 //!
 //! They are kept by whoever started the switch, systemd or our own keeper, with systemd's protocol (sd_notify(3),
-//! `FDSTORE=1`): datagrams to `NOTIFY_SOCKET`, and at the next start `LISTEN_FDS` and `LISTEN_FDNAMES`. systemd has rules that
-//! do not suit: it keeps only one of several descriptors of the same open file, bounds names and all of them together
-//! (an environment variable ends at 128 KiB), and has no word for replacing. So each descriptor goes in an [`envelope`], under
-//! a short name that is used once; a later envelope with the same address counts, whether or not the earlier one is gone yet.
-//! There is no moment at which a name has nothing.
+//! `FDSTORE=1`): datagrams to `NOTIFY_SOCKET`, and at the next start `LISTEN_FDS` and `LISTEN_FDNAMES`. Our keeper has a
+//! socket of its own instead of either ([`keeper`]). systemd has rules that do not suit: it keeps only one of several
+//! descriptors of the same open file, bounds names and all of them together (an environment variable ends at 128 KiB), and
+//! has no word for replacing. So each descriptor goes in an [`envelope`], under a short name that is used once; of two with
+//! the same name inside, the later counts. There is no moment at which a name has nothing.
 //!
 //! Not the crate `sd-notify`: it makes a socket a message, which a locked process may not, and has no barrier.
 
 mod envelope;
+mod keeper;
 mod notify;
 mod shelf;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::Bound;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use envelope::Letter;
+pub use keeper::{Heard, KEEPER_FD, begin, keeper_sockets, say};
 use notify::Notifier;
-pub use notify::{KEEPER_PID, LISTEN_FDS_START, inherited};
-pub use shelf::{Notice, Shelf};
+pub use shelf::{Notice, Shelf, notify_socket};
 
 /// Bytes of a name, at most.
 pub const NAME_LEN_MAX: usize = 1024;
@@ -53,13 +55,21 @@ impl Store {
         Store::default()
     }
 
-    /// The store of this process, if it was started with one. To be called once, before there are other threads that could
-    /// close what they do not know.
+    /// The store of this process, if it was started with one. Under our own keeper, which is told `hello`, it returns when it
+    /// is this process's turn. To be called once, before there are other threads that could use numbers of descriptors.
     ///
-    /// Errors: there is one that cannot be used; a sentence.
-    pub fn of_environment() -> io::Result<Store> {
+    /// Errors: there is one that cannot be used.
+    pub fn of_environment(hello: &str) -> io::Result<Store> {
+        if let Some(socket) = notify::socket_of_keeper() {
+            let notifier = Notifier::over(socket);
+            notifier.send(hello, None)?;
+            let kept = keeper::await_turn(&notifier)?;
+            return Ok(Store::new(notifier, kept));
+        }
         match std::env::var_os("NOTIFY_SOCKET") {
-            Some(address) => Store::at(&address, inherited()),
+            Some(address) => {
+                Store::at(&address, notify::inherited(|label| envelope::number(label).is_some()))
+            }
             None => Ok(Store::none()),
         }
     }
@@ -67,7 +77,10 @@ impl Store {
     /// The store whose keeper listens at `address`, which is a path, or `@` and an abstract name. What a predecessor kept is
     /// among `given`, by the keeper's names; what else is there is not touched.
     pub fn at(address: &OsStr, given: impl IntoIterator<Item = (String, OwnedFd)>) -> io::Result<Store> {
-        let notifier = Notifier::connect(address)?;
+        Ok(Store::new(Notifier::connect(address)?, given))
+    }
+
+    fn new(notifier: Notifier, given: impl IntoIterator<Item = (String, OwnedFd)>) -> Store {
         let (mut kept, mut found, mut stale) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let mut next = 0;
         for (label, envelope) in given {
@@ -93,7 +106,7 @@ impl Store {
             is_lost: AtomicBool::new(false),
         };
         stale.into_iter().for_each(|number| inner.discard(number));
-        Ok(Store(Some(Arc::new(inner))))
+        Store(Some(Arc::new(inner)))
     }
 
     /// Whether somebody keeps what is given to [`Self::keep`].
@@ -163,6 +176,16 @@ impl Store {
             number.into_iter().for_each(|number| inner.discard(number));
         }
         left.into_keys().collect()
+    }
+
+    /// What becomes readable when our own keeper says something; nobody else does.
+    pub fn keeper(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().filter(|inner| inner.notifier.is_ours).map(|inner| inner.notifier.as_fd())
+    }
+
+    /// What it says. Does not wait.
+    pub fn hear(&self) -> Heard {
+        self.keeper().map_or(Heard::Nothing, keeper::hear)
     }
 
     /// Tells whoever started us how we are, in the words of sd_notify(3): `READY=1`. Nothing hangs on it.

@@ -4,8 +4,7 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,22 +12,24 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, connect, sendmsg, socket_with,
-};
+use rustix::net::sockopt::{self, Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, getpid, getppid};
+use rustix::process::{getpid, getppid};
 
-use super::envelope;
+use super::keeper::KEEPER_FD;
+use super::wire;
 
-/// A socket that is connected to the keeper's.
+/// A socket whose other end is the keeper's.
 #[derive(Debug)]
-pub(super) struct Notifier(OwnedFd);
+pub(super) struct Notifier {
+    socket: OwnedFd,
+    /// The keeper is ours.
+    pub(super) is_ours: bool,
+}
 
 impl Notifier {
-    /// Errors: nobody listens there.
+    /// To a socket that many send to. Errors: nobody listens there.
     pub(super) fn connect(address: &OsStr) -> io::Result<Notifier> {
         let address = match address.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
@@ -39,24 +40,19 @@ impl Notifier {
         // A keeper whose queue is full is waited for, but not for ever.
         set_socket_timeout(&socket, Timeout::Send, Some(SEND_TIME_MAX))?;
         connect(&socket, &address)?;
-        Ok(Notifier(socket))
+        Ok(Notifier { socket, is_ours: false })
+    }
+
+    /// To our own keeper.
+    pub(super) fn over(socket: OwnedFd) -> Notifier {
+        Notifier { socket, is_ours: true }
     }
 
     /// Sends a message, with a descriptor.
     pub(super) fn send(&self, text: &str, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let fds = fd.map(|fd| [fd]);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if let Some(fds) = &fds {
-            control.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        loop {
-            match sendmsg(&self.0, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Err(no_answer()),
-                Err(error) => return Err(error.into()),
-            }
+        match wire::send(&self.socket, text, fd.as_slice()) {
+            Err(Errno::AGAIN) => Err(no_answer()),
+            sent => Ok(sent?),
         }
     }
 
@@ -80,21 +76,26 @@ impl Notifier {
     }
 }
 
-/// The descriptors that a keeper gave to this process with its envelopes in them, and its names for them, the first time.
-/// Other descriptors that it was started with stay where they are; none of all is given to processes that this one starts.
-pub fn inherited() -> Vec<(String, OwnedFd)> {
+impl AsFd for Notifier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The descriptors that systemd gave to this process and that have `ours` as names, with their names, the first time. Others
+/// stay where they are; none of all is given to processes that this one starts.
+pub(super) fn inherited(ours: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    if !is_meant_for_us() || TAKEN.swap(true, Ordering::Relaxed) {
+    if number_of("LISTEN_PID") != Some(getpid().as_raw_pid()) || TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
     }
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let count: RawFd = env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
-    let numbers = LISTEN_FDS_START..LISTEN_FDS_START.saturating_add(count);
+    let numbers = LISTEN_FDS_START..LISTEN_FDS_START.saturating_add(number_of("LISTEN_FDS").unwrap_or(0));
     let mut taken = Vec::new();
     for (number, name) in numbers.zip(names.split(':')) {
         // SAFETY: it is borrowed for this call only, whether or not it is open.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
-        if fcntl_setfd(fd, FdFlags::CLOEXEC).is_ok() && envelope::number(name).is_some() {
+        if fcntl_setfd(fd, FdFlags::CLOEXEC).is_ok() && ours(name) {
             // SAFETY: it is open, and whoever started this process opened it for us under a name of ours, once.
             taken.push((name.to_owned(), unsafe { OwnedFd::from_raw_fd(number) }));
         }
@@ -102,23 +103,33 @@ pub fn inherited() -> Vec<(String, OwnedFd)> {
     taken
 }
 
-/// Whether `LISTEN_FDS` speaks to this process and not to an ancestor. systemd names us; our keeper names itself, since it
-/// does not know our number before it has to say it.
-fn is_meant_for_us() -> bool {
-    let named =
-        |variable: &str| env::var(variable).ok().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
-    named("LISTEN_PID") == Some(getpid()) || named(KEEPER_PID).is_some_and(|pid| getppid() == Some(pid))
+/// The socket to our own keeper, if this process is its child, the first time.
+pub(super) fn socket_of_keeper() -> Option<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let number = number_of(KEEPER_FD).filter(|&number| number >= 0)?;
+    // SAFETY: it is borrowed for these calls only, whether or not it is open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    // The variable may be meant for an ancestor, and the number be another's here. Who made the socket is our parent.
+    let maker = sockopt::socket_peercred(fd).ok()?.pid;
+    if getppid() != Some(maker) || TAKEN.swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    fcntl_setfd(fd, FdFlags::CLOEXEC).ok()?;
+    // SAFETY: it is open, and our parent opened it for us, once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn number_of(variable: &str) -> Option<RawFd> {
+    env::var(variable).ok()?.parse().ok()
 }
 
 fn no_answer() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the keeper does not answer")
 }
 
-/// The variable in which our keeper says who it is.
-pub const KEEPER_PID: &str = "RINGYARD_KEEPER_PID";
-/// The first of the descriptors that are given.
-pub const LISTEN_FDS_START: RawFd = 3;
+/// The first of the descriptors that systemd gives.
+const LISTEN_FDS_START: RawFd = 3;
 /// How long a keeper may take to make room in its queue.
-const SEND_TIME_MAX: Duration = Duration::from_secs(2);
+pub(super) const SEND_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long it may take to come to a barrier.
 const BARRIER_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,52 +1,50 @@
-//! The keeper's end of the protocol: a datagram socket, and what was sent to it, as systemd does it.
+//! The keeper's end of the protocol: what was sent to be kept, as systemd keeps it.
 //!
-//! Only processes that the keeper started are listened to; what others send is read and thrown away. Nothing here waits.
+//! Only processes that the keeper knows are listened to; what others send is read and thrown away. Nothing here waits.
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_passcred;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SocketAddrUnix,
-    SocketFlags, SocketType, bind, recvmsg, socket_with,
-};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use rustix::process::Pid;
 
-/// See the module. Dropping it removes the socket's file and closes what is kept.
+use super::wire::{self, Message};
+
+/// See the module. Dropping it closes what is kept.
 #[derive(Debug)]
 pub struct Shelf {
-    socket: OwnedFd,
-    path: PathBuf,
     limit: usize,
     /// Oldest first, by the senders' names.
     kept: Vec<(String, OwnedFd)>,
 }
 
-/// What a message says besides what to keep, as far as a keeper cares.
+/// What came besides what to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The process of this number sent it.
+    /// The process of this number said so.
     Said(Pid, String),
     /// A descriptor was not kept: there is no room, or there was none for it in this process.
     Full,
+    /// Nobody has the other end any more.
+    Gone,
+}
+
+/// A socket for `NOTIFY_SOCKET`, in a directory where nobody else may make anything.
+pub fn notify_socket(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    set_socket_passcred(&socket, true)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }
 
 impl Shelf {
-    /// Listens at `path`, where nothing is yet, in a directory where nobody else may make anything. At most `limit`
-    /// descriptors are kept.
-    pub fn bind(path: &Path, limit: usize) -> io::Result<Shelf> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        set_socket_passcred(&socket, true)?;
-        bind(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Shelf { socket, path: path.to_owned(), limit, kept: Vec::new() })
-    }
-
-    /// What `NOTIFY_SOCKET` says.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// An empty one, for at most `limit` descriptors.
+    pub fn new(limit: usize) -> Shelf {
+        Shelf { limit, kept: Vec::new() }
     }
 
     /// What is kept, with the senders' names: what `LISTEN_FDS` and `LISTEN_FDNAMES` say.
@@ -54,82 +52,52 @@ impl Shelf {
         &self.kept
     }
 
-    /// Takes in what was sent by processes that are `known`, but not for ever.
-    pub fn serve(&mut self, known: impl Fn(Pid) -> bool) -> Vec<Notice> {
+    /// Closes all.
+    pub fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Takes in what processes that are `known` sent to `socket`, but not for ever. The socket tells who sends
+    /// (`SO_PASSCRED`).
+    pub fn serve(&mut self, socket: impl AsFd, known: impl Fn(Pid) -> bool) -> Vec<Notice> {
         let mut notices = Vec::new();
         for _ in 0..MESSAGES_MAX {
-            match self.receive() {
-                Ok(Some(message)) if known(message.sender) => self.take(message, &mut notices),
-                Ok(_) => {}
+            match wire::receive(&socket, RecvFlags::DONTWAIT) {
+                Ok(Some(Message { sender: Some(sender), text: Some(text), fds, is_cut }))
+                    if known(sender) =>
+                {
+                    notices.extend(self.take(sender, text, fds, is_cut));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    notices.push(Notice::Gone);
+                    break;
+                }
+                Err(Errno::INTR) => {}
                 Err(_) => break,
             }
         }
         notices
     }
 
-    /// The next message; `None`: one that is not to be understood.
-    fn receive(&self) -> rustix::io::Result<Option<Message>> {
-        let mut bytes = [0; MESSAGE_LEN_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX), ScmCredentials(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
-        let (mut sender, mut fds) = (None, Vec::new());
-        for message in control.drain() {
-            match message {
-                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
-                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
-                _ => {}
-            }
-        }
-        let is_cut = received.flags.contains(ReturnFlags::CTRUNC);
-        let text = (!received.flags.contains(ReturnFlags::TRUNC))
-            .then(|| str::from_utf8(&bytes[..received.bytes]).ok())
-            .flatten();
-        Ok(sender.zip(text).map(|(sender, text)| Message { sender, text: text.to_owned(), fds, is_cut }))
-    }
-
-    fn take(&mut self, message: Message, notices: &mut Vec<Notice>) {
-        let lines = || message.text.lines();
-        let says = |line: &str| lines().any(|other| other == line);
-        let name = lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored");
-        if says("FDSTOREREMOVE=1") {
+    fn take(&mut self, sender: Pid, text: String, fds: Vec<OwnedFd>, is_cut: bool) -> Option<Notice> {
+        let says = |line: &str| text.lines().any(|other| other == line);
+        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored");
+        let is_removal = says("FDSTOREREMOVE=1");
+        if is_removal {
             self.kept.retain(|(other, _)| other != name);
         }
         if says("FDSTORE=1") {
             let room = self.limit.saturating_sub(self.kept.len());
-            if message.is_cut || message.fds.len() > room || !is_name(name) {
-                notices.push(Notice::Full);
-            } else {
-                self.kept.extend(message.fds.into_iter().map(|fd| (name.to_owned(), fd)));
+            if is_cut || fds.len() > room || !is_name(name) {
+                return Some(Notice::Full);
             }
-        } else {
-            // What comes with a barrier tells by being closed that all before was taken in.
-            drop(message.fds);
-            notices.push(Notice::Said(message.sender, message.text));
+            self.kept.extend(fds.into_iter().map(|fd| (name.to_owned(), fd)));
+            return None;
         }
+        // What comes with a barrier tells by being closed here that all before it was taken in.
+        (!is_removal).then_some(Notice::Said(sender, text))
     }
-}
-
-impl AsFd for Shelf {
-    /// Readable when there is something to [`serve`](Shelf::serve).
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl Drop for Shelf {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-struct Message {
-    sender: Pid,
-    text: String,
-    fds: Vec<OwnedFd>,
-    /// There were no descriptors to be had for some of its own.
-    is_cut: bool,
 }
 
 /// Whether a name can stand in `LISTEN_FDNAMES`.
@@ -139,7 +107,3 @@ fn is_name(name: &str) -> bool {
 
 /// Messages that are taken in one after the other.
 const MESSAGES_MAX: usize = 256;
-/// Bytes of a message; a longer one is not understood.
-const MESSAGE_LEN_MAX: usize = 4096;
-/// Descriptors that the kernel puts into a message, at most.
-const FDS_MAX: usize = 253;

@@ -19,12 +19,13 @@ struct Keeper {
 impl Keeper {
     fn start(limit: usize) -> Keeper {
         let directory = tempfile::tempdir().unwrap();
-        let mut shelf = Shelf::bind(&directory.path().join("notify"), limit).unwrap();
+        let socket = notify_socket(&directory.path().join("notify")).unwrap();
+        let mut shelf = Shelf::new(limit);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                shelf.serve(|pid| pid == getpid());
+                shelf.serve(&socket, |pid| pid == getpid());
                 thread::sleep(Duration::from_millis(1));
             }
             shelf
@@ -200,24 +201,66 @@ fn without_a_keeper_nothing_is_kept_and_nothing_fails() {
 fn a_shelf_takes_nothing_from_strangers_and_loses_no_descriptor() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
-    let mut shelf = Shelf::bind(&path, 100).unwrap();
+    let socket = notify_socket(&path).unwrap();
+    let mut shelf = Shelf::new(100);
     let store = Store::at(path.as_os_str(), Vec::new()).unwrap();
     let sender = UnixDatagram::unbound().unwrap();
     let (mut end, kept) = std::io::pipe().unwrap();
     store.keep("a", &kept).unwrap();
     drop(kept);
-    assert_eq!(shelf.serve(|_| false), []);
+    assert_eq!(shelf.serve(&socket, |_| false), []);
     assert!(shelf.kept().is_empty());
     assert_eq!(end.read(&mut [0]).unwrap(), 0, "it is open nowhere");
-    for bytes in [&b"\xFF\xFE"[..], b"", b"FDSTORE", &[b'x'; 5000], b"FDSTORE=1\nFDNAME=a:b"] {
+    for bytes in
+        [&b"\xFF\xFE"[..], b"", b"FDSTORE", &[b'x'; wire::TEXT_LEN_MAX + 1], b"FDSTORE=1\nFDNAME=a:b"]
+    {
         sender.send_to(bytes, &path).unwrap();
     }
-    let notices = shelf.serve(|pid| pid == getpid());
+    let notices = shelf.serve(&socket, |pid| pid == getpid());
     let said = |text: &str| Notice::Said(getpid(), text.to_owned());
     assert_eq!(notices, [said(""), said("FDSTORE"), Notice::Full]);
     store.tell("READY=1\nSTATUS=here");
-    assert_eq!(shelf.serve(|_| true), [said("READY=1\nSTATUS=here")]);
+    assert_eq!(shelf.serve(&socket, |_| true), [said("READY=1\nSTATUS=here")]);
     assert!(shelf.kept().is_empty());
-    drop(shelf);
-    assert!(!path.exists());
+}
+
+#[test]
+fn a_message_with_more_descriptors_than_there_is_room_for_leaves_none_behind() {
+    let (ours, theirs) = keeper_sockets().unwrap();
+    let mut shelf = Shelf::new(wire::FDS_MAX - 1);
+    let (mut end, kept) = std::io::pipe().unwrap();
+    let many = [kept.as_fd(); wire::FDS_MAX];
+    wire::send(&theirs, "FDSTORE=1\nFDNAME=a", &many).unwrap();
+    wire::send(&theirs, "no store", &many).unwrap();
+    drop(kept);
+    let notices = shelf.serve(&ours, |_| true);
+    assert_eq!(notices, [Notice::Full, Notice::Said(getpid(), "no store".into())]);
+    assert_eq!(end.read(&mut [0]).unwrap(), 0, "it is open nowhere");
+    drop(theirs);
+    assert_eq!(shelf.serve(&ours, |_| true), [Notice::Gone]);
+}
+
+#[test]
+fn our_keeper_gives_all_that_was_kept_and_is_heard_until_it_is_gone() {
+    let (ours, theirs) = keeper_sockets().unwrap();
+    let mut shelf = Shelf::new(1000);
+    let store = Store::new(Notifier::over(theirs), Vec::new());
+    for number in 0..2 * wire::FDS_MAX {
+        store.keep(&format!("m/{number}"), memory(&number.to_string())).unwrap();
+        shelf.serve(&ours, |_| true);
+    }
+    let (next, theirs) = keeper_sockets().unwrap();
+    let kept = thread::spawn(move || keeper::await_turn(&theirs));
+    begin(&next, shelf.kept()).unwrap();
+    let kept = kept.join().unwrap().unwrap();
+    let (again, theirs) = keeper_sockets().unwrap();
+    let next = Store::new(Notifier::over(theirs), kept);
+    assert_eq!(next.names_under("m").len(), 2 * wire::FDS_MAX);
+    assert_eq!(take(&next, "m/500").as_deref(), Some("500"));
+    assert_eq!(next.hear(), Heard::Nothing);
+    say(&again, "HELLO").unwrap();
+    assert_eq!(next.hear(), Heard::Said("HELLO".into()));
+    drop(again);
+    assert_eq!(next.hear(), Heard::Gone);
+    assert!(keeper::await_turn(next.keeper().unwrap()).is_err());
 }
