@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::format::{Chain, Format};
-use super::packed::Packed;
+use super::packed::{JournalledPacked, Packed};
 use super::signal::empty;
 use super::split::Split;
 use super::walk::{Buffer, Walker, copy_in};
@@ -50,10 +50,10 @@ impl ControlRing {
     /// Has the next command served, and gives it back with the byte that `serve` answers; whether there was one. A ring
     /// whose driver breaks the rules of chains is broken, like any other.
     pub fn serve(&self, serve: impl FnOnce(Command<'_>) -> u8) -> bool {
-        if self.view.options().packed {
-            self.serve_as::<Packed>(serve)
-        } else {
-            self.serve_as::<Split>(serve)
+        match (self.view.options().packed, self.view.journal()) {
+            (false, _) => self.serve_as::<Split>(serve),
+            (true, None) => self.serve_as::<Packed>(serve),
+            (true, Some(_)) => self.serve_as::<JournalledPacked>(serve),
         }
     }
 

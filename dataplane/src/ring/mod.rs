@@ -16,6 +16,7 @@ mod format;
 mod gathering;
 mod guard;
 mod ingress;
+mod journal;
 mod memory;
 mod packed;
 mod signal;
@@ -41,8 +42,9 @@ pub(crate) use egress::Spread;
 use format::Format;
 pub use guard::GUARDS_MAX;
 use ingress::RingIngress;
+pub use journal::RingJournal;
 pub use memory::{Mapping, MemoryError, MemoryTable, REGIONS_MAX, Region};
-use packed::{Packed, Place};
+use packed::{JournalledPacked, Packed, Place};
 pub(crate) use signal::start_watchdog;
 use split::Split;
 pub use view::{Call, RingError, RingLayout, RingOptions, RingSignals, RingView};
@@ -161,7 +163,34 @@ impl Ring {
         if place == Place::FIRST_TURNED && view.rest(0).is_some_and(|rest| !rest.was_used()) {
             place = Place::START;
         }
+        if let Some(journal) = view.journal() {
+            journal.begin(place);
+        }
         Ok(Ring::new(place.bits(), place.bits()))
+    }
+
+    /// The ring of `view` in place of one that was not stopped, but whose process was killed: what it had not given back
+    /// comes again. A split ring goes on at its used index, `skew` entries of the available ring ahead of it; a packed one
+    /// where its journal says.
+    ///
+    /// Errors: [`RingError::Position`]: the journal says nothing of this ring.
+    pub fn resume(view: &RingView, skew: u16) -> Result<Ring, RingError> {
+        if !view.options().packed {
+            let used = view.used_index();
+            return Ok(Ring::new(used.wrapping_add(skew), used));
+        }
+        let place = view.journal().and_then(|journal| packed::resume(view, journal));
+        let place = place.ok_or(RingError::Position)?;
+        if let Some(journal) = view.journal() {
+            journal.stand_at(place);
+        }
+        Ok(Ring::new(place.bits(), place.bits()))
+    }
+
+    /// How far a split ring's place in the available ring is ahead of that in the used one; the same as long as it runs.
+    pub fn skew(&self) -> u16 {
+        let state = self.lock();
+        state.next_avail.wrapping_sub(state.next_used)
     }
 
     /// Whether the ring stands at its beginning: nothing was ever used.
@@ -187,7 +216,11 @@ impl Ring {
     /// [`Self::base`] on has been forwarded. Returns how many; their frames are dropped. Only for the thread that stopped
     /// the ring, whose last view this is, after the grace period.
     pub fn settle(&self, view: &RingView) -> u64 {
-        if view.options().packed { self.settle_as::<Packed>(view) } else { self.settle_as::<Split>(view) }
+        match (view.options().packed, view.journal()) {
+            (false, _) => self.settle_as::<Split>(view),
+            (true, None) => self.settle_as::<Packed>(view),
+            (true, Some(_)) => self.settle_as::<JournalledPacked>(view),
+        }
     }
 
     fn settle_as<F: Format>(&self, view: &RingView) -> u64 {
@@ -254,19 +287,21 @@ impl RingState {
 /// The device's end of a guest's transmit ring, queue `queue` of its port. `kick` is a non-blocking eventfd, or `None`
 /// when the guest never kicks.
 pub fn ingress(view: Arc<RingView>, ring: Arc<Ring>, queue: u16, kick: Option<Arc<OwnedFd>>) -> RingEnd {
-    if view.options().packed {
-        RingEnd::new(Arc::new(RingIngress::<Packed>::new(view, ring, queue, kick)))
-    } else {
-        RingEnd::new(Arc::new(RingIngress::<Split>::new(view, ring, queue, kick)))
+    match (view.options().packed, view.journal()) {
+        (false, _) => RingEnd::new(Arc::new(RingIngress::<Split>::new(view, ring, queue, kick))),
+        (true, None) => RingEnd::new(Arc::new(RingIngress::<Packed>::new(view, ring, queue, kick))),
+        (true, Some(_)) => {
+            RingEnd::new(Arc::new(RingIngress::<JournalledPacked>::new(view, ring, queue, kick)))
+        }
     }
 }
 
 /// The device's end of a guest's receive ring.
 pub fn egress(view: Arc<RingView>, ring: Arc<Ring>) -> Arc<dyn Egress> {
-    if view.options().packed {
-        Arc::new(RingEgress::<Packed>::new(view, ring))
-    } else {
-        Arc::new(RingEgress::<Split>::new(view, ring))
+    match (view.options().packed, view.journal()) {
+        (false, _) => Arc::new(RingEgress::<Split>::new(view, ring)),
+        (true, None) => Arc::new(RingEgress::<Packed>::new(view, ring)),
+        (true, Some(_)) => Arc::new(RingEgress::<JournalledPacked>::new(view, ring)),
     }
 }
 

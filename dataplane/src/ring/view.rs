@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU16, Ordering, fence};
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 
 use super::is_ring_size;
+use super::journal::RingJournal;
 use super::memory::{MemoryTable, Window};
 use super::signal::{Jammed, signal};
 use crate::offload::Offloads;
@@ -166,6 +167,7 @@ pub struct RingView {
     header_len: usize,
     signals: RingSignals,
     memory: Arc<MemoryTable>,
+    journal: Option<RingJournal>,
 }
 
 // SAFETY: the pointers are into `memory`, which the view keeps mapped; all accesses are volatile or atomic.
@@ -204,7 +206,20 @@ impl RingView {
             header_len: options.header_len(),
             signals,
             memory,
+            journal: None,
         })
+    }
+
+    /// The same of a packed ring whose place outlives this process; `journal` is for a ring of its size.
+    pub fn journalled(self, journal: RingJournal) -> RingView {
+        debug_assert!(self.options.packed && journal.size() == self.size);
+        RingView { journal: Some(journal), ..self }
+    }
+
+    /// Where the ring's place outlives this process, if anywhere.
+    #[inline]
+    pub(crate) fn journal(&self) -> Option<&RingJournal> {
+        self.journal.as_ref()
     }
 
     /// Entries.
@@ -226,7 +241,7 @@ impl RingView {
     }
 
     /// The used index of a split ring as it stands in memory: where one that starts goes on.
-    pub(crate) fn used_index(&self) -> u16 {
+    pub fn used_index(&self) -> u16 {
         u16::from_le(self.word(self.used, 1).load(Ordering::Relaxed))
     }
 

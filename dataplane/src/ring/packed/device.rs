@@ -25,10 +25,10 @@ pub(crate) struct Packed;
 /// Used chains from one place on. The first word of the run is held back: until it is written, the driver sees none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackedRun {
-    start: Place,
-    next: Place,
+    pub(super) start: Place,
+    pub(super) next: Place,
     /// Descriptors between the two.
-    slots: u32,
+    pub(super) slots: u32,
     /// What is to be written at the start.
     first: Rest,
     /// Some buffer was written.

@@ -4,6 +4,7 @@
 //! whose it is, read against a wrap counter that each side turns over whenever it passes the end of the table.
 
 mod device;
+mod journalled;
 
 use virtio_bindings::virtio_ring::{
     VRING_PACKED_DESC_F_AVAIL, VRING_PACKED_DESC_F_USED, VRING_PACKED_EVENT_FLAG_DESC,
@@ -12,6 +13,7 @@ use virtio_bindings::virtio_ring::{
 
 use super::view::Descriptor;
 pub(super) use device::Packed;
+pub(super) use journalled::{JournalledPacked, resume};
 
 /// A place in a packed ring: a descriptor, and the wrap counter there, which starts as `true` and turns over with each
 /// round. Kept in one word of four bytes, as a [`super::Position`] is and for the same reason.

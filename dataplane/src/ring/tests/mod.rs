@@ -3,6 +3,7 @@
 //! A [`World`] is a guest's memory with one ring in it: two regions that touch in guest addresses and not here, written
 //! word by word as a guest would. What holds for both forms of a ring is compiled for each: [`split`], [`packed`].
 
+mod killed;
 mod packed;
 mod pair;
 mod split;
@@ -12,7 +13,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::{
-    Fault, Mapping, MemoryTable, Region, Ring, RingEnd, RingLayout, RingOptions, RingSignals, RingView,
+    Fault, Mapping, MemoryTable, Region, Ring, RingEnd, RingError, RingLayout, RingOptions, RingSignals,
+    RingView,
 };
 use crate::drops::DropReason;
 use crate::frame::{BurstScratch, Taken};
