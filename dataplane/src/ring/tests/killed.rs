@@ -177,7 +177,7 @@ fn split_ring_goes_on_at_its_used_index_in_guest_memory() {
 fn p20_journal_that_lies_is_refused_or_harms_its_own_ring_only() {
     let scene = Scene::new(8, false, false);
     assert_eq!(Ring::resume(&scene.view, 0).err(), Some(RingError::Position), "never begun");
-    drop(Ring::start(&scene.view, None).unwrap());
+    Ring::start(&scene.view, None).unwrap();
     let journal = scene.view.journal().unwrap();
     journal.intend(Place::from_bits(7), Place::from_bits(0x8007));
     (0..8).for_each(|index| journal.keep(index, crate::ring::packed::Rest(u64::MAX)));
