@@ -3,7 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use ringyard_benches::front_end::FrontEnd;
+use ringyard_benches::guest::GuestConfig;
+use ringyard_benches::traffic::guest_mac;
 use serde_json::{Value, json};
 
 use crate::error::{Doing, Result};
@@ -23,6 +27,16 @@ impl Switch {
         let backend = json!({"addr": unix(&socket), "server": true, "wait": false});
         self.plug_vhost_user(name, hub, backend, queues)?;
         Ok(socket)
+    }
+
+    /// Plugs built-in guest `index` into hub 0, under the name `gINDEX`, with a nic of its address.
+    pub fn plug_guest(&mut self, index: usize, config: &GuestConfig) -> Result<FrontEnd> {
+        let name = format!("g{index}");
+        let socket = self.plug_listening(&name, 0)?;
+        self.plug_nic(&name, &guest_mac(index).to_string())?;
+        let guest = FrontEnd::connect(&socket, config).doing("plugging a guest in")?;
+        self.wait_carrier(&name, PLUG_TIME_MAX)?;
+        Ok(guest)
     }
 
     /// Adds the vhost-user netdev `name` on `hub`, which connects to the socket returned, again every second.
@@ -152,3 +166,6 @@ fn nic(name: &str) -> String {
 fn hubport(name: &str) -> String {
     format!("{name}-hubport")
 }
+
+/// From a guest's connection to its carrier.
+const PLUG_TIME_MAX: Duration = Duration::from_secs(5);

@@ -136,6 +136,12 @@ impl Switch {
         self.end()
     }
 
+    /// Kills the switch; nothing of it is checked.
+    pub fn kill(mut self) -> Result<()> {
+        self.finished = true;
+        self.process.kill().map(drop)
+    }
+
     fn end(&mut self) -> Result<()> {
         self.finished = true;
         // Traffic may still run, and the counters are not read at one moment: the books must balance within a time.

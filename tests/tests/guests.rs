@@ -8,7 +8,7 @@ use ringyard_tests::netns::Netns;
 use ringyard_tests::packet::PacketSocket;
 use ringyard_tests::slot::Slot;
 use ringyard_tests::switch::Switch;
-use ringyard_tests::{Doing, Result};
+use ringyard_tests::{Doing, Error, Result};
 use serde_json::json;
 
 /// A pair of guests on hub 0, each with a nic of its address, booted.
@@ -224,6 +224,52 @@ fn guest_with_packed_rings_talks_to_one_with_split_rings_and_survives_pauses() -
     for name in ["vm1", "vm2"] {
         let queue = &books.port(name).expect("it was added").queues[0];
         assert_eq!((&*queue.ingress_ring, &*queue.egress_ring), ("running", "running"), "{name}");
+    }
+    switch.finish()
+}
+
+/// Without a keeper there is nobody to hold the sockets open: QEMU sees the switch go, and takes the guests' links down
+/// until it is back. One QEMU connects again, the other one listens and is connected to.
+#[test]
+fn guests_of_both_kinds_come_back_when_all_of_the_switch_was_killed() -> Result<()> {
+    let slot = Slot::take()?;
+    let directory = tempfile::tempdir().doing("making a directory for sockets")?;
+    let socket = |number: u8| directory.path().join(format!("vm{number}.sock"));
+    let mut args = Vec::new();
+    for (number, role) in [(1, "server=on,wait=off"), (2, "server=off,reconnect=1")] {
+        args.push(("-chardev", format!("socket,id=c{number},path={},{role}", socket(number).display())));
+        args.push(("-netdev", format!("vhost-user,id=vm{number},chardev=c{number}")));
+        args.push(("-netdev", format!("hubport,id=h{number},hubid=0,netdev=vm{number}")));
+    }
+    let args: Vec<&str> = args.iter().flat_map(|(option, value)| [*option, value]).collect();
+    let mut switch = Switch::start(&args)?;
+    let mut guests = Vec::new();
+    for (number, server, reconnect) in [(1, false, Some(1)), (2, true, None)] {
+        let attach = NetAttach::VhostUser { socket: socket(number), server, queues: 1, reconnect };
+        guests.push(Guest::start(&slot, GuestConfig::new(number, attach))?);
+    }
+    for guest in &mut guests {
+        guest.wait_booted(BOOT_TIME_MAX)?;
+    }
+    let [first, second] = &mut guests[..] else { unreachable!("two were started") };
+    first.expect("ping -c 2 -W 5 10.0.0.2")?;
+    for _ in 0..2 {
+        let ping = first.spawn("ping -c 100 -i 0.1 -W 1 10.0.0.2")?;
+        first.expect("sleep 1")?;
+        switch.kill()?;
+        switch = Switch::start(&args)?;
+        for name in ["vm1", "vm2"] {
+            switch.wait_carrier(name, Duration::from_secs(20))?;
+        }
+        // The same boots: a command that began before the end goes on behind it.
+        let report = first.wait(&ping, Duration::from_secs(60))?;
+        let received: u32 = report
+            .stdout
+            .split(", ")
+            .find_map(|part| part.strip_suffix(" packets received")?.parse().ok())
+            .ok_or_else(|| Error::new(format!("no count in {report:?}")))?;
+        assert!(received > 20, "{report:?}");
+        second.expect("ping -c 3 -i 0.1 -W 5 10.0.0.1")?;
     }
     switch.finish()
 }

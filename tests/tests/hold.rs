@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringyard_benches::front_end::FrontEnd;
 use ringyard_benches::guest::{BUFFER_LEN, GuestConfig};
-use ringyard_benches::traffic::{Template, Verifier, guest_mac};
+use ringyard_benches::traffic::{Template, Verifier};
 use ringyard_tests::flow::{Flow, FlowConfig};
 use ringyard_tests::netns::Netns;
 use ringyard_tests::packet::PacketSocket;
@@ -17,12 +17,7 @@ const FRAME_LEN: usize = 200;
 
 /// Plugs built-in guest `index` in, under the name `gINDEX`.
 fn plug(switch: &mut Switch, index: usize) -> Result<FrontEnd> {
-    let name = format!("g{index}");
-    let socket = switch.plug_listening(&name, 0)?;
-    switch.plug_nic(&name, &guest_mac(index).to_string())?;
-    let guest = FrontEnd::connect(&socket, &GuestConfig::default()).doing("plugging a guest in")?;
-    switch.wait_carrier(&name, Duration::from_secs(5))?;
-    Ok(guest)
+    switch.plug_guest(index, &GuestConfig::default())
 }
 
 /// Numbered frames from guest 0 to another.
