@@ -20,6 +20,7 @@ pub mod line;
 mod links;
 pub mod minder;
 pub mod netmap;
+pub mod record;
 mod resolve;
 mod socket_file;
 mod spread;
