@@ -3,6 +3,7 @@
 //! A [`World`] is a guest's memory with one ring in it: two regions that touch in guest addresses and not here, written
 //! word by word as a guest would. What holds for both forms of a ring is compiled for each: [`split`], [`packed`].
 
+mod exhaustive;
 mod killed;
 mod packed;
 mod pair;
