@@ -159,8 +159,9 @@ impl Ring {
             return Err(RingError::Position);
         }
         // User Mode Linux means the beginning and says 0, which is the first descriptor with the wrap counter turned over.
-        // Whoever really is there has used that descriptor in the round before.
-        if place == Place::FIRST_TURNED && view.rest(0).is_some_and(|rest| !rest.was_used()) {
+        // Whoever really is there has used some descriptor in the round before: not the first, if a chain lay over it.
+        let was_used = |index| view.rest(index).is_some_and(|rest| rest.was_used());
+        if place == Place::FIRST_TURNED && !(0..view.size()).any(was_used) {
             place = Place::START;
         }
         if let Some(journal) = view.journal() {

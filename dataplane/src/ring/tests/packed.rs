@@ -323,6 +323,26 @@ fn ring_goes_on_where_it_stopped_if_that_is_in_it() {
     }
 }
 
+#[test]
+fn ring_that_stopped_at_its_turn_goes_on_there_though_a_chain_lay_over_the_turn_before() {
+    let mut world = World::new(4);
+    let post = |world: &mut World, parts: u16| {
+        world.put(BUFFERS, &NET_HEADER);
+        (0..parts - 1).for_each(|index| world.describe(index, BUFFERS, 0, NEXT, index + 1));
+        world.describe(parts - 1, BUFFERS, 12 + 60, 0, 0);
+        world.post(0);
+    };
+    for parts in [3, 1, 1, 4, 2, 1] {
+        post(&mut world, parts);
+        assert_eq!(world.poll().gone, 1);
+    }
+    assert_eq!(world.ring.base(), 0, "at the first descriptor, which was the last of the chain of four");
+    world.ring = Arc::new(Ring::start(&world.view, Some(world.ring.base())).unwrap());
+    assert_eq!((world.poll().gone, world.ring.base()), (0, 0), "that chain is not lent again");
+    post(&mut world, 2);
+    assert_eq!((world.poll().gone, world.ring.base()), (1, 2));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
