@@ -276,3 +276,23 @@ fn long_chains_in_a_large_packed_ring_share_the_worker() {
     pair.driver.publish();
     assert_eq!((pair.poll(Taken::ALL).1, pair.ring.fault()), (0, Some(Fault::ChainLength)));
 }
+
+/// With buffers used in order, descriptor 0 is not written when it is in the midst of a run.
+#[test]
+fn packed_ring_in_order_goes_on_at_zero_though_its_first_descriptor_was_never_used_in_its_own_name() {
+    let options = DriverOptions { packed: true, in_order: true, ..DriverOptions::default() };
+    let mut pair = Pair::new(Shape { options, size: 2 });
+    let exchange = |pair: &mut Pair, count: usize| {
+        let part = Part { offset: BUFFERS_AT, len: 12 + 60, writable: false };
+        (0..count).for_each(|_| assert!(pair.driver.add(part).is_some()));
+        pair.driver.publish();
+        assert_eq!(pair.poll(Taken::ALL).1, count);
+        assert_eq!(std::iter::from_fn(|| pair.driver.collect().unwrap()).count(), count);
+    };
+    for count in [1, 1, 1, 2, 1] {
+        exchange(&mut pair, count);
+    }
+    assert_eq!(pair.ring.base(), 0, "three rounds of two");
+    assert_eq!(pair.restart(), 0);
+    exchange(&mut pair, 1);
+}
