@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::format::{Chain, Format};
+use super::logged::Logged;
 use super::packed::{JournalledPacked, Packed};
 use super::signal::empty;
 use super::split::Split;
@@ -50,16 +51,12 @@ impl ControlRing {
     /// Has the next command served, and gives it back with the byte that `serve` answers; whether there was one. A ring
     /// whose driver breaks the rules of chains is broken, like any other.
     pub fn serve(&self, serve: impl FnOnce(Command<'_>) -> u8) -> bool {
-        match (self.view.options().packed, self.view.journal()) {
-            (false, _) => self.serve_as::<Split>(serve),
-            (true, None) => self.serve_as::<Packed>(serve),
-            (true, Some(_)) => self.serve_as::<JournalledPacked>(serve),
-        }
+        with_form!(self.view, F => self.serve_as::<F>(serve))
     }
 
     /// Forgets old kicks, asks for the next, and looks once more: whether there is a command already.
     pub fn arm(&self) -> bool {
-        if self.view.options().packed { self.arm_as::<Packed>() } else { self.arm_as::<Split>() }
+        with_form!(self.view, F => self.arm_as::<F>())
     }
 
     fn arm_as<F: Format>(&self) -> bool {
@@ -93,6 +90,7 @@ impl ControlRing {
             // SAFETY: one mapped byte of a device-writable buffer; the view, which `self` has, keeps it mapped. Volatile,
             // since the guest may look at any time.
             unsafe { place.write_volatile(answer) };
+            F::wrote(&self.view, place, 1);
         }
         let mut state = self.ring.lock();
         let mut run = F::run(&state);

@@ -175,6 +175,7 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
             }
             // SAFETY: the walker found buffer.len bytes mapped, enough for both headers and the body.
             unsafe { write_whole(buffer.start, &frame, net, net_len) };
+            F::wrote(view, buffer.start, need);
             F::give_back(view, &mut run, &found.chain, need as u32);
             position = F::behind(view, position, &found.chain);
             bytes += frame.len() as u64;
@@ -234,6 +235,7 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
                 let net = net_header(offload, 1);
                 // SAFETY: the walker found buffer.len bytes mapped, enough for both headers and the body.
                 unsafe { write_whole(buffer.start, frame, net, self.view.header_len()) };
+                F::wrote(self.view, buffer.start, need);
                 self.give_back(&chain, need);
                 return Ok(Delivery::Sent);
             }
@@ -351,6 +353,9 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
 
     /// Gives back all chains that were gathered, filled one after the other.
     fn give_back_all(&mut self, spread: &Spread) {
+        if F::IS_LOGGED {
+            self.log_all(spread);
+        }
         let mut first = 0;
         for place in &spread.places {
             let mut left = place.need;
@@ -362,6 +367,20 @@ impl<'v, 's, F: Format> Filling<'v, 's, F> {
             first = place.chains;
         }
         self.forget();
+    }
+
+    /// Takes note of what was written into the buffers that were gathered.
+    fn log_all(&self, spread: &Spread) {
+        let mut first = 0;
+        for place in &spread.places {
+            let mut left = place.need;
+            for buffer in &spread.buffers[first..place.buffers] {
+                let written = left.min(buffer.len as usize);
+                F::wrote(self.view, buffer.start, written);
+                left -= written;
+            }
+            first = place.buffers;
+        }
     }
 
     /// Forgets what was looked up.

@@ -25,6 +25,9 @@ pub(crate) trait Format: Send + Sync + Sized + 'static {
     /// Entries of an indirect table follow one another, whatever their `next` says.
     const TABLES_ARE_SEQUENTIAL: bool;
 
+    /// What is written is logged, for whoever migrates the guest.
+    const IS_LOGGED: bool = false;
+
     /// An entry of an indirect table, from the two words that it is made of.
     fn table_entry(words: [u64; 2]) -> Descriptor;
 
@@ -45,6 +48,10 @@ pub(crate) trait Format: Send + Sync + Sized + 'static {
         place: &mut u16,
         descriptor: &Descriptor,
     ) -> Result<Option<Descriptor>, Fault>;
+
+    /// Takes note that `len` bytes of a buffer, from `start` on, have been written.
+    #[inline(always)]
+    fn wrote(_: &RingView, _start: *mut u8, _len: usize) {}
 
     /// Begins a run of used chains.
     fn run(state: &RingState) -> Self::Run;

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -110,6 +110,19 @@ impl Mapping {
         // SAFETY: in bounds and aligned (asserted; mappings begin at a page), initialised, and atomics may be shared.
         unsafe { std::slice::from_raw_parts(first.cast(), count) }
     }
+
+    /// Byte `offset`.
+    ///
+    /// # Panics
+    /// If it is not inside.
+    #[inline]
+    pub(super) fn byte(&self, offset: usize) -> &AtomicU8 {
+        assert!(offset < self.len);
+        // SAFETY: in bounds, as asserted.
+        let place = unsafe { self.start.as_ptr().add(offset) };
+        // SAFETY: in bounds, initialised, and atomics may be shared.
+        unsafe { AtomicU8::from_ptr(place) }
+    }
 }
 
 impl Drop for Mapping {
@@ -173,9 +186,9 @@ pub struct MemoryTable {
 /// A region as the fast path keeps it: where guest addresses begin and end, and where that is here.
 #[derive(Clone, Copy)]
 pub(crate) struct Window {
-    first: u64,
-    len: u64,
-    start: *mut u8,
+    pub(super) first: u64,
+    pub(super) len: u64,
+    pub(super) start: *mut u8,
 }
 
 impl Window {
@@ -237,6 +250,11 @@ impl MemoryTable {
         let after = self.regions.partition_point(|region| region.guest_addr <= addr);
         let region = &self.regions[after.checked_sub(1)?];
         (addr - region.guest_addr < region.len).then(|| window(region))
+    }
+
+    /// All windows, by guest address.
+    pub(super) fn windows(&self) -> impl Iterator<Item = Window> {
+        self.regions.iter().map(window)
     }
 
     /// Where `len` bytes at the front end's own address `addr` lie; all of them in one region.

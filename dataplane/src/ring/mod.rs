@@ -8,6 +8,35 @@
 //! The guest is hostile: each word it writes is read once into a local, checked, and then used. What breaks the rules of
 //! the specification breaks that ring and nothing else ([`Fault`]).
 
+/// `$then`, compiled for each form of a ring, where `$form` is the one that `$view` has. One that is logged pays for its
+/// journal whether it has one or not.
+macro_rules! with_form {
+    ($view:expr, $form:ident => $then:expr) => {
+        match ($view.options().packed, $view.is_logged(), $view.journal().is_some()) {
+            (false, false, _) => {
+                type $form = Split;
+                $then
+            }
+            (true, false, false) => {
+                type $form = Packed;
+                $then
+            }
+            (true, false, true) => {
+                type $form = JournalledPacked;
+                $then
+            }
+            (false, true, _) => {
+                type $form = Logged<Split>;
+                $then
+            }
+            (true, true, _) => {
+                type $form = Logged<JournalledPacked>;
+                $then
+            }
+        }
+    };
+}
+
 mod control;
 mod driver;
 mod driver_memory;
@@ -17,8 +46,11 @@ mod gathering;
 mod guard;
 mod ingress;
 mod journal;
+mod log;
+mod logged;
 mod memory;
 mod packed;
+mod reverse;
 mod signal;
 mod split;
 mod view;
@@ -43,6 +75,8 @@ use format::Format;
 pub use guard::GUARDS_MAX;
 use ingress::RingIngress;
 pub use journal::RingJournal;
+pub use log::{DirtyLog, LOG_PAGE, RingLogging};
+use logged::Logged;
 pub use memory::{Mapping, MemoryError, MemoryTable, REGIONS_MAX, Region};
 use packed::{JournalledPacked, Packed, Place};
 pub(crate) use signal::start_watchdog;
@@ -101,6 +135,8 @@ pub enum Fault {
     NotWritable,
     /// A chain of a packed ring runs on over descriptors that are not available.
     NotAvailable,
+    /// A buffer was written that is past the end of the dirty log.
+    LogEnd,
     /// The front end made the call eventfd blocking and kept it full.
     Jammed,
     /// Not the guest's doing: a mistake of ours ended a poll of the ring.
@@ -117,6 +153,7 @@ impl fmt::Display for Fault {
             Fault::Indirect => "bad indirect table",
             Fault::NotWritable => "receive buffer not writable",
             Fault::NotAvailable => "descriptor chain runs on over descriptors that are not available",
+            Fault::LogEnd => "buffer past the end of the dirty log",
             Fault::Jammed => "call eventfd made blocking and kept full",
             Fault::Panicked => "a mistake in the switch",
         })
@@ -176,16 +213,19 @@ impl Ring {
     ///
     /// Errors: [`RingError::Position`]: the journal says nothing of this ring.
     pub fn resume(view: &RingView, skew: u16) -> Result<Ring, RingError> {
-        if !view.options().packed {
+        let ring = if view.options().packed {
+            let place = view.journal().and_then(|journal| packed::resume(view, journal));
+            let place = place.ok_or(RingError::Position)?;
+            if let Some(journal) = view.journal() {
+                journal.stand_at(place);
+            }
+            Ring::new(place.bits(), place.bits())
+        } else {
             let used = view.used_index();
-            return Ok(Ring::new(used.wrapping_add(skew), used));
-        }
-        let place = view.journal().and_then(|journal| packed::resume(view, journal));
-        let place = place.ok_or(RingError::Position)?;
-        if let Some(journal) = view.journal() {
-            journal.stand_at(place);
-        }
-        Ok(Ring::new(place.bits(), place.bits()))
+            Ring::new(used.wrapping_add(skew), used)
+        };
+        view.log_ring();
+        Ok(ring)
     }
 
     /// How far a split ring's place in the available ring is ahead of that in the used one; the same as long as it runs.
@@ -217,11 +257,7 @@ impl Ring {
     /// [`Self::base`] on has been forwarded. Returns how many; their frames are dropped. Only for the thread that stopped
     /// the ring, whose last view this is, after the grace period.
     pub fn settle(&self, view: &RingView) -> u64 {
-        match (view.options().packed, view.journal()) {
-            (false, _) => self.settle_as::<Split>(view),
-            (true, None) => self.settle_as::<Packed>(view),
-            (true, Some(_)) => self.settle_as::<JournalledPacked>(view),
-        }
+        with_form!(view, F => self.settle_as::<F>(view))
     }
 
     fn settle_as<F: Format>(&self, view: &RingView) -> u64 {
@@ -288,22 +324,12 @@ impl RingState {
 /// The device's end of a guest's transmit ring, queue `queue` of its port. `kick` is a non-blocking eventfd, or `None`
 /// when the guest never kicks.
 pub fn ingress(view: Arc<RingView>, ring: Arc<Ring>, queue: u16, kick: Option<Arc<OwnedFd>>) -> RingEnd {
-    match (view.options().packed, view.journal()) {
-        (false, _) => RingEnd::new(Arc::new(RingIngress::<Split>::new(view, ring, queue, kick))),
-        (true, None) => RingEnd::new(Arc::new(RingIngress::<Packed>::new(view, ring, queue, kick))),
-        (true, Some(_)) => {
-            RingEnd::new(Arc::new(RingIngress::<JournalledPacked>::new(view, ring, queue, kick)))
-        }
-    }
+    with_form!(view, F => RingEnd::new(Arc::new(RingIngress::<F>::new(view, ring, queue, kick))))
 }
 
 /// The device's end of a guest's receive ring.
 pub fn egress(view: Arc<RingView>, ring: Arc<Ring>) -> Arc<dyn Egress> {
-    match (view.options().packed, view.journal()) {
-        (false, _) => Arc::new(RingEgress::<Split>::new(view, ring)),
-        (true, None) => Arc::new(RingEgress::<Packed>::new(view, ring)),
-        (true, Some(_)) => Arc::new(RingEgress::<JournalledPacked>::new(view, ring)),
-    }
+    with_form!(view, F => Arc::new(RingEgress::<F>::new(view, ring)))
 }
 
 /// The two faces of a ring's ingress.

@@ -3,6 +3,7 @@
 use virtio_bindings::virtio_ring::VRING_DESC_F_NEXT;
 
 use super::format::{Chain, Format};
+use super::logged::Loggable;
 use super::view::{Descriptor, RingView};
 use super::{Fault, Position, RingState};
 
@@ -81,5 +82,20 @@ impl Format for Split {
 
     fn ask_for_silence(view: &RingView, position: u16) {
         view.ask_for_silence(position);
+    }
+}
+
+impl Loggable for Split {
+    fn log_run(view: &RingView, run: &SplitRun, state: &RingState) {
+        let count = run.position.get().wrapping_sub(state.next_used);
+        view.log_used_entries(state.next_used, count);
+    }
+
+    fn log_published(view: &RingView, _: &SplitRun) {
+        view.log_used_index();
+    }
+
+    fn log_wish(view: &RingView) {
+        view.log_used_wish();
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)] // words that the guest shares are reached by pointers, checked when the view is made
 
+mod log;
 mod packed;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use super::journal::RingJournal;
 use super::memory::{MemoryTable, Window};
 use super::signal::{Jammed, signal};
 use crate::offload::Offloads;
+use log::ViewLog;
 use packed::EVENT_LEN;
 
 /// Where a front end says that a ring lies, in its own addresses.
@@ -117,6 +119,8 @@ pub enum RingError {
     Alignment,
     /// A part is not inside one memory region.
     Address,
+    /// A part that is logged is past the end of the dirty log.
+    Log,
     /// A packed ring is to go on at a descriptor that it does not have.
     Position,
 }
@@ -127,6 +131,7 @@ impl fmt::Display for RingError {
             RingError::Size => "the ring size is not a power of two (of a packed ring: a number) up to 32768",
             RingError::Alignment => "a part of the ring is not aligned",
             RingError::Address => "a part of the ring is outside guest memory",
+            RingError::Log => "a part of the ring is past the end of the dirty log",
             RingError::Position => "the position of the ring is beyond its size",
         })
     }
@@ -168,6 +173,7 @@ pub struct RingView {
     signals: RingSignals,
     memory: Arc<MemoryTable>,
     journal: Option<RingJournal>,
+    log: Option<Box<ViewLog>>,
 }
 
 // SAFETY: the pointers are into `memory`, which the view keeps mapped; all accesses are volatile or atomic.
@@ -207,6 +213,7 @@ impl RingView {
             signals,
             memory,
             journal: None,
+            log: None,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::super::format::{Chain, Format};
 use super::super::journal::RingJournal;
+use super::super::logged::Loggable;
 use super::super::view::{Descriptor, RingView};
 use super::super::{Fault, RingState};
 use super::device::{Packed, PackedRun};
@@ -75,6 +76,20 @@ impl Format for JournalledPacked {
 
     fn ask_for_silence(view: &RingView, position: u16) {
         Packed::ask_for_silence(view, position);
+    }
+}
+
+impl Loggable for JournalledPacked {
+    fn log_run(view: &RingView, run: &PackedRun, _: &RingState) {
+        view.log_descriptors(run.start.index(), run.slots);
+    }
+
+    fn log_published(view: &RingView, run: &PackedRun) {
+        view.log_descriptors(run.start.index(), 1);
+    }
+
+    fn log_wish(view: &RingView) {
+        view.log_device_event();
     }
 }
 

@@ -1,10 +1,15 @@
 //! The rings against hand-made and random guests.
 //!
+//! Where a [`World`] is logged, all that its guest did not write must be in the log when it ends.
+//!
 //! A [`World`] is a guest's memory with one ring in it: two regions that touch in guest addresses and not here, written
 //! word by word as a guest would. What holds for both forms of a ring is compiled for each: [`split`], [`packed`].
 
 mod exhaustive;
 mod killed;
+mod logged;
+mod logged_packed;
+mod logged_split;
 mod packed;
 mod pair;
 mod split;
@@ -14,8 +19,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::{
-    Fault, Mapping, MemoryTable, Region, Ring, RingEnd, RingError, RingLayout, RingOptions, RingSignals,
-    RingView,
+    DirtyLog, Fault, LOG_PAGE, Mapping, MemoryTable, Region, Ring, RingEnd, RingError, RingLayout,
+    RingLogging, RingOptions, RingSignals, RingView,
 };
 use crate::drops::DropReason;
 use crate::frame::{BurstScratch, Taken};
@@ -55,10 +60,13 @@ const OPTIONS: RingOptions = RingOptions {
     receive: Offloads::NONE,
 };
 const NET_HEADER: [u8; 12] = [0; 12];
+/// Bytes of a log that covers all guest memory.
+const LOG_LEN: usize = (END / LOG_PAGE).div_ceil(8) as usize;
 
-struct World<const PACKED: bool> {
+struct World<const PACKED: bool, const LOGGED: bool = false> {
     mapping: Arc<Mapping>,
     file: OwnedFd,
+    memory: Arc<MemoryTable>,
     view: Arc<RingView>,
     ring: Arc<Ring>,
     size: u16,
@@ -69,20 +77,23 @@ struct World<const PACKED: bool> {
     chains: Vec<(u64, u16)>,
     /// Of a packed ring: descriptors posted.
     at: u64,
+    /// Of a logged ring: what the guest wrote, and the log.
+    written: Mapping,
+    log: Mapping,
 }
 
-impl<const PACKED: bool> World<PACKED> {
+impl<const PACKED: bool, const LOGGED: bool> World<PACKED, LOGGED> {
     const IS_PACKED: bool = PACKED;
 
-    fn new(size: u16) -> World<PACKED> {
+    fn new(size: u16) -> World<PACKED, LOGGED> {
         World::with(size, OPTIONS)
     }
 
-    fn with(size: u16, options: RingOptions) -> World<PACKED> {
+    fn with(size: u16, options: RingOptions) -> World<PACKED, LOGGED> {
         World::telling(size, options, RingSignals::default())
     }
 
-    fn telling(size: u16, options: RingOptions, signals: RingSignals) -> World<PACKED> {
+    fn telling(size: u16, options: RingOptions, signals: RingSignals) -> World<PACKED, LOGGED> {
         let (mapping, file) = Mapping::memfd("world", (HIGH_OFFSET + HIGH_LEN) as usize).unwrap();
         let mapping = Arc::new(mapping);
         let region = |guest_addr, len, offset| Region {
@@ -94,29 +105,30 @@ impl<const PACKED: bool> World<PACKED> {
         };
         let memory =
             MemoryTable::new(vec![region(LOW, LOW_LEN, 0), region(HIGH, HIGH_LEN, HIGH_OFFSET)]).unwrap();
-        let layout = RingLayout { size, desc: DESC + USER, avail: AVAIL + USER, used: USED + USER };
-        let options = RingOptions { packed: PACKED, ..options };
-        let view = RingView::new(Arc::new(memory), layout, options, signals).unwrap();
+        let (memory, options) = (Arc::new(memory), RingOptions { packed: PACKED, ..options });
+        let mut view = RingView::new(memory.clone(), layout(size), options, signals).unwrap();
+        let (log, log_file) = Mapping::memfd("log", LOG_LEN).unwrap();
+        if LOGGED {
+            let log = DirtyLog::new(Mapping::of_file(&log_file, LOG_LEN).unwrap(), 0, LOG_LEN as u64);
+            let log = Arc::new(log.unwrap());
+            view = view.logged(RingLogging { log, buffers: true, used: Some(USED), bell: None }).unwrap();
+        }
         let ring = Arc::new(Ring::start(&view, None).unwrap());
         let table = Mutex::new(vec![(0, 0, 0, 0); usize::from(size)]);
-        World { mapping, file, view: Arc::new(view), ring, size, posted: 0, table, chains: Vec::new(), at: 0 }
+        let (view, chains) = (Arc::new(view), Vec::new());
+        let (written, _) = Mapping::memfd("written", mapping.len()).unwrap();
+        World { mapping, file, memory, view, ring, size, posted: 0, table, chains, at: 0, written, log }
     }
 
     fn put(&self, addr: u64, bytes: &[u8]) {
         for (place, &byte) in (addr..).zip(bytes) {
-            let offset = offset(place);
-            let word = &self.mapping.words(offset & !7, 1)[0];
-            let shift = (offset & 7) * 8;
-            let cleared = word.load(Ordering::Relaxed) & !(0xff << shift);
-            word.store(cleared | u64::from(byte) << shift, Ordering::Release);
+            self.written.byte(offset(place)).store(byte, Ordering::Relaxed);
+            self.mapping.byte(offset(place)).store(byte, Ordering::Release);
         }
     }
 
     fn get(&self, addr: u64, len: usize) -> Vec<u8> {
-        let byte = |place| {
-            let offset = offset(place);
-            (self.mapping.words(offset & !7, 1)[0].load(Ordering::Acquire) >> ((offset & 7) * 8)) as u8
-        };
+        let byte = |place| self.mapping.byte(offset(place)).load(Ordering::Acquire);
         (addr..addr + len as u64).map(byte).collect()
     }
 
@@ -259,6 +271,41 @@ impl<const PACKED: bool> World<PACKED> {
     fn fault(&self) -> Option<Fault> {
         self.ring.fault()
     }
+
+    /// Guest addresses of the pages that the device wrote, as far as it shows.
+    fn written_pages(&self) -> Vec<u64> {
+        let differs = |&page: &u64| {
+            let words = |mapping: &Mapping| {
+                let words = mapping.words(offset(page), LOG_PAGE as usize / 8);
+                words.iter().map(|word| word.load(Ordering::Acquire)).collect::<Vec<u64>>()
+            };
+            words(&self.mapping) != words(&self.written)
+        };
+        (LOW..END).step_by(LOG_PAGE as usize).filter(differs).collect()
+    }
+
+    /// Guest addresses of the pages that are in the log.
+    fn logged_pages(&self) -> Vec<u64> {
+        let is_set =
+            |&page: &u64| self.log.byte(page as usize / 8).load(Ordering::Acquire) >> (page % 8) & 1 == 1;
+        (0..LOG_LEN as u64 * 8).filter(is_set).map(|page| page * LOG_PAGE).collect()
+    }
+}
+
+impl<const PACKED: bool, const LOGGED: bool> Drop for World<PACKED, LOGGED> {
+    fn drop(&mut self) {
+        if LOGGED && !std::thread::panicking() {
+            let logged = self.logged_pages();
+            let missed: Vec<u64> =
+                self.written_pages().into_iter().filter(|page| !logged.contains(page)).collect();
+            assert!(missed.is_empty(), "written and not logged: {missed:x?}");
+        }
+    }
+}
+
+/// Where each ring lies.
+fn layout(size: u16) -> RingLayout {
+    RingLayout { size, desc: DESC + USER, avail: AVAIL + USER, used: USED + USER }
 }
 
 fn offset(addr: u64) -> usize {

@@ -8,7 +8,7 @@ use super::*;
 use crate::port::Egress;
 use crate::ring::{DriverMemory, DriverOptions, DriverRing, Part, Used};
 
-const MEMORY_LEN: usize = 0x40_0000;
+pub(super) const MEMORY_LEN: usize = 0x40_0000;
 /// For indirect tables and buffers: one of each for a head.
 const TABLES_AT: usize = 0x10_0000;
 const TABLE_LEN: usize = 0x100;
@@ -18,22 +18,22 @@ const SIZE_MAX: u16 = 40;
 const PARTS_MAX: usize = 6;
 
 /// A ring with both its ends.
-struct Pair {
-    memory: Arc<DriverMemory>,
-    driver: DriverRing,
-    view: Arc<RingView>,
-    ring: Arc<Ring>,
-    end: RingEnd,
+pub(super) struct Pair {
+    pub memory: Arc<DriverMemory>,
+    pub driver: DriverRing,
+    pub view: Arc<RingView>,
+    pub ring: Arc<Ring>,
+    pub end: RingEnd,
     egress: Arc<dyn Egress>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    options: DriverOptions,
-    size: u16,
+pub(super) struct Shape {
+    pub options: DriverOptions,
+    pub size: u16,
 }
 
-fn any_shape() -> impl Strategy<Value = Shape> {
+pub(super) fn any_shape() -> impl Strategy<Value = Shape> {
     let options = (any::<bool>(), any::<bool>(), any::<bool>());
     (options, 1..=SIZE_MAX).prop_map(|((packed, event_idx, in_order), size)| Shape {
         options: DriverOptions { packed, event_idx, in_order },
@@ -42,18 +42,27 @@ fn any_shape() -> impl Strategy<Value = Shape> {
 }
 
 /// How a buffer is described: bytes of each part, and whether by a table.
-fn any_parts() -> impl Strategy<Value = (Vec<usize>, bool)> {
+pub(super) fn any_parts() -> impl Strategy<Value = (Vec<usize>, bool)> {
     (prop::collection::vec(0usize..700, 1..=PARTS_MAX), any::<bool>())
 }
 
 impl Pair {
-    fn new(Shape { options, size }: Shape) -> Pair {
+    fn new(shape: Shape) -> Pair {
+        Pair::watched(shape, |view, _| view)
+    }
+
+    /// As [`Self::new`]; `watch` makes what it will of the device's view, and is told where the ring lies.
+    pub(super) fn watched(
+        Shape { options, size }: Shape,
+        watch: impl FnOnce(RingView, RingLayout) -> RingView,
+    ) -> Pair {
         let memory = Arc::new(DriverMemory::new("pair", MEMORY_LEN).unwrap());
         let driver = DriverRing::new(memory.clone(), 0, size, options).unwrap();
         let table = Arc::new(MemoryTable::new(vec![memory.region()]).unwrap());
         let DriverOptions { packed, event_idx, in_order } = options;
         let options = RingOptions { packed, event_idx, in_order, ..OPTIONS };
-        let view = Arc::new(RingView::new(table, driver.layout(), options, RingSignals::default()).unwrap());
+        let view = RingView::new(table, driver.layout(), options, RingSignals::default()).unwrap();
+        let view = Arc::new(watch(view, driver.layout()));
         let ring = Arc::new(Ring::start(&view, None).unwrap());
         let end = crate::ring::ingress(view.clone(), ring.clone(), 0, None);
         let egress = crate::ring::egress(view.clone(), ring.clone());
@@ -61,7 +70,7 @@ impl Pair {
     }
 
     /// Stops the ring and starts it where it stopped. Returns how many frames that cost.
-    fn restart(&mut self) -> u64 {
+    pub(super) fn restart(&mut self) -> u64 {
         let held = self.ring.settle(&self.view);
         self.ring = Arc::new(Ring::start(&self.view, Some(self.ring.base())).unwrap());
         self.end = crate::ring::ingress(self.view.clone(), self.ring.clone(), 0, None);
@@ -69,7 +78,7 @@ impl Pair {
     }
 
     /// Adds a buffer of `lens` bytes in parts; its head and its parts, if there was room.
-    fn add(&mut self, lens: &[usize], writable: bool, table: bool) -> Option<(u16, Vec<Part>)> {
+    pub(super) fn add(&mut self, lens: &[usize], writable: bool, table: bool) -> Option<(u16, Vec<Part>)> {
         let head = self.driver.next_head()?;
         let mut offset = BUFFERS_AT + usize::from(head) * BUFFER_LEN;
         let mut parts = Vec::new();
@@ -88,7 +97,7 @@ impl Pair {
         added.map(|_| (head, parts))
     }
 
-    fn write(&self, parts: &[Part], mut bytes: &[u8]) {
+    pub(super) fn write(&self, parts: &[Part], mut bytes: &[u8]) {
         for part in parts {
             let (here, rest) = bytes.split_at(part.len as usize);
             self.memory.write(part.offset, here);
@@ -106,7 +115,7 @@ impl Pair {
         bytes
     }
 
-    fn poll(&self, taken: Taken) -> (Vec<Vec<u8>>, usize) {
+    pub(super) fn poll(&self, taken: Taken) -> (Vec<Vec<u8>>, usize) {
         let mut frames = Vec::new();
         let gone = self.end.ingress.poll(&mut IngressScratch::default(), &mut |burst| {
             for frame in burst.frames() {
@@ -119,7 +128,7 @@ impl Pair {
         (frames, gone)
     }
 
-    fn send(&self, frames: &[Vec<u8>]) -> (usize, Tally) {
+    pub(super) fn send(&self, frames: &[Vec<u8>]) -> (usize, Tally) {
         let mut burst = BurstScratch::default();
         let mut builder = burst.begin(0);
         frames.iter().for_each(|frame| builder.push_slice(frame).unwrap());
