@@ -12,8 +12,8 @@ use std::sync::Arc;
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd, QueueRings};
 use ringyard_dataplane::ring::{
-    self, Call, ControlRing, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingOptions,
-    RingSignals, RingView,
+    self, Call, ControlRing, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingLogging,
+    RingOptions, RingSignals, RingView,
 };
 use rustix::fs::OFlags;
 
@@ -23,6 +23,8 @@ pub(crate) struct Surroundings {
     pub options: RingOptions,
     /// Which ring is the control queue, if any is.
     pub control: Option<usize>,
+    /// What is logged of all rings, and where, if there is a log.
+    pub logging: Option<RingLogging>,
     /// What a ring that breaks signals.
     pub trouble: Arc<OwnedFd>,
 }
@@ -32,6 +34,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct Vring {
     /// Size and addresses as last set; size 0 until then.
     pub layout: RingLayout,
+    /// The guest address under which its used part is logged, if it is.
+    pub used_log: Option<u64>,
     /// Where the ring goes on when it starts; `None`: at its beginning.
     pub base: Option<u16>,
     /// The form of the ring that [`Self::base`] is about.
@@ -185,7 +189,12 @@ impl Vring {
             error: self.error.clone(),
             trouble: Some(around.trouble.clone()),
         };
-        RingView::new(around.memory.clone(), self.layout, around.options, signals).map(Arc::new)
+        let view = RingView::new(around.memory.clone(), self.layout, around.options, signals)?;
+        let logging = around.logging.clone().map(|all| RingLogging { used: self.used_log, ..all });
+        match logging.filter(|logging| logging.buffers || logging.used.is_some()) {
+            Some(logging) => view.logged(logging).map(Arc::new),
+            None => Ok(Arc::new(view)),
+        }
     }
 
     fn fit(&mut self, index: usize, view: Arc<RingView>, around: &Surroundings) {

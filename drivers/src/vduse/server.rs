@@ -357,7 +357,8 @@ impl Server {
 
     fn surroundings(&self) -> Surroundings {
         let options = virtio_net::options(self.features);
-        Surroundings { memory: self.memory.clone(), options, control: None, trouble: self.trouble.clone() }
+        let (memory, trouble) = (self.memory.clone(), self.trouble.clone());
+        Surroundings { memory, options, control: None, logging: None, trouble }
     }
 
     fn is_running(&self) -> bool {

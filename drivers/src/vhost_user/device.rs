@@ -10,13 +10,14 @@ use std::sync::Arc;
 use ringyard_dataplane::port::Attachment;
 use ringyard_dataplane::ring::{Call, ControlRing, MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64, VhostUserVringAddr,
-    VhostUserVringState,
+    FrontendReq, VhostUserLog, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64,
+    VhostUserVringAddr, VhostUserVringState,
 };
 
 use super::backchannel::Backchannel;
 use super::body::{check_mtu, empty, mac, read};
 use super::control_queue::ControlQueue;
+use super::log::{self, Log};
 use super::nic::NicState;
 use super::socket_call::SocketCall;
 use super::{Port, body, features, memory};
@@ -31,6 +32,7 @@ pub(super) enum Answer {
     Done,
     Value(u64),
     State(VhostUserVringState),
+    Log(VhostUserLog),
     /// The body of GET_CONFIG.
     Config(Vec<u8>),
 }
@@ -76,8 +78,10 @@ pub(super) struct Device<'a> {
     /// The virtio device status, kept for the front end only.
     status: u64,
     memory: Arc<MemoryTable>,
+    /// What it logs of that when the guest is migrated.
+    pub(super) log: Log,
     /// Those of all queue pairs, and one more, which can only be the control queue.
-    vrings: Vec<Vring>,
+    pub(super) vrings: Vec<Vring>,
     /// Workers may have rings of ours.
     attached: bool,
     /// The nic as the front end knows it.
@@ -101,6 +105,7 @@ impl<'a> Device<'a> {
             protocol: 0,
             status: 0,
             memory: Arc::default(),
+            log: Log::default(),
             vrings: vec![Vring::default(); 2 * pairs + 1],
             attached: false,
             nic,
@@ -127,6 +132,8 @@ impl<'a> Device<'a> {
         }
         match request {
             FrontendReq::GET_VRING_BASE => return self.vring_base(read(body)?),
+            FrontendReq::SET_LOG_BASE => return self.set_log_base(read(body)?, fds),
+            FrontendReq::SET_LOG_FD => self.set_log_bell(fds)?,
             FrontendReq::GET_CONFIG => return Ok(Answer::Config(self.config().reply(body))),
             FrontendReq::SET_CONFIG => self.set_config(body)?,
             FrontendReq::SET_BACKEND_REQ_FD => self.set_backchannel(body, fds)?,
@@ -196,9 +203,9 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
-    /// Whether the front end truncated a file of its memory.
+    /// Whether the front end truncated a file of its memory, or its dirty log.
     pub(super) fn has_lost_memory(&self) -> bool {
-        self.memory.is_lost()
+        self.memory.is_lost() || self.log.is_lost()
     }
 
     /// Takes everything away from the workers: the front end has gone.
@@ -254,7 +261,12 @@ impl<'a> Device<'a> {
         if features & features::PROTOCOL_FEATURES == 0 {
             vrings.iter_mut().for_each(|vring| vring.enabled = true);
         }
-        let around = Surroundings { options: virtio_net::options(features), control, ..self.surroundings() };
+        let around = Surroundings {
+            options: virtio_net::options(features),
+            control,
+            logging: self.log.logging(features),
+            ..self.surroundings()
+        };
         self.replace(vrings, &around)?;
         if features != self.features {
             tracing::info!(
@@ -301,6 +313,7 @@ impl<'a> Device<'a> {
             tracing::info!(socket = self.port.name, "vhost-user: all rings stopped by a reset");
         }
         self.vrings.iter_mut().for_each(Vring::reset);
+        self.log = Log::default();
         Ok(())
     }
 
@@ -340,6 +353,7 @@ impl<'a> Device<'a> {
             vring.layout.desc = addr.descriptor;
             vring.layout.avail = addr.available;
             vring.layout.used = addr.used;
+            vring.used_log = log::used_address(&addr);
         })
     }
 
@@ -448,7 +462,7 @@ impl<'a> Device<'a> {
     }
 
     /// Tries other surroundings on all rings; workers follow if any is started.
-    fn replace(&mut self, mut vrings: Vec<Vring>, around: &Surroundings) -> Result<(), Refusal> {
+    pub(super) fn replace(&mut self, mut vrings: Vec<Vring>, around: &Surroundings) -> Result<(), Refusal> {
         for (index, vring) in vrings.iter_mut().enumerate() {
             vring.refit(index, around)?;
         }
@@ -466,10 +480,10 @@ impl<'a> Device<'a> {
         self.port.line.attach(attachment)
     }
 
-    fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         let (memory, trouble) = (self.memory.clone(), self.port.trouble.clone());
         let (options, control) = (virtio_net::options(self.features), self.control_index());
-        Surroundings { memory, options, control, trouble }
+        Surroundings { memory, options, control, logging: self.log.logging(self.features), trouble }
     }
 
     /// Queue pairs, at most.

@@ -13,6 +13,7 @@ use virtio_bindings::virtio_net::{
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
+use super::log::LOG_ALL;
 use super::nic::NicState;
 use crate::virtio_net;
 
@@ -50,6 +51,7 @@ pub(super) fn data_rings(features: u64, pairs: usize) -> usize {
 pub(super) fn needed(request: FrontendReq) -> u64 {
     let needed = match request {
         FrontendReq::GET_QUEUE_NUM => VhostUserProtocolFeatures::MQ,
+        FrontendReq::SET_LOG_BASE => VhostUserProtocolFeatures::LOG_SHMFD,
         FrontendReq::RESET_DEVICE => VhostUserProtocolFeatures::RESET_DEVICE,
         FrontendReq::NET_SET_MTU => VhostUserProtocolFeatures::MTU,
         FrontendReq::SEND_RARP => VhostUserProtocolFeatures::RARP,
@@ -76,6 +78,7 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_NET_F_STATUS
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | 1 << VIRTIO_RING_F_EVENT_IDX
+    | LOG_ALL
     | PROTOCOL_FEATURES;
 /// What comes with a control queue; several queue pairs are offered apart.
 const CONTROL: u64 = 1 << VIRTIO_NET_F_CTRL_VQ
@@ -86,6 +89,7 @@ const CONTROL: u64 = 1 << VIRTIO_NET_F_CTRL_VQ
     | 1 << VIRTIO_NET_F_GUEST_ANNOUNCE;
 /// Protocol features.
 pub(super) const PROTOCOL: u64 = VhostUserProtocolFeatures::MQ.bits()
+    | VhostUserProtocolFeatures::LOG_SHMFD.bits()
     | VhostUserProtocolFeatures::REPLY_ACK.bits()
     | VhostUserProtocolFeatures::RARP.bits()
     | VhostUserProtocolFeatures::MTU.bits()

@@ -1,4 +1,4 @@
-//! A guest's memory, from the files that its front end sends.
+//! A guest's memory, from the files that its front end sends; its dirty log comes in such a file, too.
 //!
 //! A file is mapped from its first byte, whatever part of it the region is, and to the end of its last page: so huge
 //! pages need no case of their own. Only regular files of tmpfs and hugetlbfs are taken (a page fault in any other could
@@ -30,13 +30,16 @@ pub(super) fn table(
     if kept.len() + new.len() > SLOTS_MAX {
         return Err(format!("more than {SLOTS_MAX} memory regions"));
     }
-    let mut files = fds.into_iter().zip(new).map(File::check).collect::<Result<Vec<File>, String>>()?;
+    let check = |(fd, region): (OwnedFd, &VhostUserMemoryRegion)| {
+        File::check(fd, "a memory region", region.mmap_offset, region.memory_size)
+    };
+    let mut files = fds.into_iter().zip(new).map(check).collect::<Result<Vec<File>, String>>()?;
     share(&mut files);
     let mut regions = kept.to_vec();
     for (file, region) in files.iter().zip(new) {
         let mapping = match file.shared_with {
             Some(first) => regions[kept.len() + first].mapping.clone(),
-            None => file.map(&regions, trouble)?,
+            None => file.map_beside(&regions, trouble)?,
         };
         regions.push(Region {
             guest_addr: region.guest_phys_addr,
@@ -67,49 +70,57 @@ pub(super) fn without(kept: &[Region], gone: &VhostUserMemoryRegion) -> Result<A
 }
 
 /// A file that is fit to be mapped.
-struct File {
+pub(super) struct File {
     fd: OwnedFd,
     /// Device and inode.
     identity: (u64, u64),
-    /// Bytes to map: up to the region's end, in whole pages.
+    /// Bytes to map: up to the end of what is wanted, in whole pages.
     len: u64,
     /// The first file of the message that is the same.
     shared_with: Option<usize>,
 }
 
 impl File {
-    fn check((fd, region): (OwnedFd, &VhostUserMemoryRegion)) -> Result<File, String> {
-        let VhostUserMemoryRegion { memory_size, mmap_offset, .. } = *region;
-        let cannot = |error| format!("looking at a memory file: {error}");
+    /// A file for `what`, of which `size` bytes from byte `offset` on are wanted.
+    pub(super) fn check(fd: OwnedFd, what: &str, offset: u64, size: u64) -> Result<File, String> {
+        let cannot = |error| format!("looking at the file of {what}: {error}");
         let system = rustix::fs::fstatfs(&fd).map_err(cannot)?;
         let stat = rustix::fs::fstat(&fd).map_err(cannot)?;
         let known = [TMPFS_MAGIC, HUGETLBFS_MAGIC].iter().any(|&magic| magic as u64 == system.f_type as u64);
         if !known || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err("a memory region is no file of tmpfs or hugetlbfs".into());
+            return Err(format!("{what} is no file of tmpfs or hugetlbfs"));
         }
         // May fail: sealed against sealing, or no file that can be sealed. Before the size is asked for.
         let _ = rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK);
-        let size = rustix::fs::fstat(&fd).map_err(cannot)?.st_size as u64;
-        let end = mmap_offset.checked_add(memory_size).filter(|&end| memory_size > 0 && end <= size);
+        let reach = rustix::fs::fstat(&fd).map_err(cannot)?.st_size as u64;
+        let end = offset.checked_add(size).filter(|&end| size > 0 && end <= reach);
         let end = end.ok_or_else(|| {
-            format!(
-                "a memory region of {memory_size:#x} bytes at {mmap_offset:#x} of a file of {size:#x} bytes"
-            )
+            format!("{what} of {size:#x} bytes at {offset:#x} of a file of {reach:#x} bytes")
         })?;
         let page = u64::try_from(system.f_bsize).unwrap_or(0).max(1);
-        let len = end.checked_next_multiple_of(page).ok_or("a memory region wraps around")?;
+        let len = end.checked_next_multiple_of(page).ok_or_else(|| format!("{what} wraps around"))?;
         Ok(File { fd, identity: (stat.st_dev, stat.st_ino), len, shared_with: None })
     }
 
+    /// Bytes to map.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Maps the file. `trouble` is signalled when it is truncated later.
+    pub(super) fn map(&self, trouble: &Arc<OwnedFd>) -> Result<Mapping, String> {
+        Mapping::of_foreign_file(&self.fd, self.len as usize, trouble.clone())
+            .map_err(|error| format!("mapping {:#x} bytes of memory: {error}", self.len))
+    }
+
     /// Maps the file if the port, whose other regions are `regions`, has addresses left.
-    fn map(&self, regions: &[Region], trouble: &Arc<OwnedFd>) -> Result<Arc<Mapping>, String> {
+    fn map_beside(&self, regions: &[Region], trouble: &Arc<OwnedFd>) -> Result<Arc<Mapping>, String> {
         let mapped = |region: &Region| (Arc::as_ptr(&region.mapping), region.mapping.len() as u64);
         let taken: u64 = regions.iter().map(mapped).collect::<BTreeMap<_, _>>().into_values().sum();
         if taken.saturating_add(self.len) > ADDRESSES_MAX {
             return Err(format!("more than {ADDRESSES_MAX:#x} bytes of memory"));
         }
-        let mapping = Mapping::of_foreign_file(&self.fd, self.len as usize, trouble.clone());
-        mapping.map(Arc::new).map_err(|error| format!("mapping {:#x} bytes of memory: {error}", self.len))
+        self.map(trouble).map(Arc::new)
     }
 }
 

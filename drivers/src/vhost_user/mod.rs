@@ -2,7 +2,8 @@
 //!
 //! One thread a port waits for a front end, serves its messages, and waits for the next one when it is gone. A
 //! [`channel`] carries whole messages, under a time limit; [`device`] keeps what was negotiated and turns every change
-//! into a whole new attachment; [`Vring`](crate::vring::Vring) is one ring of it, [`memory`] the guest's memory.
+//! into a whole new attachment; [`Vring`](crate::vring::Vring) is one ring of it, [`memory`] the guest's memory, [`log`] what of it we wrote while
+//! the guest is migrated.
 //!
 //! Where the front end hands the control queue on, the same thread serves it ([`control_queue`]), and answers a command when
 //! the switch goes by what [`control`] made of it. What control has to say comes by [`nic`], and goes into the
@@ -21,6 +22,7 @@ mod control;
 mod control_queue;
 mod device;
 mod features;
+mod log;
 mod memory;
 mod nic;
 mod session;

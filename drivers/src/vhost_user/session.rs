@@ -102,6 +102,7 @@ impl<'a> Session<'a> {
             Ok(Answer::Done) => Ok(()),
             Ok(Answer::Value(value)) => acknowledge(value),
             Ok(Answer::State(state)) => self.channel.reply(request, state.as_slice()),
+            Ok(Answer::Log(log)) => self.channel.reply(request, log.as_slice()),
             Ok(Answer::Config(config)) => self.channel.reply(request, &config),
             Err(Refusal::Unplugged) => Err(End::Stopped),
             Err(Refusal::Unknown) if need_reply => acknowledge(1),
@@ -119,6 +120,11 @@ impl<'a> Session<'a> {
 fn is_question(request: u32) -> bool {
     [FrontendReq::GET_FEATURES, FrontendReq::GET_PROTOCOL_FEATURES, FrontendReq::GET_QUEUE_NUM]
         .into_iter()
-        .chain([FrontendReq::GET_MAX_MEM_SLOTS, FrontendReq::GET_STATUS, FrontendReq::GET_VRING_BASE])
+        .chain([
+            FrontendReq::SET_LOG_BASE,
+            FrontendReq::GET_MAX_MEM_SLOTS,
+            FrontendReq::GET_STATUS,
+            FrontendReq::GET_VRING_BASE,
+        ])
         .any(|question| question as u32 == request)
 }

@@ -20,7 +20,7 @@ pub const TX: usize = 1;
 pub const SIZE: u16 = 16;
 /// VERSION_1, MRG_RXBUF and PROTOCOL_FEATURES.
 pub const FEATURES: u64 = 1 << 32 | 1 << 15 | 1 << 30;
-const GUEST: u64 = 0x10_0000;
+pub const GUEST: u64 = 0x10_0000;
 const USER: u64 = 0x7f00_0000_0000;
 const LEN: usize = 0x2_0000;
 const AVAIL: usize = 0x400;
@@ -79,6 +79,7 @@ impl Guest {
         let protocol = frontend.get_protocol_features().unwrap();
         let wanted = VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::LOG_SHMFD
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::STATUS;
         assert!(protocol.contains(wanted));
@@ -128,9 +129,18 @@ impl Guest {
 
     /// Says where a ring lies and where it goes on.
     pub fn set_up(&self, ring: usize, base: u16) {
+        set_up(&self.frontend, ring, self.layout(ring), base);
+    }
+
+    /// Where a ring lies.
+    pub fn layout(&self, ring: usize) -> RingLayout {
         let at = USER + (ring * 0x1000) as u64;
-        let layout = RingLayout { size: SIZE, desc: at, avail: at + AVAIL as u64, used: at + USED as u64 };
-        set_up(&self.frontend, ring, layout, base);
+        RingLayout { size: SIZE, desc: at, avail: at + AVAIL as u64, used: at + USED as u64 }
+    }
+
+    /// Where a ring's used part lies in guest memory.
+    pub fn used_at(&self, ring: usize) -> usize {
+        ring * 0x1000 + USED
     }
 
     pub fn enable(&mut self, enable: bool) {
@@ -237,7 +247,8 @@ impl Guest {
     }
 }
 
-fn buffer(ring: usize, slot: u16) -> usize {
+/// Where a buffer lies in guest memory.
+pub fn buffer(ring: usize, slot: u16) -> usize {
     BUFFERS + (ring * usize::from(SIZE) + usize::from(slot)) * BUFFER_LEN
 }
 

@@ -5,6 +5,7 @@ mod guest;
 mod hold;
 mod hostile;
 mod life;
+mod log;
 mod messages;
 mod packed;
 mod raw;

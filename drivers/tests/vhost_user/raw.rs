@@ -23,8 +23,9 @@ pub const SET_PROTOCOL_FEATURES: u32 = 16;
 pub const SET_VRING_ENABLE: u32 = 18;
 pub const GET_CONFIG: u32 = 24;
 pub const SET_STATUS: u32 = 39;
-/// All that is offered: MQ, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS.
-pub const PROTOCOL: u64 = 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 16;
+/// All that is offered: MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS.
+pub const PROTOCOL: u64 =
+    1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 13 | 1 << 15 | 1 << 16;
 
 pub struct Raw(pub UnixStream);
 
@@ -69,6 +70,18 @@ impl Raw {
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
         assert_eq!((word(0), word(4), word(8)), (request, 1 | 4, 8));
         u64::from_ne_bytes(bytes[12..].try_into().unwrap())
+    }
+
+    /// The body of the reply to `request`, of any length.
+    #[track_caller]
+    pub fn reply_of(&mut self, request: u32) -> Vec<u8> {
+        let mut header = [0; 12];
+        self.0.read_exact(&mut header).unwrap();
+        let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
+        assert_eq!((word(0), word(4)), (request, 1 | 4));
+        let mut body = vec![0; word(8) as usize];
+        self.0.read_exact(&mut body).unwrap();
+        body
     }
 
     /// Asks for an acknowledgement.
