@@ -12,8 +12,8 @@ use std::sync::Arc;
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd, QueueRings};
 use ringyard_dataplane::ring::{
-    self, Call, ControlRing, Fault, MemoryTable, Ring, RingEnd, RingError, RingLayout, RingLogging,
-    RingOptions, RingSignals, RingView,
+    self, Call, ControlRing, Fault, Mapping, MemoryTable, Ring, RingEnd, RingError, RingJournal, RingLayout,
+    RingLogging, RingOptions, RingSignals, RingView,
 };
 use rustix::fs::OFlags;
 
@@ -27,6 +27,31 @@ pub(crate) struct Surroundings {
     pub logging: Option<RingLogging>,
     /// What a ring that breaks signals.
     pub trouble: Arc<OwnedFd>,
+    /// Where rings keep what a successor has to know of them, if anywhere.
+    pub journals: Option<Journals>,
+}
+
+/// Memory that outlives this process, with a region for each ring.
+#[derive(Clone)]
+pub(crate) struct Journals {
+    pub mapping: Arc<Mapping>,
+    /// Where the first region begins, and each next one behind it.
+    pub at: usize,
+    pub stride: usize,
+    /// Regions.
+    pub count: usize,
+    /// A ring that starts goes on where its region says, if that says anything.
+    pub resumes: bool,
+}
+
+impl Journals {
+    fn of(&self, index: usize, size: u16, packed: bool) -> Option<RingJournal> {
+        if index >= self.count || RingJournal::len(size, packed) > self.stride {
+            return None;
+        }
+        let at = index.checked_mul(self.stride)?.checked_add(self.at)?;
+        RingJournal::new(self.mapping.clone(), at, size, packed)
+    }
 }
 
 /// One ring.
@@ -115,20 +140,49 @@ impl Vring {
             self.stop();
             self.settle();
         }
-        let view = self.view(around)?;
+        let view = self.view(index, around)?;
         if self.ring.is_none() {
             let packed = view.options().packed;
             let base = self.base.filter(|_| packed == self.packed);
-            (self.ring, self.packed) = (Some(Arc::new(Ring::start(&view, base)?)), packed);
+            let resumes = around.journals.as_ref().is_some_and(|journals| journals.resumes);
+            let ring = match resumes && view.was_journalled() {
+                true => Ring::resume(&view, 0)?,
+                false => Ring::start(&view, base)?,
+            };
+            (self.ring, self.packed) = (Some(Arc::new(ring)), packed);
         }
         self.fit(index, view, around);
         Ok(())
     }
 
+    /// Goes on with a ring that was started in a process before this one, which was killed; with one that broke there, when
+    /// it is started anew. `skew` is as [`Ring::skew`] said.
+    pub(crate) fn resume(
+        &mut self,
+        index: usize,
+        around: &Surroundings,
+        skew: u16,
+        broken: bool,
+    ) -> Result<(), RingError> {
+        let view = self.view(index, around)?;
+        (self.ring, self.packed) = (Some(Arc::new(Ring::resume(&view, skew)?)), view.options().packed);
+        self.broken = broken;
+        match broken {
+            true => self.view = Some(view),
+            false => self.fit(index, view, around),
+        }
+        Ok(())
+    }
+
+    /// It broke, and was taken out of service.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Makes our end of the ring anew if it is started: something of it changed.
     pub(crate) fn refit(&mut self, index: usize, around: &Surroundings) -> Result<(), RingError> {
         if self.is_started() && !self.broken {
-            self.fit(index, self.view(around)?, around);
+            self.fit(index, self.view(index, around)?, around);
         }
         Ok(())
     }
@@ -152,7 +206,9 @@ impl Vring {
 
     /// Remembers where a stopped ring got to.
     pub(crate) fn settle(&mut self) {
-        self.view = None;
+        if let Some(view) = self.view.take() {
+            view.end_journal();
+        }
         if let Some(ring) = self.ring.take() {
             self.base = Some(ring.base());
         }
@@ -183,13 +239,18 @@ impl Vring {
         }
     }
 
-    fn view(&self, around: &Surroundings) -> Result<Arc<RingView>, RingError> {
+    fn view(&self, index: usize, around: &Surroundings) -> Result<Arc<RingView>, RingError> {
         let signals = RingSignals {
             call: self.call.clone(),
             error: self.error.clone(),
             trouble: Some(around.trouble.clone()),
         };
         let view = RingView::new(around.memory.clone(), self.layout, around.options, signals)?;
+        let of = |journals: &Journals| journals.of(index, view.size(), view.options().packed);
+        let view = match around.journals.as_ref().and_then(of) {
+            Some(journal) => view.journalled(journal),
+            None => view,
+        };
         let logging = around.logging.clone().map(|all| RingLogging { used: self.used_log, ..all });
         match logging.filter(|logging| logging.buffers || logging.used.is_some()) {
             Some(logging) => view.logged(logging).map(Arc::new),

@@ -14,7 +14,7 @@ use ringyard_dataplane::port::{Attachment, IngressEnd};
 use ringyard_dataplane::snapshot::PortIndex;
 use ringyard_drivers::capture::Captured;
 use ringyard_drivers::line::PortKey;
-use ringyard_drivers::vhost_user::VhostUserPort;
+use ringyard_drivers::vhost_user::{Keeping, VhostUserPort};
 
 use super::{Model, OBJECTS_MAX};
 use crate::follow::{Followed, Follower};
@@ -150,7 +150,7 @@ impl Model {
         let socket = self.free_chardev(&chardev)?;
         let index = self.add_port()?;
         let key = PortKey(self.next_serial());
-        let port = match VhostUserPort::start(socket, queues, self.board.line(key)) {
+        let port = match VhostUserPort::start(socket, queues, self.board.line(key), Keeping::default()) {
             Ok(port) => port,
             Err(error) => {
                 self.switch.remove_port(index);

@@ -24,6 +24,7 @@ pub struct RingJournal {
     mapping: Arc<Mapping>,
     at: usize,
     size: u16,
+    packed: bool,
 }
 
 impl RingJournal {
@@ -34,16 +35,17 @@ impl RingJournal {
         (head + size as usize * entry).next_multiple_of(ALIGNMENT)
     }
 
-    /// That of a packed ring of `size` entries, at byte `at` of `mapping`, which begins a cache line. `None`: it is not all
-    /// in there.
-    pub fn new(mapping: Arc<Mapping>, at: usize, size: u16) -> Option<RingJournal> {
-        let end = at.checked_add(RingJournal::len(size, true))?;
-        (at.is_multiple_of(ALIGNMENT) && end <= mapping.len()).then_some(RingJournal { mapping, at, size })
+    /// That of a ring of `size` entries, at byte `at` of `mapping`, which begins a cache line. `None`: it is not all in
+    /// there. Of a split ring it says only that there is one.
+    pub fn new(mapping: Arc<Mapping>, at: usize, size: u16, packed: bool) -> Option<RingJournal> {
+        let end = at.checked_add(RingJournal::len(size, packed))?;
+        let is_inside = at.is_multiple_of(ALIGNMENT) && end <= mapping.len();
+        is_inside.then_some(RingJournal { mapping, at, size, packed })
     }
 
-    /// Entries.
-    pub(super) fn size(&self) -> u16 {
-        self.size
+    /// Entries, and the form of the ring.
+    pub(super) fn shape(&self) -> (u16, bool) {
+        (self.size, self.packed)
     }
 
     /// Whether a ring of this size was journalled here.
@@ -52,10 +54,17 @@ impl RingJournal {
         (word as u16, (word >> 16) as u16) == (VERSION, self.size)
     }
 
-    /// A ring that stands at `place` is journalled from now on.
-    pub(super) fn begin(&self, place: Place) {
+    /// The ring stopped, and whoever starts one says where.
+    pub(super) fn end(&self) {
         self.store(VERSION_AT, 0);
-        self.stand_at(place);
+    }
+
+    /// A ring that stands at `place`, if it is packed, is journalled from now on.
+    pub(super) fn begin(&self, place: Place) {
+        self.end();
+        if self.packed {
+            self.stand_at(place);
+        }
         self.store(VERSION_AT, u64::from(VERSION) | u64::from(self.size) << 16);
     }
 
@@ -141,7 +150,7 @@ mod tests {
 
     fn journal(size: u16) -> RingJournal {
         let (mapping, _) = Mapping::memfd("journal", RingJournal::len(size, true)).unwrap();
-        RingJournal::new(Arc::new(mapping), 0, size).unwrap()
+        RingJournal::new(Arc::new(mapping), 0, size, true).unwrap()
     }
 
     #[test]
@@ -162,8 +171,12 @@ mod tests {
         assert_eq!(bytes[16..22], [2, 0, 7, 0, 0, 1], "used_idx, old_used_idx and their wrap counters");
         assert_eq!(bytes[32 + 3 * 32 + 16..][..8], [0x33, 0, 0x44, 0, 0x55, 0, 0, 0], "id, flags, len");
         assert!(journal.is_begun());
+        let of_another_size = RingJournal::new(journal.mapping.clone(), 0, 4, true).unwrap();
+        assert!(!of_another_size.is_begun());
         assert_eq!(journal.places(), Some((Place::from_bits(0x8000 | 7), Place::from_bits(2))));
         assert_eq!(journal.kept(3), Some(Rest::new(0x55, 0x33, 0x44)));
+        journal.end();
+        assert!(!journal.is_begun());
     }
 
     #[test]
@@ -181,7 +194,7 @@ mod tests {
     fn region_that_is_not_all_there_is_none() {
         let (mapping, _) = Mapping::memfd("journal", 4096).unwrap();
         let mapping = Arc::new(mapping);
-        let fits = |at, size| RingJournal::new(mapping.clone(), at, size).is_some();
+        let fits = |at, size| RingJournal::new(mapping.clone(), at, size, true).is_some();
         assert!(fits(0, 127) && fits(64, 125) && !fits(64, 127) && !fits(0, 128));
         assert!(!fits(8, 1) && !fits(usize::MAX - 63, 1) && !fits(4096, 1));
     }

@@ -189,6 +189,9 @@ impl Ring {
     /// Errors: [`RingError::Position`].
     pub fn start(view: &RingView, base: Option<u16>) -> Result<Ring, RingError> {
         if !view.options().packed {
+            if let Some(journal) = view.journal() {
+                journal.begin(Place::START);
+            }
             return Ok(Ring::new(base.unwrap_or(0), view.used_index()));
         }
         let mut place = base.map_or(Place::START, Place::from_bits);

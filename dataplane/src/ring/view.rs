@@ -217,10 +217,22 @@ impl RingView {
         })
     }
 
-    /// The same of a packed ring whose place outlives this process; `journal` is for a ring of its size.
+    /// The same of a ring whose place outlives this process; `journal` is for a ring of its size and form.
     pub fn journalled(self, journal: RingJournal) -> RingView {
-        debug_assert!(self.options.packed && journal.size() == self.size);
+        debug_assert!(journal.shape() == (self.size, self.options.packed));
         RingView { journal: Some(journal), ..self }
+    }
+
+    /// Whether a ring like this one was journalled where this one is, and not stopped.
+    pub fn was_journalled(&self) -> bool {
+        self.journal.as_ref().is_some_and(RingJournal::is_begun)
+    }
+
+    /// Nobody goes on with the ring but from where it stopped.
+    pub fn end_journal(&self) {
+        if let Some(journal) = &self.journal {
+            journal.end();
+        }
     }
 
     /// Where the ring's place outlives this process, if anywhere.

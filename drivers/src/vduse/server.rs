@@ -358,7 +358,7 @@ impl Server {
     fn surroundings(&self) -> Surroundings {
         let options = virtio_net::options(self.features);
         let (memory, trouble) = (self.memory.clone(), self.trouble.clone());
-        Surroundings { memory, options, control: None, logging: None, trouble }
+        Surroundings { memory, options, control: None, logging: None, trouble, journals: None }
     }
 
     fn is_running(&self) -> bool {

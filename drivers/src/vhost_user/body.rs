@@ -1,7 +1,7 @@
 //! The bodies of requests, each of exactly the size of its type.
 
 use ringyard_dataplane::mac::Mac;
-use vhost::vhost_user::message::{VhostUserMemory, VhostUserMemoryRegion};
+use vhost::vhost_user::message::{VhostUserInflight, VhostUserMemory, VhostUserMemoryRegion};
 use vm_memory::ByteValued;
 
 use super::device::Refusal;
@@ -36,6 +36,18 @@ pub(super) fn mac(number: u64) -> Result<Mac, Refusal> {
         Ok(mac)
     }
 }
+
+/// The body of GET_INFLIGHT_FD and SET_INFLIGHT_FD. Some send the four bytes that fill up its last word, and some do not.
+pub(super) fn inflight(body: &[u8]) -> Result<VhostUserInflight, Refusal> {
+    let mut whole = body.to_vec();
+    if body.len() == INFLIGHT_LEN {
+        whole.resize(size_of::<VhostUserInflight>(), 0);
+    }
+    read(&whole)
+}
+
+/// Bytes of it that say something.
+const INFLIGHT_LEN: usize = 20;
 
 /// The regions of SET_MEM_TABLE. User Mode Linux sends the whole of a table of its own size, however many it has.
 pub(super) fn memory_table(body: &[u8]) -> Result<Vec<VhostUserMemoryRegion>, Refusal> {

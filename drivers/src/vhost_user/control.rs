@@ -16,6 +16,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
 };
 
+use super::known::{KnownTable, KnownWishes};
+
 /// What a driver that uses its control queue wants.
 pub(super) struct Wishes {
     features: u64,
@@ -80,6 +82,50 @@ impl Wishes {
             vlans: VlanSet::none(),
             pairs: if has(VIRTIO_NET_F_MQ) { 1 } else { pairs_max },
             announces: false,
+        }
+    }
+
+    /// For the journal.
+    pub(super) fn known(&self) -> KnownWishes {
+        let bytes = |mac: Option<Mac>| mac.map(|Mac(mac)| mac);
+        KnownWishes {
+            own_mac: bytes(self.own_mac),
+            nic_mac: bytes(self.nic_mac),
+            promiscuous: self.promiscuous,
+            all_multicast: self.all_multicast,
+            all_unicast: self.all_unicast,
+            no_multicast: self.no_multicast,
+            no_unicast: self.no_unicast,
+            no_broadcast: self.no_broadcast,
+            unicast: self.unicast.known(),
+            multicast: self.multicast.known(),
+            vlans: self.vlans.iter().collect(),
+            pairs: self.pairs,
+            announces: self.announces,
+        }
+    }
+
+    /// The reverse of [`Self::known`]; what cannot be is left out.
+    pub(super) fn restore(features: u64, pairs_max: u16, known: &KnownWishes) -> Wishes {
+        let mut vlans = VlanSet::none();
+        known.vlans.iter().filter(|&&vlan| vlan < VLANS).for_each(|&vlan| vlans.insert(vlan));
+        let unicast = Table::restore(&known.unicast, MAC_TABLE_MAX);
+        let multicast = Table::restore(&known.multicast, MAC_TABLE_MAX - unicast.macs.len());
+        Wishes {
+            own_mac: known.own_mac.map(Mac),
+            nic_mac: known.nic_mac.map(Mac),
+            promiscuous: known.promiscuous,
+            all_multicast: known.all_multicast,
+            all_unicast: known.all_unicast,
+            no_multicast: known.no_multicast,
+            no_unicast: known.no_unicast,
+            no_broadcast: known.no_broadcast,
+            unicast,
+            multicast,
+            vlans,
+            pairs: known.pairs.clamp(1, pairs_max),
+            announces: known.announces,
+            ..Wishes::new(features, pairs_max, None)
         }
     }
 
@@ -249,6 +295,15 @@ impl Table {
         }
         Table { macs: macs.iter().map(|&mac| Mac(mac)).collect(), overflow: false }
     }
+
+    fn known(&self) -> KnownTable {
+        KnownTable { macs: self.macs.iter().map(|&Mac(mac)| mac).collect(), overflow: self.overflow }
+    }
+
+    fn restore(known: &KnownTable, room: usize) -> Table {
+        let Table { macs, overflow } = Table::of(&known.macs, room);
+        Table { macs, overflow: overflow || known.overflow }
+    }
 }
 
 /// The table that `data` begins with, and what is behind it: a count of 32 bits, then as many addresses.
@@ -324,6 +379,22 @@ mod tests {
         for data in [&[1, 1, 2, 0, 0, 0, 0][..], &[1, 1, 2, 0, 0, 0, 0, 0, 0], &[1, 1, 3, 0, 0, 0, 0, 7]] {
             refuse(&mut wishes, data);
         }
+    }
+
+    #[test]
+    fn wishes_survive_a_journal() {
+        let mut wishes = fresh(ALL);
+        wishes.command(&tables((2, 2), (70, 70))).unwrap();
+        for command in [&[2, 0, 0xff, 0x0f][..], &[0, 5, 1], &[4, 0, 3, 0], &[1, 1, 2, 0, 0, 0, 0, 7]] {
+            wishes.command(command).unwrap();
+        }
+        wishes.ask_to_announce();
+        let known = wishes.known();
+        let restored = Wishes::restore(ALL, 4, &known);
+        assert_eq!((restored.known(), restored.filter()), (known.clone(), wishes.filter()));
+        let odd = KnownWishes { vlans: vec![4096, 65_535], pairs: 0, ..known };
+        let restored = Wishes::restore(ALL, 4, &odd);
+        assert_eq!((restored.pairs(), restored.filter().vlan), (1, RxState::None));
     }
 
     #[test]

@@ -41,6 +41,21 @@ impl ControlQueue {
         self.wishes.as_ref().map(Wishes::pairs)
     }
 
+    /// What the driver behind it wants.
+    pub(super) fn wishes(&self) -> Option<&Wishes> {
+        self.wishes.as_ref()
+    }
+
+    /// It was started from its beginning, and has not run since.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The driver behind it has told a process before this one what it wants.
+    pub(super) fn restore(&mut self, wishes: Wishes) {
+        self.wishes = Some(wishes);
+    }
+
     /// Its ring starts, from the beginning or where it stopped.
     pub(super) fn note_start(&mut self, from_the_beginning: bool) {
         self.is_new = from_the_beginning;
@@ -86,6 +101,13 @@ impl Device<'_> {
         Ok(())
     }
 
+    /// Follows what a device was restored to: its guest receives what it wants, and is looked at.
+    pub(super) fn restore_control(&mut self) -> Result<(), Unplugged> {
+        self.control.is_live = self.control_ring().is_some();
+        self.control.is_due = self.control.is_live;
+        self.publish_filter()
+    }
+
     /// Serves some of the commands that wait.
     pub(super) fn serve_commands(&mut self) -> Result<(), Unplugged> {
         let Some(ring) = self.control_ring() else { return Ok(()) };
@@ -121,6 +143,7 @@ impl Device<'_> {
             Ok(Change::Announced) => {}
             Err(_) => return Ok(VIRTIO_NET_ERR as u8),
         }
+        self.record();
         Ok(VIRTIO_NET_OK as u8)
     }
 

@@ -8,15 +8,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringyard_dataplane::port::Attachment;
-use ringyard_dataplane::ring::{Call, ControlRing, MemoryTable, RingError, is_ring_size};
+use ringyard_dataplane::ring::{ControlRing, MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserLog, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion, VhostUserU64,
-    VhostUserVringAddr, VhostUserVringState,
+    FrontendReq, VhostUserInflight, VhostUserLog, VhostUserProtocolFeatures, VhostUserSingleMemoryRegion,
+    VhostUserU64, VhostUserVringAddr, VhostUserVringState,
 };
 
 use super::backchannel::Backchannel;
 use super::body::{check_mtu, empty, mac, read};
 use super::control_queue::ControlQueue;
+use super::inflight::Inflight;
+use super::journal::Journal;
+use super::keeping::Numbers;
 use super::log::{self, Log};
 use super::nic::NicState;
 use super::socket_call::SocketCall;
@@ -35,6 +38,8 @@ pub(super) enum Answer {
     Log(VhostUserLog),
     /// The body of GET_CONFIG.
     Config(Vec<u8>),
+    /// A buffer that is for the front end to keep.
+    Inflight(VhostUserInflight, OwnedFd),
 }
 
 /// Why a request was not served.
@@ -70,26 +75,31 @@ pub(super) struct Device<'a> {
     pub(super) port: &'a Port<'a>,
     pub(super) bucket: Bucket,
     /// Virtio features as they were offered last.
-    offered: u64,
+    pub(super) offered: u64,
     /// Acknowledged virtio features; 0 before SET_FEATURES.
     pub(super) features: u64,
     /// Acknowledged protocol features.
-    protocol: u64,
+    pub(super) protocol: u64,
     /// The virtio device status, kept for the front end only.
-    status: u64,
-    memory: Arc<MemoryTable>,
+    pub(super) status: u64,
+    pub(super) memory: Arc<MemoryTable>,
     /// What it logs of that when the guest is migrated.
     pub(super) log: Log,
     /// Those of all queue pairs, and one more, which can only be the control queue.
     pub(super) vrings: Vec<Vring>,
     /// Workers may have rings of ours.
-    attached: bool,
+    pub(super) attached: bool,
     /// The nic as the front end knows it.
     pub(super) nic: NicState,
     pub(super) control: ControlQueue,
     pub(super) backchannel: Option<Backchannel>,
     /// By ring: the call descriptor, where it is a socket.
     pub(super) socket_calls: BTreeMap<usize, Arc<SocketCall>>,
+    /// What the front end keeps for whoever serves it after a crash.
+    pub(super) inflight: Option<Inflight>,
+    /// What a successor of this process goes by, and the numbers of the descriptors in it.
+    pub(super) journal: Option<Journal>,
+    pub(super) numbers: Numbers,
 }
 
 impl<'a> Device<'a> {
@@ -112,6 +122,9 @@ impl<'a> Device<'a> {
             control: ControlQueue::default(),
             backchannel: None,
             socket_calls: BTreeMap::new(),
+            inflight: None,
+            journal: None,
+            numbers: Numbers::default(),
         }
     }
 
@@ -134,6 +147,8 @@ impl<'a> Device<'a> {
             FrontendReq::GET_VRING_BASE => return self.vring_base(read(body)?),
             FrontendReq::SET_LOG_BASE => return self.set_log_base(read(body)?, fds),
             FrontendReq::SET_LOG_FD => self.set_log_bell(fds)?,
+            FrontendReq::GET_INFLIGHT_FD => return self.make_inflight(body::inflight(body)?),
+            FrontendReq::SET_INFLIGHT_FD => self.set_inflight(body::inflight(body)?, fds)?,
             FrontendReq::GET_CONFIG => return Ok(Answer::Config(self.config().reply(body))),
             FrontendReq::SET_CONFIG => self.set_config(body)?,
             FrontendReq::SET_BACKEND_REQ_FD => self.set_backchannel(body, fds)?,
@@ -205,7 +220,7 @@ impl<'a> Device<'a> {
 
     /// Whether the front end truncated a file of its memory, or its dirty log.
     pub(super) fn has_lost_memory(&self) -> bool {
-        self.memory.is_lost() || self.log.is_lost()
+        self.memory.is_lost() || self.log.is_lost() || self.inflight.as_ref().is_some_and(Inflight::is_lost)
     }
 
     /// Takes everything away from the workers: the front end has gone.
@@ -400,14 +415,7 @@ impl<'a> Device<'a> {
 
     fn set_vring_call(&mut self, body: &[u8], fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let (index, fd) = self.descriptor(body, fds)?;
-        let (call, socket) = match fd {
-            None => (None, None),
-            Some(fd) if SocketCall::is_socket(&fd) => {
-                let socket = Arc::new(SocketCall::new(fd, self.port.notices.waker()));
-                (Some(socket.call()), Some(socket))
-            }
-            Some(fd) => (Some(Call::from(event(fd)?)), None),
-        };
+        let (call, socket) = self.call(fd)?;
         self.change(index, |vring| vring.call = call)?;
         self.socket_calls.remove(&index);
         self.socket_calls.extend(socket.map(|socket| (index, socket)));
@@ -443,7 +451,7 @@ impl<'a> Device<'a> {
     }
 
     /// VIRTIO_F_RING_PACKED was negotiated.
-    fn packed(&self) -> bool {
+    pub(super) fn packed(&self) -> bool {
         virtio_net::options(self.features).packed
     }
 
@@ -483,7 +491,10 @@ impl<'a> Device<'a> {
     pub(super) fn surroundings(&self) -> Surroundings {
         let (memory, trouble) = (self.memory.clone(), self.port.trouble.clone());
         let (options, control) = (virtio_net::options(self.features), self.control_index());
-        Surroundings { memory, options, control, logging: self.log.logging(self.features), trouble }
+        let inflight = self.inflight.as_ref().and_then(|inflight| inflight.journals(options.packed));
+        let journals = inflight.or_else(|| self.journal.as_ref().map(Journal::rings));
+        let logging = self.log.logging(self.features);
+        Surroundings { memory, options, control, logging, trouble, journals }
     }
 
     /// Queue pairs, at most.
@@ -536,4 +547,4 @@ impl<'a> Device<'a> {
 }
 
 /// In SET_VRING_KICK, CALL and ERR: no descriptor comes with it.
-const NO_FD: u64 = 1 << 8;
+pub(super) const NO_FD: u64 = 1 << 8;

@@ -60,6 +60,9 @@ pub(super) fn needed(request: FrontendReq) -> u64 {
             VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
         }
         FrontendReq::GET_CONFIG | FrontendReq::SET_CONFIG => VhostUserProtocolFeatures::CONFIG,
+        FrontendReq::GET_INFLIGHT_FD | FrontendReq::SET_INFLIGHT_FD => {
+            VhostUserProtocolFeatures::INFLIGHT_SHMFD
+        }
         FrontendReq::SET_BACKEND_REQ_FD => VhostUserProtocolFeatures::BACKEND_REQ,
         _ => VhostUserProtocolFeatures::empty(),
     };
@@ -97,7 +100,8 @@ pub(super) const PROTOCOL: u64 = VhostUserProtocolFeatures::MQ.bits()
     | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS.bits()
     | VhostUserProtocolFeatures::STATUS.bits()
     | VhostUserProtocolFeatures::CONFIG.bits()
-    | VhostUserProtocolFeatures::BACKEND_REQ.bits();
+    | VhostUserProtocolFeatures::BACKEND_REQ.bits()
+    | VhostUserProtocolFeatures::INFLIGHT_SHMFD.bits();
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,10 @@
 //! into a whole new attachment; [`Vring`](crate::vring::Vring) is one ring of it, [`memory`] the guest's memory, [`log`] what of it we wrote while
 //! the guest is migrated.
 //!
+//! Where a port is kept for a successor of this process, a [`journal`] is written of each connection: what is [`known`] of it,
+//! told by [`keeping`]. A port that finds such a connection goes on with it, and its front end notices nothing. For all of
+//! us being gone, a front end can keep an [`inflight`] buffer.
+//!
 //! Where the front end hands the control queue on, the same thread serves it ([`control_queue`]), and answers a command when
 //! the switch goes by what [`control`] made of it. What control has to say comes by [`nic`], and goes into the
 //! [`config`]uration space; a front end that has opened a [`backchannel`] hears of it.
@@ -22,6 +26,10 @@ mod control;
 mod control_queue;
 mod device;
 mod features;
+mod inflight;
+mod journal;
+mod keeping;
+mod known;
 mod log;
 mod memory;
 mod nic;
@@ -37,6 +45,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::chardev::SocketChardev;
 use crate::line::Line;
+pub use journal::Keeping;
 pub use nic::NicState;
 use nic::Notices;
 use session::{End, Session};
@@ -63,13 +72,21 @@ struct Port<'a> {
     /// What broken rings and truncated memory signal.
     trouble: Arc<OwnedFd>,
     notices: &'a Notices,
+    /// Who keeps its connections.
+    keeping: &'a Keeping,
 }
 
 impl VhostUserPort {
-    /// Serves `queues` queue pairs, at least 1 and at most [`QUEUES_MAX`], to one front end after the other.
+    /// Serves `queues` queue pairs, at least 1 and at most [`QUEUES_MAX`], to one front end after the other; first to the
+    /// one that was there when a process before this one was killed, if that is kept.
     ///
     /// Errors: no descriptor or no thread to be had.
-    pub fn start(chardev: Arc<SocketChardev>, queues: u16, line: Line) -> io::Result<VhostUserPort> {
+    pub fn start(
+        chardev: Arc<SocketChardev>,
+        queues: u16,
+        line: Line,
+        keeping: Keeping,
+    ) -> io::Result<VhostUserPort> {
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Arc::new);
         let (stop, trouble) = (event()?, event()?);
         let notices = Arc::new(Notices::new(event()?));
@@ -78,7 +95,8 @@ impl VhostUserPort {
         thread::Builder::new().name("vhost-user".into()).spawn(move || {
             let name = chardev.path().display().to_string();
             let (stop, notices) = (stop.as_fd(), &*notices);
-            serve(&chardev, &Port { name: &name, pairs, line: &line, stop, trouble, notices });
+            let port = Port { name: &name, pairs, line: &line, stop, trouble, notices, keeping: &keeping };
+            serve(&chardev, &port);
         })?;
         Ok(port)
     }
@@ -105,10 +123,18 @@ impl Drop for VhostUserPort {
 fn serve(chardev: &SocketChardev, port: &Port<'_>) {
     let _in_use = chardev.occupy();
     let path = port.name;
-    while let Some(socket) = chardev.next_connection(port.stop) {
+    let mut before = Session::resume(port);
+    loop {
+        let session = match before.take() {
+            Some(session) => session,
+            None => {
+                let Some(socket) = chardev.next_connection(port.stop) else { break };
+                tracing::debug!(socket = path, "vhost-user: front end connected");
+                Session::new(socket, port)
+            }
+        };
         chardev.set_connected(true);
-        tracing::debug!(socket = path, "vhost-user: front end connected");
-        let end = Session::new(socket, port).run();
+        let end = session.run();
         chardev.set_connected(false);
         match end {
             End::Closed => tracing::info!(socket = path, "vhost-user: front end disconnected"),

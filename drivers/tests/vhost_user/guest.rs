@@ -60,7 +60,12 @@ pub struct Guest {
 impl Guest {
     /// Connects and starts both rings, the receive ring full of buffers, both enabled.
     pub fn start(path: &Path) -> Guest {
-        let mut guest = Guest::connect(path);
+        Guest::start_over(UnixStream::connect(path).unwrap())
+    }
+
+    /// The same over an open connection.
+    pub fn start_over(socket: UnixStream) -> Guest {
+        let mut guest = Guest::over(socket);
         guest.start_rings();
         guest.enable(true);
         guest
@@ -147,6 +152,11 @@ impl Guest {
         for ring in [RX, TX] {
             self.frontend.set_vring_enable(ring, enable).unwrap();
         }
+    }
+
+    /// Whether a frame can be sent.
+    pub fn has_room(&self) -> bool {
+        self.avail[TX].wrapping_sub(self.used(TX)) < SIZE
     }
 
     /// Sends a frame and kicks.

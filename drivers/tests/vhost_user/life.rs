@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringyard_dataplane::drops::DropReason;
 use ringyard_drivers::chardev::{SocketAccess, SocketChardev, SocketRole};
-use ringyard_drivers::vhost_user::VhostUserPort;
+use ringyard_drivers::vhost_user::{Keeping, VhostUserPort};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 
@@ -119,7 +119,8 @@ fn unplugged_port_frees_its_chardev() {
     yard.ports[0] = None;
     until("the guest is disconnected", || !yard.chardevs[0].is_connected());
     let line = yard.line(0);
-    yard.ports[0] = Some(VhostUserPort::start(yard.chardevs[0].clone(), 1, line).unwrap());
+    yard.ports[0] =
+        Some(VhostUserPort::start(yard.chardevs[0].clone(), 1, line, Keeping::default()).unwrap());
     Raw::connect(&yard.path(0)).assert_alive();
 }
 

@@ -55,7 +55,7 @@ fn requests_without_their_protocol_feature_are_refused() {
     let yard = Yard::new(1, 1);
     let mut raw = Raw::connect(&yard.path(0));
     raw.send(SET_PROTOCOL_FEATURES, 0, &u64::to_ne_bytes(1 << 3), &[]);
-    for request in [6, 17, 19, 20, 21, 24, 25, 34, 36, 37, 38, 39, 40] {
+    for request in [6, 17, 19, 20, 21, 24, 25, 31, 32, 34, 36, 37, 38, 39, 40] {
         assert_eq!(raw.ask(request, &[], &[]), 1, "{request}");
     }
     raw.assert_alive();
@@ -66,7 +66,7 @@ fn p19_unknown_requests_are_skipped_whole() {
     let yard = Yard::new(1, 1);
     let mut raw = Raw::negotiated(&yard.path(0));
     let file = memfd("extra", 0);
-    for request in [0, 22, 23, 28, 31, 35, 41, 45, 99, u32::MAX] {
+    for request in [0, 22, 23, 28, 33, 35, 41, 45, 99, u32::MAX] {
         raw.send(request, 0, &[0xaa; 100], &[file.as_fd()]);
         assert_eq!(raw.ask(request, &[0xbb; 4096], &[file.as_fd(), file.as_fd()]), 1, "{request}");
     }

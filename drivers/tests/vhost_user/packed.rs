@@ -23,7 +23,7 @@ const RING_LEN: usize = 0x1000;
 const BUFFERS: usize = 0x1_0000;
 const BUFFER_LEN: usize = 0x1000;
 
-struct PackedGuest {
+pub struct PackedGuest {
     frontend: Frontend,
     socket: UnixStream,
     memory: Arc<DriverMemory>,
@@ -35,7 +35,10 @@ struct PackedGuest {
 
 impl PackedGuest {
     fn start(yard: &Yard, port: usize, size: u16, in_order: bool) -> PackedGuest {
-        let socket = UnixStream::connect(yard.path(port)).unwrap();
+        PackedGuest::start_over(UnixStream::connect(yard.path(port)).unwrap(), size, in_order)
+    }
+
+    pub fn start_over(socket: UnixStream, size: u16, in_order: bool) -> PackedGuest {
         let mut frontend = Frontend::from_stream(socket.try_clone().unwrap(), 2);
         frontend.set_owner().unwrap();
         let features = FEATURES | RING_PACKED | if in_order { IN_ORDER } else { 0 };
@@ -90,8 +93,14 @@ impl PackedGuest {
         self.rings[RX].publish();
     }
 
+    /// Whether a frame can be sent in two descriptors.
+    pub fn has_room(&mut self) -> bool {
+        while self.rings[TX].collect().unwrap().is_some() {}
+        self.rings[TX].room() > 1
+    }
+
     /// Sends a frame in two descriptors, if the ring has them, and kicks.
-    fn send(&mut self, frame: &[u8]) {
+    pub fn send(&mut self, frame: &[u8]) {
         while self.rings[TX].collect().unwrap().is_some() {}
         let offset = buffer(TX, self.rings[TX].next_head().expect("room"));
         self.memory.write(offset, &[&[0; 12][..], frame].concat());
@@ -106,7 +115,7 @@ impl PackedGuest {
         self.kicks[TX].write(1).unwrap();
     }
 
-    fn receive(&mut self) -> Option<Vec<u8>> {
+    pub fn receive(&mut self) -> Option<Vec<u8>> {
         let used = self.rings[RX].collect().unwrap()?;
         let mut bytes = vec![0; used.written.unwrap() as usize];
         self.memory.read(buffer(RX, used.head), &mut bytes);

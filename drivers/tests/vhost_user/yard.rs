@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use ringyard_dataplane::counters::PortCounters;
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::filter::RxFilter;
@@ -17,7 +18,7 @@ use ringyard_dataplane::switch::{PortPlan, Switch, SwitchConfig};
 use ringyard_dataplane::worker::Mode;
 use ringyard_drivers::chardev::{SocketAccess, SocketChardev, SocketRole};
 use ringyard_drivers::line::{Line, News, PortKey, Switchboard};
-use ringyard_drivers::vhost_user::VhostUserPort;
+use ringyard_drivers::vhost_user::{Keeping, VhostUserPort};
 
 pub struct Yard {
     dir: tempfile::TempDir,
@@ -36,6 +37,9 @@ struct State {
     filters: HashMap<usize, Arc<RxFilter>>,
     announced: Vec<Mac>,
     standbys: usize,
+    /// Connections that are yet to be gone on with before any frame moves, and what those that are there were told.
+    awaited: usize,
+    held: Vec<Sender<()>>,
 }
 
 impl Yard {
@@ -53,10 +57,16 @@ impl Yard {
     }
 
     pub fn empty() -> Yard {
+        Yard::after(0)
+    }
+
+    /// In place of a switch that was killed with `connections`.
+    pub fn after(connections: usize) -> Yard {
         let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
         let switch = Switch::start(&config).unwrap();
         let (ports, filters, announced) = (Vec::new(), HashMap::new(), Vec::new());
-        let state = State { switch, ports, filters, announced, standbys: 0 };
+        let (awaited, held) = (connections, Vec::new());
+        let state = State { switch, ports, filters, announced, standbys: 0, awaited, held };
         let (state, board) = (Arc::new(Mutex::new(state)), Arc::new(Switchboard::new().unwrap()));
         let stop = Arc::new(AtomicBool::new(false));
         let control = {
@@ -76,12 +86,17 @@ impl Yard {
 
     /// A port on `chardev`.
     pub fn add(&mut self, chardev: Arc<SocketChardev>, queues: u16) {
+        self.add_kept(chardev, queues, Keeping::default());
+    }
+
+    /// A port on `chardev` whose connections are kept.
+    pub fn add_kept(&mut self, chardev: Arc<SocketChardev>, queues: u16, keeping: Keeping) {
         let mut state = self.state.lock().unwrap();
         let index = state.switch.add_port().unwrap();
         state.ports.push((index, Attachment::default()));
         drop(state);
         let line = self.line(self.ports.len());
-        self.ports.push(Some(VhostUserPort::start(chardev.clone(), queues, line).unwrap()));
+        self.ports.push(Some(VhostUserPort::start(chardev.clone(), queues, line, keeping).unwrap()));
         self.chardevs.push(chardev);
     }
 
@@ -176,9 +191,11 @@ impl State {
         let (index, attachment) = self.ports[port].clone();
         let filter = self.filters.get(&port).cloned();
         self.switch.set_port(index, PortPlan { hub: Some(0), link: true, filter, attachment });
-        self.switch.publish();
-        if let Some(done) = done {
-            let _ = done.send(());
+        self.held.extend(done);
+        self.awaited = self.awaited.saturating_sub(1);
+        if self.awaited == 0 {
+            self.switch.publish();
+            self.held.drain(..).for_each(|done| done.send(()).unwrap_or_default());
         }
     }
 }

@@ -65,7 +65,7 @@ impl Scene {
         let table = Arc::new(MemoryTable::new(vec![memory.region()]).unwrap());
         let options = RingOptions { packed: true, in_order, ..OPTIONS };
         let (mapping, _) = Mapping::memfd("journal", RingJournal::len(size, true)).unwrap();
-        let journal = RingJournal::new(Arc::new(mapping), 0, size).unwrap();
+        let journal = RingJournal::new(Arc::new(mapping), 0, size, true).unwrap();
         let view = RingView::new(table, driver.layout(), options, RingSignals::default()).unwrap();
         Scene { memory, driver, view: view.journalled(journal), writable, with_device: Vec::new() }
     }
