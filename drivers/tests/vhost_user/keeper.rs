@@ -32,8 +32,16 @@ const LABEL_LEN: usize = 32;
 pub struct Keeper {
     dir: tempfile::TempDir,
     /// Each asks for a kill, and is told when it was.
-    kills: Option<Sender<Sender<Instant>>>,
+    kills: Option<Sender<Kill>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What is left after a kill, and who is told of it.
+type Kill = (Left, Sender<Instant>);
+
+enum Left {
+    Kept,
+    Nothing,
 }
 
 impl Keeper {
@@ -64,8 +72,17 @@ impl Keeper {
 
     /// Kills the switch and has it started again; when it was killed.
     pub fn kill(&self) -> Instant {
+        self.kill_it(Left::Kept)
+    }
+
+    /// The same, with all that was kept.
+    pub fn kill_all(&self) -> Instant {
+        self.kill_it(Left::Nothing)
+    }
+
+    fn kill_it(&self, left: Left) -> Instant {
         let (done, killed) = channel();
-        self.kills.as_ref().unwrap().send(done).unwrap();
+        self.kills.as_ref().unwrap().send((left, done)).unwrap();
         killed.recv_timeout(Duration::from_secs(20)).expect("the keeper is there")
     }
 }
@@ -79,7 +96,7 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(dir: &Path, kills: &Receiver<Sender<Instant>>) {
+fn keep(dir: &Path, kills: &Receiver<Kill>) {
     let (notify, mut shelf) = (notify_socket(&dir.join("notify")).unwrap(), Shelf::new(1000));
     let handover = UnixListener::bind(dir.join("handover")).unwrap();
     handover.set_nonblocking(true).unwrap();
@@ -90,11 +107,14 @@ fn keep(dir: &Path, kills: &Receiver<Sender<Instant>>) {
             hand_over(&socket, &shelf);
         }
         match kills.try_recv() {
-            Ok(done) => {
+            Ok((left, done)) => {
                 let now = Instant::now();
                 end(&mut child);
                 // All that it sent, before its successor is given it.
                 shelf.serve(&notify, |_| true);
+                if matches!(left, Left::Nothing) {
+                    shelf.clear();
+                }
                 child = spawn(dir);
                 done.send(now).unwrap();
             }

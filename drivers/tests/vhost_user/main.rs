@@ -4,6 +4,7 @@ mod commands;
 mod guest;
 mod hold;
 mod hostile;
+mod inflight;
 mod keeper;
 mod life;
 mod log;

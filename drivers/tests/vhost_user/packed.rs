@@ -24,11 +24,11 @@ const BUFFERS: usize = 0x1_0000;
 const BUFFER_LEN: usize = 0x1000;
 
 pub struct PackedGuest {
-    frontend: Frontend,
+    pub frontend: Frontend,
     socket: UnixStream,
     memory: Arc<DriverMemory>,
     rings: [DriverRing; 2],
-    kicks: [EventFd; 2],
+    pub kicks: [EventFd; 2],
     options: DriverOptions,
     size: u16,
 }
@@ -39,31 +39,41 @@ impl PackedGuest {
     }
 
     pub fn start_over(socket: UnixStream, size: u16, in_order: bool) -> PackedGuest {
-        let mut frontend = Frontend::from_stream(socket.try_clone().unwrap(), 2);
-        frontend.set_owner().unwrap();
-        let features = FEATURES | RING_PACKED | if in_order { IN_ORDER } else { 0 };
-        assert_eq!(frontend.get_features().unwrap() & features, features);
-        frontend.set_features(features).unwrap();
-        frontend.get_protocol_features().unwrap();
-        let wanted = VhostUserProtocolFeatures::REPLY_ACK | VhostUserProtocolFeatures::STATUS;
-        frontend.set_protocol_features(wanted).unwrap();
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        let mut guest = PackedGuest::over(socket, size, in_order);
+        guest.start_rings();
+        guest
+    }
+
+    /// Without rings yet.
+    pub fn over(socket: UnixStream, size: u16, in_order: bool) -> PackedGuest {
+        let frontend = negotiate(&socket, in_order);
         let memory = Arc::new(DriverMemory::new("guest", MEMORY_LEN).unwrap());
         let options = DriverOptions { packed: true, event_idx: false, in_order };
         let rings = rings(&memory, size, options);
         let event = || EventFd::new(EFD_NONBLOCK).unwrap();
         let kicks = [event(), event()];
-        let mut guest = PackedGuest { frontend, socket, memory, rings, kicks, options, size };
+        let guest = PackedGuest { frontend, socket, memory, rings, kicks, options, size };
         guest.frontend.set_mem_table(&[guest.region()]).unwrap();
-        guest.start_rings();
         guest
     }
 
+    /// The guest and its rings as they are, over a new connection, on which nothing is started yet.
+    pub fn reconnect(&mut self, socket: UnixStream) {
+        self.frontend = negotiate(&socket, self.options.in_order);
+        self.socket = socket;
+        self.frontend.set_mem_table(&[self.region()]).unwrap();
+    }
+
     /// Both rings from their beginnings.
-    fn start_rings(&mut self) {
+    pub fn start_rings(&mut self) {
         self.memory.write(0, &[0; 2 * RING_LEN]);
         self.rings = rings(&self.memory, self.size, self.options);
         self.post();
+        self.kick_rings();
+    }
+
+    /// Has both rings started, at their beginnings as far as the front end knows.
+    pub fn kick_rings(&mut self) {
         for ring in [RX, TX] {
             self.set_up(ring, 1 << 15);
             self.frontend.set_vring_kick(ring, &self.kicks[ring]).unwrap();
@@ -71,7 +81,7 @@ impl PackedGuest {
         }
     }
 
-    fn set_up(&self, ring: usize, base: u16) {
+    pub fn set_up(&self, ring: usize, base: u16) {
         guest::set_up(&self.frontend, ring, self.rings[ring].layout(), base);
     }
 
@@ -99,6 +109,11 @@ impl PackedGuest {
         self.rings[TX].room() > 1
     }
 
+    /// Whether all that was sent is given back.
+    pub fn is_idle(&mut self) -> bool {
+        self.has_room() && self.rings[TX].room() == usize::from(self.size)
+    }
+
     /// Sends a frame in two descriptors, if the ring has them, and kicks.
     pub fn send(&mut self, frame: &[u8]) {
         while self.rings[TX].collect().unwrap().is_some() {}
@@ -124,7 +139,7 @@ impl PackedGuest {
     }
 
     #[track_caller]
-    fn expect(&mut self, frame: &[u8]) {
+    pub fn expect(&mut self, frame: &[u8]) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
             if let Some(received) = self.receive() {
@@ -145,6 +160,21 @@ impl PackedGuest {
         raw.send(GET_VRING_BASE, 0, &state(ring as u32, 0), &[]);
         (raw.reply(GET_VRING_BASE) >> 32) as u32
     }
+}
+
+fn negotiate(socket: &UnixStream, in_order: bool) -> Frontend {
+    let mut frontend = Frontend::from_stream(socket.try_clone().unwrap(), 2);
+    frontend.set_owner().unwrap();
+    let features = FEATURES | RING_PACKED | if in_order { IN_ORDER } else { 0 };
+    assert_eq!(frontend.get_features().unwrap() & features, features);
+    frontend.set_features(features).unwrap();
+    frontend.get_protocol_features().unwrap();
+    let wanted = VhostUserProtocolFeatures::REPLY_ACK
+        | VhostUserProtocolFeatures::STATUS
+        | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
+    frontend.set_protocol_features(wanted).unwrap();
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    frontend
 }
 
 fn rings(memory: &Arc<DriverMemory>, size: u16, options: DriverOptions) -> [DriverRing; 2] {
