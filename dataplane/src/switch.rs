@@ -113,6 +113,8 @@ pub struct Switch {
     tables: Vec<Arc<HubTable>>,
     duties: Vec<Arc<[Duty]>>,
     changes: Changes,
+    /// Nothing is polled.
+    is_held: bool,
 }
 
 /// What has to be built anew at the next publish.
@@ -192,6 +194,7 @@ impl Switch {
             tables: Vec::new(),
             duties,
             changes: Changes::default(),
+            is_held: false,
         })
     }
 
@@ -324,6 +327,22 @@ impl Switch {
         self.changes.moved.insert((port, queue));
         self.changes.any = true;
         Ok(())
+    }
+
+    /// Has workers poll nothing, or everything again; takes effect at the next [`Self::publish`]. What senders have to send
+    /// waits where it is.
+    pub fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
+        self.changes.workers.extend(0..self.workers.len());
+        self.changes.any = true;
+    }
+
+    /// The workers that the user chose for queues of a port.
+    ///
+    /// # Panics
+    /// If there is no such port.
+    pub fn chosen_workers(&self, port: PortIndex) -> &BTreeMap<u16, usize> {
+        &self.places[port.at()].as_ref().expect("the caller has the port").chosen
     }
 
     /// The worker that polls queue `queue` of a port; `None` while the queue is not started.
@@ -532,6 +551,9 @@ impl Switch {
 
     fn duties_of(&self, worker: usize) -> Arc<[Duty]> {
         let mut duties = Vec::new();
+        if self.is_held {
+            return duties.into();
+        }
         for (index, place) in self.places.iter().enumerate() {
             let Some(place) = place else { continue };
             let mine = |end: &&Arc<IngressEnd>| place.workers.get(&end.queue) == Some(&worker);
@@ -551,16 +573,23 @@ impl Switch {
     }
 }
 
-impl Drop for Switch {
-    fn drop(&mut self) {
+impl Switch {
+    /// Ends the workers, each when it has done the burst that it is at. Nothing is forwarded any more, whatever is published.
+    pub fn halt(&mut self) {
         // Relaxed: the ring that follows is a system call, and the join orders the rest.
         self.stop.store(true, Ordering::Relaxed);
         for worker in &mut self.workers {
             let _ = rustix::io::write(&*worker.wake, &1u64.to_ne_bytes());
-            if let Some(thread) = worker.thread.take() {
-                let _ = thread.join();
-            }
         }
+        for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.halt();
     }
 }
 
