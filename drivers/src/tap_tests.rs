@@ -16,7 +16,7 @@ use crate::testing::in_namespace;
 fn named(ifname: &str) -> TapOptions {
     let source =
         TapSource::Name { ifname: Some(ifname.into()), queues: 1, vnet_hdr: VnetHeader::IfSupported };
-    TapOptions { source, script: None, downscript: None, sndbuf_bytes: i32::MAX }
+    TapOptions { source, script: None, downscript: None, sndbuf_bytes: i32::MAX, drawer: Drawer::default() }
 }
 
 fn queue_of(device: Device) -> TapQueue {

@@ -12,7 +12,7 @@ mod sink;
 mod writer;
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::errno;
 use crate::minder::Minder;
+use crate::store::Drawer;
 pub use ends::{Captured, Direction};
 pub use recorder::{Recorder, Totals};
 use sink::Sink;
@@ -36,6 +37,8 @@ pub struct DumpOptions {
     pub file: Option<OwnedFd>,
     /// Bytes of a frame that are kept, at least 1.
     pub snaplen: u32,
+    /// Where the open file outlives this process. What one before left there is written on.
+    pub drawer: Drawer,
 }
 
 /// An open file that frames are recorded in. Dropping it has the rest written, and does not wait for that.
@@ -51,15 +54,12 @@ impl Dump {
     ///
     /// Errors: QEMU's text where it has one.
     pub fn open(options: DumpOptions) -> Result<Dump, String> {
-        let DumpOptions { id, path, file, snaplen } = options;
-        let sink = match file {
-            Some(file) => Ok(Sink::new(file)),
-            None => Sink::open(&path),
+        let DumpOptions { id, path, file, snaplen, drawer } = options;
+        let sink = match drawer.take(FILE) {
+            Some(file) => Sink::new(file),
+            None => Dump::begin(&path, file, snaplen)?,
         };
-        let sink =
-            sink.map_err(|why| format!("net dump: can't open {}: {}", path.display(), errno::text(why)))?;
-        sink.write(&pcap::file_header(snaplen))
-            .map_err(|why| format!("net dump write error: {}", errno::text(why)))?;
+        drawer.keep(FILE, sink.fd());
         let failed = |why| format!("net dump: starting to write {}: {why}", path.display());
         let recorder = Arc::new(Recorder::new(snaplen).map_err(failed)?);
         let (done, closed) = bounded(0);
@@ -69,6 +69,19 @@ impl Dump {
             drop(done);
         });
         Ok(Dump { recorder, minder: minder.map_err(failed)?, closed })
+    }
+
+    /// A file with nothing but a header in it.
+    fn begin(path: &Path, file: Option<OwnedFd>, snaplen: u32) -> Result<Sink, String> {
+        let sink = match file {
+            Some(file) => Ok(Sink::new(file)),
+            None => Sink::open(path),
+        };
+        let sink =
+            sink.map_err(|why| format!("net dump: can't open {}: {}", path.display(), errno::text(why)))?;
+        sink.write(&pcap::file_header(snaplen))
+            .map_err(|why| format!("net dump write error: {}", errno::text(why)))?;
+        Ok(sink)
     }
 
     /// What frames are to be given to.
@@ -88,6 +101,8 @@ impl Dump {
     }
 }
 
+/// What is kept of a dump.
+const FILE: &str = "file";
 /// How long [`Dump::close`] waits.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(8);
 

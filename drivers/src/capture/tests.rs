@@ -67,13 +67,20 @@ fn numbered(number: u8, len: usize) -> Vec<u8> {
 }
 
 fn dump_to(path: &Path, snaplen: u32) -> Dump {
-    let options = DumpOptions { id: "f0".into(), path: path.to_owned(), file: None, snaplen };
+    let options = DumpOptions {
+        id: "f0".into(),
+        path: path.to_owned(),
+        file: None,
+        snaplen,
+        drawer: Drawer::default(),
+    };
     Dump::open(options).expect("the directory is ours")
 }
 
 fn dump_into(file: impl Into<OwnedFd>) -> Dump {
     let (id, path, file) = ("f0".into(), PathBuf::from("/dev/fdset/0"), Some(file.into()));
-    Dump::open(DumpOptions { id, path, file, snaplen: 65_536 }).expect("there is room for the header")
+    Dump::open(DumpOptions { id, path, file, snaplen: 65_536, drawer: Drawer::default() })
+        .expect("there is room for the header")
 }
 
 fn record(recorder: &Recorder, frames: &[Vec<u8>]) {
@@ -142,7 +149,13 @@ fn a_new_file_is_for_its_owner_to_write_and_for_others_to_read() {
 fn what_cannot_be_opened_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |path: &Path| {
-        let options = DumpOptions { id: "f0".into(), path: path.to_owned(), file: None, snaplen: 1 };
+        let options = DumpOptions {
+            id: "f0".into(),
+            path: path.to_owned(),
+            file: None,
+            snaplen: 1,
+            drawer: Drawer::default(),
+        };
         Dump::open(options).err().expect("it cannot be opened")
     };
     assert_eq!(

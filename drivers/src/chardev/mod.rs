@@ -22,6 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 pub use server::Server;
 
 use crate::errno;
+use crate::store::Drawer;
 
 /// Who connects to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,17 +107,45 @@ impl SocketChardev {
                         return Err(OpenError::new(doing, error));
                     }
                 };
-                let interval = reconnect.unwrap_or(RECONNECT).max(RECONNECT_MIN);
-                Origin::Client { interval, first: Mutex::new(first) }
+                Origin::Client { interval: interval(reconnect), first: Mutex::new(first) }
             }
         };
+        Ok(Arc::new(SocketChardev::new(path, origin)))
+    }
+
+    /// As [`Self::open`], in place of a process before this one, which left a server in `drawer`. A client does not connect at
+    /// once, and does not fail: the one before had found its server.
+    ///
+    /// Errors: a server was not left, and cannot be had.
+    pub fn restore(
+        path: &Path,
+        role: SocketRole,
+        access: &SocketAccess,
+        drawer: &Drawer,
+    ) -> Result<Arc<SocketChardev>, OpenError> {
+        let origin = match role {
+            SocketRole::Server => match Server::restore(path, drawer) {
+                Some(server) => Origin::Server(server),
+                None => Origin::Server(Server::bind(path, access)?),
+            },
+            SocketRole::Client { reconnect } => {
+                Origin::Client { interval: interval(reconnect), first: Mutex::new(None) }
+            }
+        };
+        Ok(Arc::new(SocketChardev::new(path, origin)))
+    }
+
+    fn new(path: &Path, origin: Origin) -> SocketChardev {
         let connected = matches!(&origin, Origin::Client { first, .. } if lock(first).is_some());
-        Ok(Arc::new(SocketChardev {
-            path: path.to_owned(),
-            origin,
-            connected: AtomicBool::new(connected),
-            user: Mutex::new(()),
-        }))
+        let connected = AtomicBool::new(connected);
+        SocketChardev { path: path.to_owned(), origin, connected, user: Mutex::new(()) }
+    }
+
+    /// Leaves a server in `drawer`, for [`Self::restore`].
+    pub fn keep(&self, drawer: &Drawer) {
+        if let Origin::Server(server) = &self.origin {
+            server.keep(drawer);
+        }
     }
 
     /// Whether somebody is at the other end.
@@ -165,6 +194,11 @@ impl SocketChardev {
             }
         }
     }
+}
+
+/// Between two attempts to connect.
+fn interval(reconnect: Option<Duration>) -> Duration {
+    reconnect.unwrap_or(RECONNECT).max(RECONNECT_MIN)
 }
 
 /// Connects without blocking, even at a server whose queue is full.

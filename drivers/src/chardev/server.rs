@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, fstat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
@@ -18,6 +18,7 @@ use rustix::net::{
 
 use super::{OpenError, SocketAccess, connect_to, wait};
 use crate::socket_file::SocketFile;
+use crate::store::Drawer;
 
 /// A listener and its file, which is removed when this is dropped, if it is still ours.
 pub struct Server {
@@ -67,6 +68,26 @@ impl Server {
         file.grant(access.mode, access.group).map_err(fail)?;
         listen(&server.listener, BACKLOG).map_err(fail)?;
         Ok(server)
+    }
+
+    /// What a server at `path` in a process before this one left in `drawer`: it has been listening all the time.
+    pub fn restore(path: &Path, drawer: &Drawer) -> Option<Server> {
+        let (listener, file) = (drawer.take(LISTENER)?, drawer.take(FILE)?);
+        let path = std::path::absolute(path).ok()?;
+        let file = identity(&fstat(&file).ok()?);
+        // Whoever took the file away wanted another one there.
+        let is_there = rustix::fs::lstat(&path).is_ok_and(|now| identity(&now) == file);
+        is_there.then_some(Server { listener, path, file })
+    }
+
+    /// Leaves itself in `drawer`, for [`Self::restore`].
+    pub fn keep(&self, drawer: &Drawer) {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // The file's descriptor keeps its number from being used again.
+        if let Ok(file) = rustix::fs::open(&self.path, flags, Mode::empty()) {
+            drawer.keep(FILE, file);
+            drawer.keep(LISTENER, &self.listener);
+        }
     }
 
     /// Removes the socket file, if it is still ours: while we listen, no other file can have its number.
@@ -205,6 +226,9 @@ const PATH_MAX: usize = 107;
 const SOCKET: &str = "s";
 /// Names tried for the private directory.
 const NURSERIES: u32 = 1000;
+/// What is kept of a server.
+const LISTENER: &str = "listener";
+const FILE: &str = "file";
 /// Connections that may wait while one is served.
 const BACKLOG: i32 = 8;
 /// Pause when a connection cannot be accepted.

@@ -18,6 +18,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io;
 use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use envelope::Letter;
 pub use keeper::{Heard, KEEPER_FD, begin, keeper_sockets, say};
 use notify::Notifier;
+pub use notify::has_keeper;
 pub use shelf::{Notice, Shelf, notify_socket};
 
 /// Bytes of a name, at most.
@@ -56,7 +58,7 @@ impl Store {
     }
 
     /// The store of this process, if it was started with one. Under our own keeper, which is told `hello`, it returns when it
-    /// is this process's turn. To be called once, before there are other threads that could use numbers of descriptors.
+    /// is this process's turn. To be called once.
     ///
     /// Errors: there is one that cannot be used.
     pub fn of_environment(hello: &str) -> io::Result<Store> {
@@ -167,6 +169,19 @@ impl Store {
         found.range::<String, _>(below(name)).map(|(name, _)| name.clone()).collect()
     }
 
+    /// What is kept under `name` and `/`.
+    pub fn drawer(&self, name: impl Display) -> Drawer {
+        Drawer { store: self.clone(), name: name.to_string() }
+    }
+
+    /// Has nothing kept any longer.
+    pub fn forget_all(&self) {
+        let Some(inner) = &self.0 else { return };
+        lock(&inner.found).clear();
+        let kept = std::mem::take(&mut *lock(&inner.kept));
+        kept.into_values().for_each(|number| inner.discard(number));
+    }
+
     /// Closes what a predecessor kept and nobody took, and has it kept no longer. Returns its names.
     pub fn forget_untaken(&self) -> Vec<String> {
         let Some(inner) = &self.0 else { return Vec::new() };
@@ -211,6 +226,35 @@ impl Inner {
             tracing::warn!("what is open is not kept for a next start any more: {error}");
         }
         result
+    }
+}
+
+/// What is kept of one thing, under names of its own. Without a store it is always empty.
+#[derive(Clone, Debug, Default)]
+pub struct Drawer {
+    store: Store,
+    name: String,
+}
+
+impl Drawer {
+    /// As [`Store::keep`]; that it fails is logged, and the thing is had without being kept.
+    pub fn keep(&self, name: impl Display, fd: impl AsFd) {
+        let _ = self.store.keep(&format!("{}/{name}", self.name), fd);
+    }
+
+    /// As [`Store::take`].
+    pub fn take(&self, name: impl Display) -> Option<OwnedFd> {
+        self.store.take(&format!("{}/{name}", self.name))
+    }
+
+    /// Whether there is anything in it that nobody took.
+    pub fn is_empty(&self) -> bool {
+        self.store.names_under(&self.name).is_empty()
+    }
+
+    /// As [`Store::forget`], of all that is in it.
+    pub fn forget_all(&self) {
+        self.store.forget(&self.name);
     }
 }
 

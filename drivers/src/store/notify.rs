@@ -103,20 +103,32 @@ pub(super) fn inherited(ours: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
     taken
 }
 
-/// The socket to our own keeper, if this process is its child, the first time.
+/// Whether this process is the child of our own keeper.
+pub fn has_keeper() -> bool {
+    keeper_fd().is_some()
+}
+
+/// The number of the socket to our own keeper, if this process is its child: the variable may be meant for an ancestor, and
+/// the number be another's here, but who made the socket is our parent.
+fn keeper_fd() -> Option<RawFd> {
+    let number = number_of(KEEPER_FD).filter(|&number| number >= 0)?;
+    // SAFETY: it is borrowed for this call only, whether or not it is open.
+    let maker = sockopt::socket_peercred(unsafe { BorrowedFd::borrow_raw(number) }).ok()?.pid;
+    (getppid() == Some(maker)).then_some(number)
+}
+
+/// The socket to our own keeper, the first time.
 pub(super) fn socket_of_keeper() -> Option<OwnedFd> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    let number = number_of(KEEPER_FD).filter(|&number| number >= 0)?;
-    // SAFETY: it is borrowed for these calls only, whether or not it is open.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    // The variable may be meant for an ancestor, and the number be another's here. Who made the socket is our parent.
-    let maker = sockopt::socket_peercred(fd).ok()?.pid;
-    if getppid() != Some(maker) || TAKEN.swap(true, Ordering::Relaxed) {
+    let number = keeper_fd()?;
+    if TAKEN.swap(true, Ordering::Relaxed) {
         return None;
     }
-    fcntl_setfd(fd, FdFlags::CLOEXEC).ok()?;
     // SAFETY: it is open, and our parent opened it for us, once.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    // What this process starts is not to have it.
+    fcntl_setfd(&socket, FdFlags::CLOEXEC).ok()?;
+    Some(socket)
 }
 
 fn number_of(variable: &str) -> Option<RawFd> {

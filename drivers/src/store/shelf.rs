@@ -105,5 +105,5 @@ fn is_name(name: &str) -> bool {
     name.len() <= 255 && name.bytes().all(|byte| (0x20..0x7F).contains(&byte) && byte != b':')
 }
 
-/// Messages that are taken in one after the other.
-const MESSAGES_MAX: usize = 256;
+/// Messages that are taken in one after the other: many times what waits in a socket at one moment.
+const MESSAGES_MAX: usize = 1 << 16;

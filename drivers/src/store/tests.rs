@@ -190,6 +190,23 @@ fn a_keeper_that_is_gone_fails_at_once_and_is_told_once() {
 }
 
 #[test]
+fn a_drawer_has_what_is_below_its_name() {
+    let keeper = Keeper::start(100);
+    let store = keeper.store(Vec::new());
+    let drawer = store.drawer("tap");
+    drawer.keep(7, memory("7"));
+    store.drawer("other").keep(7, memory("other"));
+    let given = keeper.end(&store);
+    let keeper = Keeper::start(100);
+    let next = keeper.store(given);
+    let drawer = next.drawer("tap");
+    assert!(!drawer.is_empty() && next.has("tap/7"));
+    assert!(drawer.take(7).is_some() && drawer.is_empty());
+    next.drawer("other").forget_all();
+    assert!(!next.has("other/7"));
+}
+
+#[test]
 fn without_a_keeper_nothing_is_kept_and_nothing_fails() {
     let store = Store::none();
     store.keep("a", memory("a")).unwrap();

@@ -20,6 +20,7 @@ use crate::errno;
 use crate::line::SocketName;
 use crate::minder::{Stop, Wait};
 use crate::resolve::{Kind, Query, resolve};
+use crate::store::Drawer;
 
 /// Where to listen or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +123,27 @@ impl Listener {
             }
         }
     }
+
+    /// What a process before this one left in `drawer` that listened at `address`.
+    pub fn restore(address: &Address, drawer: &Drawer) -> Option<Listener> {
+        match address {
+            Address::Unix { path, tight: None } => {
+                Some(Listener::File(Server::restore(Path::new(path), drawer)?, path.clone()))
+            }
+            _ => drawer.take(Listener::SOCKET).map(Listener::Socket),
+        }
+    }
+
+    /// Leaves itself in `drawer`, for [`Self::restore`].
+    pub fn keep(&self, drawer: &Drawer) {
+        match self {
+            Listener::File(server, _) => server.keep(drawer),
+            Listener::Socket(socket) => drawer.keep(Listener::SOCKET, socket),
+        }
+    }
+
+    /// What one without a file is kept as.
+    pub const SOCKET: &str = "socket";
 
     /// Of a stream socket that was made and bound, and may be listening, elsewhere. It will not block.
     pub fn of(socket: OwnedFd) -> Result<Listener, String> {

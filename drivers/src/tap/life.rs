@@ -16,10 +16,11 @@ use rustix::io::Errno;
 
 use super::device::{Condition, Device};
 use super::queue::TapQueue;
-use super::{OpenError, VnetHeader, helper, open_queues, run_script};
+use super::{OpenError, TapSource, VnetHeader, helper, open_queues, run_script};
 use crate::line::{Line, Unplugged};
 use crate::links::Links;
 use crate::minder::{Alarm, Stop, Wait};
+use crate::store::Drawer;
 
 /// After the interface could not be had again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -63,6 +64,8 @@ pub(super) struct Life {
     generation: u64,
     /// What workers have.
     told: Option<u64>,
+    /// Where its descriptors outlive this process.
+    drawer: Drawer,
 }
 
 /// How the interface stands.
@@ -85,8 +88,23 @@ impl Life {
     ) -> Life {
         let queues = queues_of(devices, &alarm);
         let told = Some(0);
-        let (was_up, is_hidden) = (false, false);
-        Life { origin, sndbuf_bytes, queues, alarm, home, away: None, was_up, is_hidden, generation: 0, told }
+        let (was_up, is_hidden, drawer) = (false, false, Drawer::default());
+        let (away, generation) = (None, 0);
+        Life { origin, sndbuf_bytes, queues, alarm, home, away, was_up, is_hidden, generation, told, drawer }
+    }
+
+    /// The same, which leaves its descriptors in `drawer`, for [`restore`].
+    pub(super) fn kept_in(mut self, drawer: Drawer) -> Life {
+        self.drawer = drawer;
+        self.keep();
+        self
+    }
+
+    fn keep(&self) {
+        let Some(kind) = self.origin.kind() else { return };
+        for (index, queue) in self.queues.iter().enumerate() {
+            self.drawer.keep(format_args!("{kind}/{index}"), queue.device());
+        }
     }
 
     /// Workers get ends of their own each time, so that none is left that a worker has given up.
@@ -266,6 +284,7 @@ impl Life {
             let held: usize = self.queues.iter().map(|queue| queue.held()).sum();
             line.count_dropped(held as u64);
             self.queues = queues_of(devices, &self.alarm);
+            self.keep();
         }
         for queue in &self.queues {
             let failed = |error| OpenError::new("TUNSETSNDBUF ioctl failed", error);
@@ -279,6 +298,54 @@ impl Life {
         Ok(())
     }
 }
+
+impl Origin {
+    /// What the descriptors are kept as; those that were given to us are kept by whoever took them.
+    fn kind(&self) -> Option<&'static str> {
+        match self {
+            Origin::Made { .. } => Some(MADE),
+            Origin::Found { .. } => Some(FOUND),
+            Origin::Helped { .. } => Some(HELPED),
+            Origin::Given { .. } => None,
+        }
+    }
+}
+
+/// What a process before this one left in `drawer`, if the interface is still there.
+pub(super) fn restore(
+    source: &TapSource,
+    script: &Option<PathBuf>,
+    drawer: &Drawer,
+) -> Option<(Vec<Device>, Origin)> {
+    let take = |kind: &str| {
+        let fds = (0..).map_while(|index| drawer.take(format_args!("{kind}/{index}")));
+        // One whose interface was deleted cannot be asked for it.
+        let devices: Result<Vec<Device>, _> = fds.map(Device::take_over).collect();
+        devices.ok().filter(|devices| !devices.is_empty())
+    };
+    match source {
+        TapSource::Name { queues, vnet_hdr, .. } => {
+            let (made, queues, vnet_hdr) = (take(MADE), *queues, *vnet_hdr);
+            let is_made = made.is_some();
+            let devices = made.or_else(|| take(FOUND))?;
+            let ifname = devices[0].ifname().to_owned();
+            let origin = match is_made {
+                true => Origin::Made { ifname, queues, vnet_hdr, script: script.clone() },
+                false => Origin::Found { ifname, queues, vnet_hdr },
+            };
+            Some((devices, origin))
+        }
+        TapSource::Helper { helper, bridge } => {
+            Some((take(HELPED)?, Origin::Helped { helper: helper.clone(), bridge: bridge.clone() }))
+        }
+        TapSource::Fds(_) => None,
+    }
+}
+
+/// As [`Origin::kind`] has it.
+const MADE: &str = "made";
+const FOUND: &str = "found";
+const HELPED: &str = "helped";
 
 fn queues_of(devices: Vec<Device>, alarm: &Arc<Alarm>) -> Vec<Arc<TapQueue>> {
     let queue = |(device, index)| Arc::new(TapQueue::new(device, index, alarm.clone()));

@@ -36,7 +36,13 @@ enum Told {
 
 impl Yard {
     fn open(source: TapSource) -> Yard {
-        let options = TapOptions { source, script: None, downscript: None, sndbuf_bytes: i32::MAX };
+        let options = TapOptions {
+            source,
+            script: None,
+            downscript: None,
+            sndbuf_bytes: i32::MAX,
+            drawer: Drawer::default(),
+        };
         let mut port = TapPort::open(options).unwrap();
         let board = Switchboard::new().unwrap();
         port.start(board.line(PortKey(1)), "well".into()).unwrap();

@@ -36,6 +36,7 @@ use crate::errno;
 use crate::line::Line;
 use crate::links::Links;
 use crate::minder::{Alarm, Minder, Stop};
+use crate::store::Drawer;
 use device::Device;
 pub use device::VnetHeader;
 use life::{Life, Origin};
@@ -77,6 +78,9 @@ pub struct TapOptions {
     pub downscript: Option<PathBuf>,
     /// Bytes that the kernel may queue for one writer; `i32::MAX` is no limit.
     pub sndbuf_bytes: i32,
+    /// Where an interface that we opened outlives this process. What one before left there is taken instead of opening, and
+    /// no script is run for it.
+    pub drawer: Drawer,
 }
 
 /// Why a tap could not be opened, in QEMU's words.
@@ -114,20 +118,25 @@ pub struct TapPort {
 impl TapPort {
     /// Opens the interface and runs the script. Blocks as long as the script, or the helper, runs.
     pub fn open(options: TapOptions) -> Result<TapPort, OpenError> {
-        let TapOptions { source, script, downscript, sndbuf_bytes } = options;
+        let TapOptions { source, script, downscript, sndbuf_bytes, drawer } = options;
         let links = Links::open().map_err(|error| OpenError::new("watching interfaces", error))?;
         let alarm = Alarm::new().map_err(|error| OpenError::new("making an eventfd", error))?;
-        let (devices, origin) = open_source(source, script.clone(), &links)?;
+        let restored = life::restore(&source, &script, &drawer);
+        let is_restored = restored.is_some();
+        let (devices, origin) = match restored {
+            Some(restored) => restored,
+            None => open_source(source, script.clone(), &links)?,
+        };
         for device in &devices {
             device
                 .set_sndbuf(sndbuf_bytes)
                 .map_err(|error| OpenError::new("TUNSETSNDBUF ioctl failed", error))?;
         }
         let ifname = devices.first().map(|device| device.ifname().to_owned()).unwrap_or_default();
-        if let Some(script) = &script {
+        if let Some(script) = script.as_ref().filter(|_| !is_restored) {
             run_script(script, &ifname)?;
         }
-        let life = Life::new(origin, sndbuf_bytes, devices, links, Arc::new(alarm));
+        let life = Life::new(origin, sndbuf_bytes, devices, links, Arc::new(alarm)).kept_in(drawer);
         let attachment = life.attachment();
         let queues = attachment.ingress.len();
         let (attachment, life) = (Mutex::new(attachment), Some(life));
