@@ -86,8 +86,10 @@ pub mod demo;
 pub mod doctor;
 mod follow;
 mod hmp;
+mod journal;
 #[doc(hidden)] // For fuzz targets.
 pub mod json;
+pub mod keeper;
 pub mod log;
 mod model;
 #[doc(hidden)] // For fuzz targets.

@@ -6,14 +6,18 @@ use std::process::ExitCode;
 
 use ringyard_control::cli::{self, ConfigSource, Invocation, LogLevel, RunConfig};
 use ringyard_control::log::Log;
-use ringyard_control::run::{Control, Hangup, Stopper};
-use ringyard_control::{bench, client, demo, doctor};
+use ringyard_control::run::{Control, FORMAT, Hangup, Legacy, Stopper};
+use ringyard_control::{bench, client, demo, doctor, keeper};
+use ringyard_drivers::store::Store;
 
 fn main() -> ExitCode {
     if let Some(code) = ringyard_control::run_as_helper() {
         return code;
     }
     let result = match cli::parse(std::env::args_os()) {
+        Ok(Invocation::Run { source, .. }) if source.keeps() && !keeper::is_kept() => {
+            return keeper::run().unwrap_or_else(|why| fail(&why));
+        }
         Ok(Invocation::Run { config, source }) => logged(config.log_level, || run(&config, source)),
         Ok(Invocation::Checked(config)) => say(&config.summary()),
         Ok(Invocation::Doctor) => doctor::examine().iter().try_for_each(|finding| say(&finding.to_string())),
@@ -30,12 +34,14 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            // A stderr that cannot be written to leaves nobody to tell.
-            drop(writeln!(io::stderr(), "ringyard: {why}"));
-            ExitCode::FAILURE
-        }
+        Err(why) => fail(&why),
     }
+}
+
+fn fail(why: &str) -> ExitCode {
+    // A stderr that cannot be written to leaves nobody to tell.
+    drop(writeln!(io::stderr(), "ringyard: {why}"));
+    ExitCode::FAILURE
 }
 
 fn say(line: &str) -> Result<(), String> {
@@ -59,7 +65,9 @@ fn run(config: &RunConfig, source: ConfigSource) -> Result<(), String> {
     // Before anything is made: what is made is taken down in good order.
     let hangup = if source.file().is_some() { Hangup::Reload } else { Hangup::Stop };
     let stopper = Stopper::of_signals(hangup)?;
-    Control::start(config, stopper)?
+    let store = Store::of_environment(&keeper::hello(FORMAT))
+        .map_err(|error| format!("asking for what was kept: {error}"))?;
+    Control::start_with(config, stopper, Legacy { store, grace: source.grace() })?
         .reloading(source)
         .run()
         .map_err(|error| format!("waiting for events: {error}"))

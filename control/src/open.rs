@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringyard_drivers::capture::{Dump, DumpOptions};
 use ringyard_drivers::chardev::{self, SocketChardev};
+use ringyard_drivers::store::Drawer;
 
 use crate::cli::{self, CliError, ConfigSource, MonitorConfig, RunConfig};
 use crate::port::{OpenPort, Opening, PortSpec};
@@ -21,6 +22,10 @@ pub enum Job {
         spec: ChardevSpec,
         /// Who may use a socket that we make.
         access: Arc<chardev::SocketAccess>,
+        /// Where a server outlives this process.
+        drawer: Drawer,
+        /// A process before this one had it.
+        is_restored: bool,
     },
     /// Opens a port.
     OpenPort {
@@ -55,6 +60,8 @@ pub enum Job {
         access: chardev::SocketAccess,
         /// Ends the wait for a name or a peer.
         stopper: Stopper,
+        /// Where a listener outlives this process.
+        drawer: Drawer,
     },
     /// Reads a configuration again.
     ReadConfig(Box<ConfigSource>),
@@ -97,8 +104,12 @@ impl Job {
     /// Does it; may take as long as a script does.
     pub fn run(self) -> Outcome {
         match self {
-            Job::OpenChardev { spec, access } => {
-                let opened = SocketChardev::open(&spec.path, spec.role, &access);
+            Job::OpenChardev { spec, access, drawer, is_restored } => {
+                let opened = match is_restored {
+                    true => SocketChardev::restore(&spec.path, spec.role, &access, &drawer),
+                    false => SocketChardev::open(&spec.path, spec.role, &access),
+                };
+                opened.iter().for_each(|socket| socket.keep(&drawer));
                 Outcome::Chardev { spec, opened: opened.map_err(|error| error.to_string()) }
             }
             Job::OpenPort { spec, opening } => {
@@ -118,8 +129,8 @@ impl Job {
                 Outcome::Closed
             }
             Job::Usernet(usernet) => Outcome::Printed(usernet.run()),
-            Job::OpenMonitor { config, access, stopper } => {
-                Outcome::Monitor(Box::new(OpenedMonitor::open(config, &access, &stopper)))
+            Job::OpenMonitor { config, access, stopper, drawer } => {
+                Outcome::Monitor(Box::new(OpenedMonitor::open(config, &access, &stopper, drawer)))
             }
             Job::ReadConfig(source) => Outcome::Config(read_config(&source).map(Box::new)),
         }

@@ -10,6 +10,7 @@ use std::{fmt, io};
 use ringyard_dataplane::port::Attachment;
 use ringyard_drivers::chardev::SocketAccess;
 use ringyard_drivers::line::Line;
+use ringyard_drivers::store::Drawer;
 use ringyard_drivers::user::UserControl;
 use serde_json::{Map, Value};
 
@@ -23,6 +24,8 @@ pub struct Opening {
     pub fds: Vec<OwnedFd>,
     /// Who may use sockets that we make.
     pub access: Arc<SocketAccess>,
+    /// Where what is opened can outlive this process; what one before left there is not to be opened again.
+    pub drawer: Drawer,
 }
 
 /// A netdev of which everything is checked that can be checked without opening it.
@@ -33,6 +36,12 @@ pub trait PortSpec: fmt::Debug + Send + Sync {
     /// The descriptors that its options name.
     fn fds(&self) -> Vec<FdRef> {
         Vec::new()
+    }
+
+    /// Whether one process after the other can use such a descriptor. A stream that is cut within a frame cannot be gone on
+    /// with.
+    fn can_outlive_us(&self, _fd: &OwnedFd) -> bool {
+        true
     }
 
     /// The error about one of those that is not to be had, in the type's own words.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::CommandFactory;
 use ringyard_dataplane::hold::FullReceiver;
@@ -116,6 +117,12 @@ pub(super) struct RunArgs {
     /// How much to log
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
+    /// Start a keeper that runs the switch: one that dies is started again and goes on with what it had open
+    #[arg(long)]
+    keep: bool,
+    /// How long frames wait, after a restart, for ports that are not back yet
+    #[arg(long, value_name = "MS", default_value_t = 200)]
+    grace_ms: u32,
 }
 
 /// Where a run's configuration comes from: its command line and the file that this names. Can be read again and again.
@@ -125,6 +132,16 @@ pub struct ConfigSource(RunArgs);
 impl ConfigSource {
     pub(super) fn new(arguments: RunArgs) -> ConfigSource {
         ConfigSource(arguments)
+    }
+
+    /// Whether a keeper is wanted.
+    pub fn keeps(&self) -> bool {
+        self.0.keep
+    }
+
+    /// How long frames wait, after a restart, for ports that are not back.
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.0.grace_ms.into())
     }
 
     /// The file, if there is one.

@@ -23,6 +23,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Parser;
+use serde_json::{Map, Value};
 
 use crate::client::ClientInvocation;
 
@@ -104,6 +105,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         args::Subcommand::Man(man) => Ok(Invocation::Man(man.directory)),
         args::Subcommand::Bench(bench) => Ok(Invocation::Bench(Box::new(bench.into_invocation()?))),
     }
+}
+
+/// What a configuration file with these members says.
+pub(crate) fn read_members(members: Map<String, Value>) -> Result<RunConfig, CliError> {
+    let mut draft = draft::Draft::default();
+    file::read(&mut draft, members);
+    draft.finish()
 }
 
 /// What may follow `ringyard run`; `read_any` it.

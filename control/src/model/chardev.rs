@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ringyard_drivers::chardev::SocketChardev;
 
+use super::record::Kind;
 use super::{Model, OBJECTS_MAX};
 use crate::open::Job;
 use crate::qapi::QapiError;
@@ -46,7 +47,9 @@ impl Model {
             return Err(QapiError::generic(format!("too many chardevs: at most {OBJECTS_MAX} are possible")));
         }
         self.opening_chardevs.insert(spec.id.clone());
-        Ok(Job::OpenChardev { spec, access: self.access.clone() })
+        let drawer = self.store.drawer(format_args!("chardev/{}", spec.id));
+        let is_restored = self.remembered.has(Kind::Chardev, &spec.id);
+        Ok(Job::OpenChardev { spec, access: self.access.clone(), drawer, is_restored })
     }
 
     pub(super) fn finish_chardev(
@@ -58,7 +61,9 @@ impl Model {
         let failed = |why: String| QapiError::generic(format!("Failed to add chardev '{}': {why}", spec.id));
         let socket = opened.map_err(failed)?;
         let chardev = Chardev { socket, user: None, is_configured: false, spec };
-        self.chardevs.insert(chardev.spec.id.clone(), chardev);
+        let id = chardev.spec.id.clone();
+        self.chardevs.insert(id.clone(), chardev);
+        self.recall(Kind::Chardev, &id);
         Ok(())
     }
 
@@ -72,12 +77,15 @@ impl Model {
         // A netdev that was just deleted may hold the socket for a moment longer; its path is free now.
         chardev.socket.remove_file();
         self.chardevs.remove(id);
+        self.gone.push(format!("chardev/{id}"));
+        self.is_changed = true;
         Ok(())
     }
 
     /// Removes all chardevs. No netdev may be left.
     pub(super) fn clear_chardevs(&mut self) {
         let chardevs = std::mem::take(&mut self.chardevs);
+        self.gone.extend(chardevs.keys().map(|id| format!("chardev/{id}")));
         chardevs.values().for_each(|chardev| chardev.socket.remove_file());
     }
 

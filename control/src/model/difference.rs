@@ -174,6 +174,7 @@ impl Model {
 
     /// Makes an object one of the configuration's own.
     pub fn adopt(&mut self, name: &ObjectName) {
+        self.is_changed = true;
         let is_configured = match name.table {
             "object" => self.captures.get_mut(&name.id).map(|capture| &mut capture.is_configured),
             "chardev" => self.chardevs.get_mut(&name.id).map(|chardev| &mut chardev.is_configured),
@@ -191,6 +192,7 @@ impl Model {
     /// on.
     pub fn change_netdev(&mut self, spec: NetdevSpec) -> Result<(), QapiError> {
         let id = spec.id.clone();
+        self.is_changed = true;
         match spec.kind.clone() {
             NetdevKind::Nic(options) => self.change_nic(&id, options)?,
             NetdevKind::Hubport(options) => {
@@ -248,6 +250,7 @@ impl Model {
             }
             _ => return,
         };
+        self.is_changed = true;
         if let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(id) {
             let place = if is_nic { &mut backend.nic } else { &mut backend.hubport };
             *place = Some(name.to_owned());

@@ -30,6 +30,7 @@ impl Model {
         };
         let no_memory = |error| QapiError::generic(format!("no memory for addresses: {error}"));
         self.switch.set_learning(set.hubid, learning).map_err(no_memory)?;
+        self.is_changed = true;
         self.note_hub(set.hubid);
         Ok(())
     }
@@ -60,7 +61,7 @@ impl Model {
     }
 
     /// `x-fdb-add`: from now on the address is there and nowhere else, until it is deleted or the netdev leaves the hub.
-    pub fn fdb_add(&self, add: &XFdbAdd) -> Result<(), QapiError> {
+    pub fn fdb_add(&mut self, add: &XFdbAdd) -> Result<(), QapiError> {
         let port = self.port_of(&add.netdev)?;
         let fdb = self.fdb(add.hubid)?;
         if self.hub_of_netdev(&add.netdev) != Some(add.hubid) {
@@ -68,13 +69,18 @@ impl Model {
             return Err(QapiError::generic(text));
         }
         let full = |_| QapiError::generic(format!("hub {} has no room for static addresses", add.hubid));
-        fdb.add_static(add.mac, port, self.switch.now_s()).map_err(full)
+        fdb.add_static(add.mac, port, self.switch.now_s()).map_err(full)?;
+        self.statics.insert((add.hubid, add.mac), add.netdev.clone());
+        self.is_changed = true;
+        Ok(())
     }
 
     /// `x-fdb-del`: forgets an address, static or learned.
-    pub fn fdb_del(&self, del: &XFdbDel) -> Result<(), QapiError> {
+    pub fn fdb_del(&mut self, del: &XFdbDel) -> Result<(), QapiError> {
         let XFdbDel { hubid, mac } = del;
-        match self.fdb(*hubid)?.remove(*mac) {
+        let was_there = self.fdb(*hubid)?.remove(*mac);
+        self.is_changed |= self.statics.remove(&(*hubid, *mac)).is_some();
+        match was_there {
             true => Ok(()),
             false => Err(QapiError::generic(format!("address {mac} not found on hub {hubid}"))),
         }
@@ -183,7 +189,7 @@ impl Model {
         }
     }
 
-    fn hub_of_netdev(&self, netdev: &str) -> Option<i32> {
+    pub(super) fn hub_of_netdev(&self, netdev: &str) -> Option<i32> {
         match &self.netdevs.get(netdev)?.part {
             Part::Backend(backend) => self.hub_of(backend),
             _ => None,

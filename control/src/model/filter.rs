@@ -49,6 +49,7 @@ impl Model {
     pub(super) fn take_filter(&mut self, id: &str, filter: Option<RxFilter>) {
         let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(id) else { return };
         backend.filter = filter.map(Arc::new);
+        self.is_changed = true;
         let Some(nic) = backend.nic.clone() else { return self.replan(id) };
         let wanted = backend.filter.clone();
         if let Some(Netdev { part: Part::Nic(part), .. }) = self.netdevs.get(&nic) {
@@ -71,6 +72,7 @@ impl Model {
             return;
         }
         nic.filter = Arc::new(filter);
+        self.is_changed = true;
         let backend = nic.netdev.clone();
         if std::mem::take(&mut nic.is_event_due) {
             let path = format!("/machine/peripheral/{id}/virtio-backend");

@@ -15,6 +15,7 @@ impl Model {
         let netdev = self.netdevs.get_mut(&set.name);
         let netdev = netdev.ok_or_else(|| QapiError::device_not_found(&set.name))?;
         netdev.link = set.up;
+        self.is_changed = true;
         let (backend, nic) = match &netdev.part {
             Part::Backend(backend) => (Some(set.name.clone()), backend.nic.clone()),
             Part::Nic(nic) => (nic.netdev.clone(), None),

@@ -15,6 +15,7 @@ mod netdev;
 mod object;
 mod qom;
 mod query;
+mod record;
 mod stats;
 mod usernet;
 mod worker;
@@ -28,26 +29,28 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use ringyard_dataplane::counters::PORTS_MAX;
 use ringyard_dataplane::drops::DropReason;
-use ringyard_dataplane::snapshot::PortIndex;
+use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::switch::{Switch, SwitchConfig, WorkerStatus};
 use ringyard_drivers::chardev::SocketAccess;
 use ringyard_drivers::line::{News, PortKey, Report, SocketName, Switchboard};
+use ringyard_drivers::store::Store;
 
 use crate::open::{Job, Outcome};
 use crate::qapi::QapiError;
 use crate::wire::{
-    Event, InetSocketAddress, NetdevSpec, NetdevStreamConnected, NetdevStreamDisconnected,
-    NetdevVhostUserConnected, NetdevVhostUserDisconnected, ObjectSpec, SocketAddress, UnixSocketAddress,
-    VsockSocketAddress,
+    Event, InetSocketAddress, NetdevStreamConnected, NetdevStreamDisconnected, NetdevVhostUserConnected,
+    NetdevVhostUserDisconnected, ObjectSpec, SocketAddress, UnixSocketAddress, VsockSocketAddress,
 };
 use announce::Timers;
 use chardev::Chardev;
 pub use difference::{Difference, ObjectName};
 pub(crate) use netdev::FdSource;
-use netdev::{Driver, Netdev, NicPart, Part};
+use netdev::{Driver, Netdev, NicPart, Opened, Part};
 pub(crate) use netdev::{already_connected, wrong_kind};
 use object::Capture;
 pub(crate) use object::{no_backend, taken_object};
+pub use record::Record;
+use record::Remembered;
 
 /// Nics, hub ports and chardevs that there can be, of each: as many as ports.
 pub const OBJECTS_MAX: usize = PORTS_MAX;
@@ -62,10 +65,10 @@ pub struct Model {
     /// Chardevs under way: their ids are taken.
     opening_chardevs: BTreeSet<String>,
     /// Netdevs under way, with the places that are kept for them.
-    opening_netdevs: BTreeMap<String, (NetdevSpec, PortIndex)>,
+    opening_netdevs: BTreeMap<String, Opened>,
     captures: BTreeMap<String, Capture>,
     /// Objects under way: their ids are taken.
-    opening_objects: BTreeMap<String, ObjectSpec>,
+    opening_objects: BTreeMap<String, (ObjectSpec, u64)>,
     /// Who reports under which key.
     ids: HashMap<PortKey, String>,
     /// Hubs in the order in which they were made. They stay when their last port goes, as in QEMU.
@@ -78,13 +81,34 @@ pub struct Model {
     closing: Vec<Job>,
     timers: Timers,
     events: Vec<Event>,
+    /// What is open outlives this process there.
+    store: Store,
+    /// Something is not as the last record says.
+    is_changed: bool,
+    /// Names in the store of what is gone.
+    gone: Vec<String>,
+    /// What is to come again.
+    remembered: Remembered,
+    /// Addresses that were entered for good, and where they are; what is not there any more is passed over.
+    statics: BTreeMap<(i32, Mac), String>,
 }
 
 impl Model {
-    /// An empty model over a switch that it starts.
-    pub fn new(config: &SwitchConfig, access: Arc<SocketAccess>) -> io::Result<Model> {
+    /// An empty model over a switch that it starts. Counters that a process before this one left in `store` go on.
+    pub fn new(config: &SwitchConfig, access: Arc<SocketAccess>, store: Store) -> io::Result<Model> {
+        let left = store.take(COUNTERS).map(|file| Switch::resume(config, file));
+        let switch = match left.transpose() {
+            Ok(Some(switch)) => switch,
+            Ok(None) => Switch::start(config)?,
+            Err(error) => {
+                tracing::warn!("the counters begin anew: {error}");
+                Switch::start(config)?
+            }
+        };
+        // That it fails is logged; then there is just no next one.
+        let _ = store.keep(COUNTERS, switch.journal_file());
         Ok(Model {
-            switch: Switch::start(config)?,
+            switch,
             board: Switchboard::new()?,
             access,
             chardevs: BTreeMap::new(),
@@ -100,6 +124,11 @@ impl Model {
             closing: Vec::new(),
             timers: Timers::default(),
             events: Vec::new(),
+            store,
+            is_changed: true,
+            gone: Vec::new(),
+            remembered: Remembered::default(),
+            statics: BTreeMap::new(),
         })
     }
 
@@ -156,11 +185,15 @@ impl Model {
         let old = std::mem::replace(&mut backend.attachment, attachment);
         let carrier = backend.attachment.carrier;
         if carrier != old.carrier {
+            self.is_changed = true;
             self.events.extend(carrier_event(&id, &backend.driver, carrier));
         }
         // The switch holds it too, and hands it to the thread that frees things.
         drop(old);
         self.answers.push(done);
+        if carrier {
+            self.await_no_more(&id);
+        }
         self.replan(&id);
     }
 
@@ -254,6 +287,9 @@ impl Model {
         netdevs
     }
 }
+
+/// What the counters are kept as.
+const COUNTERS: &str = "counters";
 
 /// What a guest's coming and going looks like to monitors; the carrier of other ports has no event.
 fn carrier_event(id: &str, driver: &Driver, carrier: bool) -> Option<Event> {

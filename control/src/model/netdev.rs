@@ -16,6 +16,7 @@ use ringyard_drivers::capture::Captured;
 use ringyard_drivers::line::PortKey;
 use ringyard_drivers::vhost_user::{Keeping, VhostUserPort};
 
+use super::record::Kind;
 use super::{Model, OBJECTS_MAX};
 use crate::follow::{Followed, Follower};
 use crate::open::Job;
@@ -49,6 +50,8 @@ pub(super) enum Part {
 pub(super) struct Backend {
     key: PortKey,
     pub(super) index: PortIndex,
+    /// Under which its descriptors outlive this process.
+    pub(super) number: u64,
     pub(super) driver: Driver,
     /// What the driver gave last.
     pub(super) attachment: Attachment,
@@ -64,6 +67,13 @@ pub(super) struct Backend {
     pub(super) captures: Vec<String>,
     /// What wraps its ends for those that are on.
     pub(super) captured: Captured,
+}
+
+/// A port that is being opened, with the place that is kept for it.
+pub(super) struct Opened {
+    spec: NetdevSpec,
+    index: PortIndex,
+    number: u64,
 }
 
 /// What speaks for a guest, and what its port's attachment gets of that.
@@ -134,6 +144,8 @@ impl Model {
         let ghost = self.netdevs.get(id).map(|netdev| self.info_line(id, netdev));
         let netdev = self.netdevs.remove(id).ok_or_else(|| QapiError::device_not_found(id))?;
         tracing::debug!("netdev '{id}' is deleted");
+        self.is_changed = true;
+        self.await_no_more(id);
         match netdev.part {
             Part::Backend(backend) => return Ok(self.remove_backend(id, *backend, ghost)),
             Part::Nic(nic) => {
@@ -148,7 +160,11 @@ impl Model {
     fn add_vhost_user(&mut self, spec: NetdevSpec, options: VhostUserSpec) -> Result<(), QapiError> {
         let VhostUserSpec { chardev, queues } = options;
         let socket = self.free_chardev(&chardev)?;
-        let index = self.add_port()?;
+        let index = self.add_port(&spec.id)?;
+        let number = self.number_of(&spec.id);
+        if self.store.has(&format!("vhost-user/{chardev}/socket")) {
+            self.await_carrier(&spec.id);
+        }
         let key = PortKey(self.next_serial());
         let port = match VhostUserPort::start(socket, queues, self.board.line(key), Keeping::default()) {
             Ok(port) => port,
@@ -159,7 +175,7 @@ impl Model {
         };
         self.set_chardev_user(&chardev, Some(&spec.id));
         let driver = Driver::VhostUser { chardev, port };
-        self.insert_backend(spec, key, index, driver, Attachment::default());
+        self.insert_backend(key, Opened { spec, index, number }, driver, Attachment::default());
         Ok(())
     }
 
@@ -169,8 +185,14 @@ impl Model {
         port: Arc<dyn PortSpec>,
         fds: &mut FdSource<'_>,
     ) -> Result<Job, QapiError> {
+        let left = self.left_descriptors(&spec.id);
+        let mut left = left.map(|drawer| (0..).map(move |index| drawer.take(format_args!("{FD}/{index}"))));
         let mut fd = |reference: &FdRef| {
-            fds(reference).map_err(|error| {
+            let fd = match left.as_mut().map(|left| left.next().flatten()) {
+                Some(left) => left.ok_or_else(|| QapiError::generic("its descriptor could not be kept")),
+                None => fds(reference),
+            };
+            fd.map_err(|error| {
                 let desc = port.fd_error(match reference {
                     FdRef::Number(_) => format!("{}: {}", spec.id, error.desc),
                     _ => error.desc,
@@ -178,15 +200,20 @@ impl Model {
                 QapiError { desc, ..error }
             })
         };
-        let fds: Result<_, QapiError> = port.fds().iter().map(&mut fd).collect();
+        let fds: Result<Vec<OwnedFd>, QapiError> = port.fds().iter().map(&mut fd).collect();
         let (port, fds) = match fds {
             Ok(fds) => (port, fds),
             Err(error) => (port.without_fds(&error.desc).ok_or(error)?, Vec::new()),
         };
-        let index = self.add_port()?;
+        let index = self.add_port(&spec.id)?;
+        let number = self.number_of(&spec.id);
+        let drawer = self.drawer(number);
+        for (index, fd) in fds.iter().enumerate().filter(|(_, fd)| port.can_outlive_us(fd)) {
+            drawer.keep(format_args!("{FD}/{index}"), fd);
+        }
         let id = spec.id.clone();
-        self.opening_netdevs.insert(id.clone(), (spec, index));
-        let opening = Opening { id, fds, access: self.access.clone() };
+        self.opening_netdevs.insert(id.clone(), Opened { spec, index, number });
+        let opening = Opening { id, fds, access: self.access.clone(), drawer };
         Ok(Job::OpenPort { spec: port, opening })
     }
 
@@ -195,7 +222,7 @@ impl Model {
         id: &str,
         opened: Result<Box<dyn OpenPort>, String>,
     ) -> Result<(), QapiError> {
-        let (spec, index) = self.opening_netdevs.remove(id).ok_or_else(|| QapiError::device_not_found(id))?;
+        let place = self.opening_netdevs.remove(id).ok_or_else(|| QapiError::device_not_found(id))?;
         let key = PortKey(self.next_serial());
         let started = opened.and_then(|mut port| match port.start(self.board.line(key)) {
             Ok(()) => Ok(port),
@@ -207,28 +234,24 @@ impl Model {
         match started {
             Ok(port) => {
                 let attachment = port.attachment();
-                self.insert_backend(spec, key, index, Driver::Port(port), attachment);
+                self.insert_backend(key, place, Driver::Port(port), attachment);
                 Ok(())
             }
             Err(why) => {
-                self.switch.remove_port(index);
+                self.switch.remove_port(place.index);
+                self.forget_drawer(place.number);
                 Err(QapiError::generic(why))
             }
         }
     }
 
-    fn insert_backend(
-        &mut self,
-        spec: NetdevSpec,
-        key: PortKey,
-        index: PortIndex,
-        driver: Driver,
-        attachment: Attachment,
-    ) {
+    fn insert_backend(&mut self, key: PortKey, place: Opened, driver: Driver, attachment: Attachment) {
+        let Opened { spec, index, number } = place;
         let id = spec.id.clone();
         let backend = Backend {
             key,
             index,
+            number,
             driver,
             attachment,
             state: None,
@@ -256,7 +279,7 @@ impl Model {
             }
             backend.nic = Some(id);
         }
-        let mac = options.mac.unwrap_or_else(|| self.free_mac());
+        let mac = options.mac.or_else(|| self.remembered_mac(&spec.id)).unwrap_or_else(|| self.free_mac());
         let filter = match netdev.as_ref().and_then(|netdev| self.netdevs.get(netdev)) {
             Some(Netdev { part: Part::Backend(backend), .. }) => backend.filter.clone(),
             _ => None,
@@ -337,12 +360,14 @@ impl Model {
             }
         }
         self.hubs.push(hub);
+        self.is_changed = true;
     }
 
     fn remove_backend(&mut self, id: &str, backend: Backend, ghost: Option<String>) -> Option<Job> {
         self.ids.remove(&backend.key);
         self.switch.remove_port(backend.index);
         self.close_captures(backend.captures);
+        self.forget_drawer(backend.number);
         if let Some(Netdev { part: Part::Nic(nic), .. }) = named(&mut self.netdevs, &backend.nic) {
             (nic.netdev, nic.ghost) = (None, ghost);
         }
@@ -370,10 +395,15 @@ impl Model {
     fn insert(&mut self, spec: NetdevSpec, part: Part) {
         let serial = self.next_serial();
         tracing::debug!("netdev '{}' is added", spec.id);
-        self.netdevs.insert(spec.id.clone(), Netdev { serial, spec, link: true, is_configured: false, part });
+        let id = spec.id.clone();
+        self.netdevs.insert(id.clone(), Netdev { serial, spec, link: true, is_configured: false, part });
+        self.recall(Kind::Netdev, &id);
     }
 
-    fn add_port(&mut self) -> Result<PortIndex, QapiError> {
+    fn add_port(&mut self, id: &str) -> Result<PortIndex, QapiError> {
+        if let Some(index) = self.remembered_place(id) {
+            return Ok(index);
+        }
         let full = |_| QapiError::generic(format!("too many netdevs: a switch has {OBJECTS_MAX} ports"));
         self.switch.add_port().map_err(full)
     }
@@ -438,5 +468,7 @@ pub(crate) fn wrong_kind(id: &str, kind: &str, what: &str) -> QapiError {
     ))
 }
 
+/// What descriptors are kept as that somebody gave us for a port.
+pub(super) const FD: &str = "fd";
 /// Of 52:54:00:12:34:56.
 const MAC_NUMBER_FIRST: u32 = 0x12_3456;

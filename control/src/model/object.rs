@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::Model;
 use super::netdev::{Backend, FdSource, Netdev, Part};
+use super::record::{Facts, Kind};
 use crate::open::Job;
-use crate::qapi::{Form, FromQapi, QapiError, Visitor, Word};
+use crate::qapi::{Form, FromQapi, QapiEnum, QapiError, Visitor, Word};
 use crate::wire::{Insert, ObjectAdd, ObjectSpec, Position, status_is_on};
 
 /// Dumps that there can be: each has a thread, and some megabytes.
@@ -25,6 +26,8 @@ pub(super) struct Capture {
     is_on: bool,
     /// The configuration says that it be there.
     pub(super) is_configured: bool,
+    /// Under which its file outlives this process.
+    number: u64,
     dump: Dump,
 }
 
@@ -51,14 +54,20 @@ impl Model {
         let unusable = |error: QapiError| {
             QapiError::generic(format!("net dump: can't open {}: {}", path.display(), error.desc))
         };
-        let file = spec.fd().map(|reference| fds(&reference)).transpose().map_err(unusable)?;
-        let options = DumpOptions { id: id.clone(), path, file, snaplen: spec.maxlen };
-        self.opening_objects.insert(id, spec);
+        let left = self.remembered.object(&id).and_then(|facts| facts.dump.as_ref());
+        let number = left.map(|(_, number)| *number).unwrap_or_else(|| self.next_serial());
+        let drawer = self.drawer(number);
+        let file = match spec.fd().filter(|_| drawer.is_empty()) {
+            Some(reference) => Some(fds(&reference).map_err(unusable)?),
+            None => None,
+        };
+        let options = DumpOptions { id: id.clone(), path, file, snaplen: spec.maxlen, drawer };
+        self.opening_objects.insert(id, (spec, number));
         Ok(Job::OpenDump(options))
     }
 
     pub(super) fn finish_dump(&mut self, id: &str, opened: Result<Dump, String>) -> Result<(), QapiError> {
-        let spec = self.opening_objects.remove(id).ok_or_else(|| not_found(id))?;
+        let (spec, number) = self.opening_objects.remove(id).ok_or_else(|| not_found(id))?;
         let dump = opened.map_err(QapiError::generic)?;
         // What it stands on, or beside, may have gone meanwhile.
         let place = match self.place_of(&spec) {
@@ -74,8 +83,9 @@ impl Model {
         }
         let (direction, is_on) = (spec.direction, spec.is_on);
         let serial = self.next_serial();
-        let capture = Capture { serial, spec, direction, is_on, is_configured: false, dump };
+        let capture = Capture { serial, spec, direction, is_on, is_configured: false, number, dump };
         self.captures.insert(id.to_owned(), capture);
+        self.recall(Kind::Object, id);
         self.recapture(&netdev);
         Ok(())
     }
@@ -84,6 +94,8 @@ impl Model {
     /// when the file is complete.
     pub fn object_del(&mut self, id: &str) -> Result<Job, QapiError> {
         let capture = self.captures.remove(id).ok_or_else(|| not_found(id))?;
+        self.is_changed = true;
+        self.forget_drawer(capture.number);
         let netdev = capture.spec.given.netdev;
         if let Some(Netdev { part: Part::Backend(backend), .. }) = self.netdevs.get_mut(&netdev) {
             backend.captures.retain(|other| other != id);
@@ -96,6 +108,7 @@ impl Model {
     pub(super) fn close_captures(&mut self, captures: Vec<String>) {
         for id in captures {
             if let Some(capture) = self.captures.remove(&id) {
+                self.forget_drawer(capture.number);
                 self.closing.push(Job::CloseDump { id, dump: capture.dump });
             }
         }
@@ -115,8 +128,26 @@ impl Model {
             _ => return None,
         };
         let netdev = capture.spec.given.netdev.clone();
+        self.is_changed = true;
         self.recapture(&netdev);
         Some(set)
+    }
+
+    /// All captures, oldest first.
+    pub(super) fn captures_by_age(&self) -> Vec<(&str, &Capture)> {
+        let mut captures: Vec<_> = self.captures.iter().map(|(id, capture)| (id.as_str(), capture)).collect();
+        captures.sort_by_key(|(_, capture)| capture.serial);
+        captures
+    }
+
+    /// Gives a capture what is remembered of it.
+    pub(super) fn recall_capture(&mut self, id: &str, facts: &Facts) {
+        let Some(capture) = self.captures.get_mut(id) else { return };
+        (capture.serial, capture.is_configured, capture.is_on) = facts.of_object();
+        if let Some((direction, _)) = &facts.dump {
+            let known = Direction::NAMES.iter().find(|(name, _)| name == direction);
+            capture.direction = known.map_or(capture.direction, |(_, direction)| *direction);
+        }
     }
 
     /// The lines of a backend's captures in `info network`.
@@ -186,6 +217,12 @@ impl Capture {
             property("netdev", "string", json!(given.netdev)),
             property("queue", "NetFilterDirection", json!(direction)),
         ]
+    }
+
+    /// What no file says of it.
+    pub(super) fn facts(&self) -> Facts {
+        let direction = Word(self.direction).name();
+        Facts::of_dump(self.serial, self.is_configured, self.is_on, direction, self.number)
     }
 
     /// All of them, our own too.

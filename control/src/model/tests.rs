@@ -25,7 +25,7 @@ impl Yard {
     fn new() -> Yard {
         let config = SwitchConfig { cores: vec![None], mode: Mode::Adaptive };
         let access = Arc::new(SocketAccess { mode: 0o600, group: None });
-        let model = Model::new(&config, access).expect("a worker can be started");
+        let model = Model::new(&config, access, Store::none()).expect("a worker can be started");
         Yard { model, directory: tempfile::tempdir().expect("the temporary directory is writable") }
     }
 

@@ -32,6 +32,7 @@ impl Model {
                 QapiError::generic(format!("there is no worker {worker}: the switch has {workers} of them"))
             };
             self.switch.move_duty(backend.index, queue, *worker as usize).map_err(unknown)?;
+            self.is_changed = true;
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ impl Model {
         }
     }
 
-    fn hub_table(&self, hub: i32) -> Value {
+    pub(super) fn hub_table(&self, hub: i32) -> Value {
         let learning = self.switch.learning(hub);
         json!({"id": hub, "learning": learning.is_on, "ageing_s": learning.ageing_s})
     }
@@ -126,7 +126,7 @@ fn unwritable(table: &str, mut members: Map<String, Value>, reason: &str) -> Val
     members.into()
 }
 
-fn chardev_table(spec: &ChardevSpec) -> Value {
+pub(super) fn chardev_table(spec: &ChardevSpec) -> Value {
     let mut members = json!({"type": "socket", "id": spec.id, "path": spec.path.display().to_string()});
     match spec.role {
         SocketRole::Server => members["server"] = json!(true),
@@ -139,7 +139,7 @@ fn chardev_table(spec: &ChardevSpec) -> Value {
 }
 
 /// The members with the type first, which a nic's table does not have.
-fn netdev_table(netdev: &Netdev) -> Map<String, Value> {
+pub(super) fn netdev_table(netdev: &Netdev) -> Map<String, Value> {
     let mut members = netdev.spec.members();
     let kind = members.shift_remove("type");
     if !matches!(netdev.part, Part::Nic(_)) {

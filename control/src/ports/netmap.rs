@@ -55,7 +55,12 @@ mod tests {
     fn port_that_is_not_to_be_had_is_refused_with_device_and_module() {
         let refused = |ifname: &str, devname: Option<&str>| {
             let spec = NetmapSpec { ifname: ifname.into(), devname: devname.map(PathBuf::from) };
-            let opening = Opening { id: "a".into(), fds: Vec::new(), access: Default::default() };
+            let opening = Opening {
+                id: "a".into(),
+                fds: Vec::new(),
+                access: Default::default(),
+                drawer: Default::default(),
+            };
             spec.open(opening).err()
         };
         let missing = refused("vale0:a", Some("/dev/no-netmap"));

@@ -51,6 +51,10 @@ impl PortSpec for SocketSpec {
         }
     }
 
+    fn can_outlive_us(&self, fd: &OwnedFd) -> bool {
+        socket_type(fd) == Ok(SocketType::DGRAM)
+    }
+
     fn open(&self, mut opening: Opening) -> Result<Box<dyn OpenPort>, String> {
         match self {
             SocketSpec::Fd(reference) => {

@@ -55,12 +55,16 @@ impl PortSpec for StreamSpec {
         }
     }
 
+    fn can_outlive_us(&self, _fd: &OwnedFd) -> bool {
+        matches!(self.source, StreamSource::Fd { server: true, .. })
+    }
+
     fn without_fds(&self, why: &str) -> Option<Arc<dyn PortSpec>> {
         Some(Arc::new(StreamSpec { source: StreamSource::Unusable(why.to_owned()) }))
     }
 
     fn open(&self, opening: Opening) -> Result<Box<dyn OpenPort>, String> {
-        let Opening { id, mut fds, access } = opening;
+        let Opening { id, mut fds, access, .. } = opening;
         let source = match &self.source {
             StreamSource::Listen(address) => Source::Listen(address.clone()),
             StreamSource::Connect { address, reconnect } => {

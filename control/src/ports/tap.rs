@@ -91,6 +91,7 @@ impl PortSpec for TapSpec {
             script: script.clone(),
             downscript: downscript.clone(),
             sndbuf_bytes: self.sndbuf_bytes,
+            drawer: opening.drawer,
         };
         let port = TapPort::open(options).map_err(|error| error.to_string())?;
         let helper = match &self.source {

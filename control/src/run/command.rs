@@ -78,6 +78,10 @@ impl Control {
                 Ok(()) => return None,
                 Err(error) => Err(error),
             },
+            Command::XUpgrade(request) => match self.begin_upgrade(asker, request) {
+                Ok(()) => return None,
+                Err(error) => Err(error),
+            },
             Command::XQueryConfig => shown(self.query_config()),
             Command::NetdevDel(NetdevDel { id }) => return self.netdev_del(asker, &id),
             Command::ObjectAdd(add) => return self.object_add(asker, add),

@@ -125,6 +125,7 @@ mod tests {
     use super::*;
     use crate::wire::ChardevSpec;
     use ringyard_drivers::chardev::{SocketAccess, SocketRole};
+    use ringyard_drivers::store::Drawer;
 
     #[test]
     fn more_jobs_than_hands_are_all_done() {
@@ -133,7 +134,8 @@ mod tests {
             let role = SocketRole::Client { reconnect: None };
             let spec = ChardevSpec { id: "c".into(), path: "/no/such/socket".into(), role };
             let access = Arc::new(SocketAccess { mode: 0o600, group: None });
-            hands.inbox().submit(Ticket(number), Job::OpenChardev { spec, access });
+            let job = Job::OpenChardev { spec, access, drawer: Drawer::default(), is_restored: false };
+            hands.inbox().submit(Ticket(number), job);
             assert!(hands.shared.lock().threads <= HANDS_MAX);
         }
         let mut done: Vec<Ticket> = (0..3 * HANDS_MAX)

@@ -13,10 +13,12 @@ mod hands;
 mod monitor;
 mod origin;
 mod reload;
+mod restore;
 mod settings;
 mod start;
 mod stdio;
 mod stop;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,7 +45,10 @@ use hands::{Hands, Ticket};
 use monitor::Monitor;
 pub use monitor::OpenedMonitor;
 use reload::Reload;
+use restore::Succession;
+pub use restore::{FORMAT, GRACE, Legacy};
 use stdio::Stdio;
+pub(crate) use stop::ignored_signals;
 pub use stop::{Hangup, Stopper};
 
 /// Clients of all monitors together; a further one is hung up on.
@@ -85,6 +90,8 @@ pub struct Control {
     reload: Option<Reload>,
     /// It is to be followed by another one.
     reload_again: bool,
+    /// What was before this run, and comes after it.
+    succession: Succession,
 }
 
 impl Control {
@@ -95,12 +102,18 @@ impl Control {
         let reason = loop {
             let ready = self.wait()?;
             self.turn(&ready);
+            if self.succession.is_handed {
+                // Nothing is taken down: sockets keep their files, and guests their connections.
+                std::mem::forget(self);
+                return Ok(());
+            }
             if let Some(reason) = self.ending {
                 break reason;
             }
         };
         let reason = Word(reason);
         tracing::info!("stopping ({})", reason.name());
+        self.succession.store.tell("STOPPING=1");
         self.broadcast(&Shutdown { guest: false, reason }.into());
         for client in self.clients.values_mut() {
             client.flush();
@@ -111,7 +124,7 @@ impl Control {
 
     fn wait(&mut self) -> io::Result<Vec<(u64, EventFlags)>> {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
-        let wishes = [self.deaf_until, self.model.next_announcement()];
+        let wishes = [self.deaf_until, self.model.next_announcement(), self.succession.next()];
         let until = wishes.into_iter().flatten().fold(self.sweep_at, Instant::min);
         let limit = timespec(until.saturating_duration_since(Instant::now()));
         let count = match epoll::wait(&self.epoll, &mut events, Some(&limit)) {
@@ -138,6 +151,7 @@ impl Control {
                 CALLS => self.take_calls(),
                 STOP => self.ending = Some(ShutdownCause::HostSignal),
                 RELOAD => self.hang_up(),
+                KEEPER => self.hear_keeper(),
                 MONITORS..CLIENTS => self.accept((token - MONITORS) as usize),
                 client => {
                     if let Some(client) = self.clients.get_mut(&client) {
@@ -146,6 +160,11 @@ impl Control {
                 }
             }
         }
+        if self.succession.is_handed {
+            // There are no workers that could follow anything.
+            return;
+        }
+        self.tend_succession();
         loop {
             self.execute_all();
             self.publish();
@@ -178,6 +197,7 @@ impl Control {
         for event in self.model.publish() {
             self.broadcast(&event);
         }
+        self.write_down();
         for job in self.model.take_closing() {
             self.defer(Asker::nobody(), job);
         }
@@ -329,6 +349,8 @@ impl Control {
                 self.asked.len()
             );
         }
+        // Whoever starts a switch after one that was told to end wants what the configuration says.
+        self.succession.store.forget_all();
     }
 }
 
@@ -358,7 +380,8 @@ const OUTCOMES: u64 = 1;
 const STOP: u64 = 2;
 const RELOAD: u64 = 3;
 const CALLS: u64 = 4;
-const MONITORS: u64 = 5;
+const KEEPER: u64 = 5;
+const MONITORS: u64 = 6;
 const CLIENTS: u64 = 1 << 32;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use ringyard_drivers::chardev::SocketAccess;
 use ringyard_drivers::errno;
+use ringyard_drivers::store::Drawer;
 use ringyard_drivers::stream::Address;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -44,9 +45,15 @@ pub struct OpenedMonitor {
 }
 
 impl OpenedMonitor {
-    /// Opens a monitor; may take as long as a name server does, unless `stopper` is used.
-    pub fn open(config: MonitorConfig, access: &SocketAccess, stopper: &Stopper) -> OpenedMonitor {
-        let opened = Origin::open(&config.source, access, stopper);
+    /// Opens a monitor; may take as long as a name server does, unless `stopper` is used. A listener outlives this process in
+    /// `drawer`; one that was left there is not made again.
+    pub fn open(
+        config: MonitorConfig,
+        access: &SocketAccess,
+        stopper: &Stopper,
+        drawer: Drawer,
+    ) -> OpenedMonitor {
+        let opened = Origin::open(&config.source, access, stopper, drawer);
         OpenedMonitor { config, opened }
     }
 
@@ -85,6 +92,7 @@ impl Control {
                 .map_err(|error| format!("watching a monitor: {error}"))?;
         }
         self.monitors.insert(number, monitor);
+        self.succession.is_changed = true;
         client.into_iter().for_each(|socket| self.add_client(socket, number));
         Ok(())
     }
@@ -99,6 +107,8 @@ impl Control {
             let _ = epoll::delete(&self.epoll, fd);
         }
         (monitor.origin, monitor.is_leaving) = (Origin::Given, true);
+        self.succession.monitor_drawer(config).forget_all();
+        self.succession.is_changed = true;
         let clients = self.clients.values_mut().filter(|client| client.monitor == number);
         clients.for_each(Client::end);
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringyard_drivers::chardev::{Server, SocketAccess};
 use ringyard_drivers::minder::{Minder, Stop, Wait};
+use ringyard_drivers::store::Drawer;
 use ringyard_drivers::stream::{Address, InetAddress, Listener, check_connected, connect_by};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
@@ -40,11 +41,16 @@ impl Origin {
         source: &MonitorSource,
         access: &SocketAccess,
         stopper: &Stopper,
+        drawer: Drawer,
     ) -> Result<(Origin, Option<OwnedFd>), String> {
         match source {
             MonitorSource::Listen { address, .. } => {
                 let (address, access) = (address.clone(), *access);
-                let listener = beside(stopper, move |_| Some(listen(&address, &access)))?;
+                let listener = match Listener::restore(&address, &drawer) {
+                    Some(listener) => listener,
+                    None => beside(stopper, move |_| Some(listen(&address, &access)))?,
+                };
+                listener.keep(&drawer);
                 Ok((Origin::Listener(listener), None))
             }
             MonitorSource::Connect { address, reconnect: None } => {
@@ -56,7 +62,15 @@ impl Origin {
                 let caller = Caller::start(address.clone(), *pause);
                 Ok((Origin::Caller(caller.map_err(|error| format!("starting a thread: {error}"))?), None))
             }
-            MonitorSource::Fd(number) => of_socket(inherited(*number).map_err(|error| error.desc)?),
+            MonitorSource::Fd(number) => {
+                let left = drawer.take(Listener::SOCKET);
+                let socket = left.map_or_else(|| inherited(*number), Ok).map_err(|error| error.desc)?;
+                let opened = of_socket(socket)?;
+                if let (Origin::Listener(listener), _) = &opened {
+                    listener.keep(&drawer);
+                }
+                Ok(opened)
+            }
             MonitorSource::Stdio => Ok((Origin::Given, None)),
         }
     }

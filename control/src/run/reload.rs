@@ -39,6 +39,8 @@ pub(super) struct Reload {
     /// To be opened one after the other, once all netdevs are there.
     objects: VecDeque<ObjectSpec>,
     report: ReloadReport,
+    /// It is no reload: what the run before had is opened again.
+    is_restoring: bool,
 }
 
 /// What the jobs of a reload are for.
@@ -81,8 +83,33 @@ impl Control {
             netdevs: Vec::new(),
             objects: VecDeque::new(),
             report: ReloadReport::default(),
+            is_restoring: false,
         });
         Ok(())
+    }
+
+    /// Opens again what the run before had, as far as it could not be had at once.
+    pub(super) fn open_later(
+        &mut self,
+        netdevs: Vec<NetdevSpec>,
+        objects: Vec<ObjectSpec>,
+        monitors: Vec<MonitorConfig>,
+    ) {
+        let mut reload = Reload {
+            asker: None,
+            source: ConfigSource::default(),
+            dry_run: false,
+            waiting: BTreeSet::new(),
+            stage: Stage::Opening,
+            chardevs: Vec::new(),
+            monitors,
+            netdevs,
+            objects: objects.into(),
+            report: ReloadReport::default(),
+            is_restoring: true,
+        };
+        self.open_all(&mut reload);
+        self.advance(reload);
     }
 
     /// A SIGHUP. Whoever closes the terminal wants an end; during a reload another one is noted.
@@ -133,7 +160,7 @@ impl Control {
         };
         match self.model.finish(outcome) {
             Ok(()) => {
-                self.model.adopt(&name);
+                self.adopt(&name, reload.is_restoring);
                 opened.iter().for_each(|id| self.model.reattach(id));
             }
             Err(error) => reload.report.fail(&name, &error),
@@ -163,6 +190,7 @@ impl Control {
         settings.into_iter().for_each(|setting| self.set(setting, &config, &mut reload.report));
         let (placement, mode) = (self.applied.placement.clone(), self.applied.mode);
         self.applied = RunConfig { placement, mode, ..config };
+        self.succession.is_changed = true;
         gone.iter().for_each(|monitor| self.retire_monitor(monitor));
         reload.monitors = new;
         self.follow_objects(reload, difference);
@@ -212,7 +240,7 @@ impl Control {
         }
         // What they name could not be made: they say so.
         for spec in std::mem::take(&mut reload.netdevs) {
-            self.add_now(spec, &mut reload.report);
+            self.add_now(spec, &mut reload.report, reload.is_restoring);
         }
         while let Some(spec) = reload.objects.pop_front() {
             let name = ObjectName::of_object(&spec.id);
@@ -238,7 +266,8 @@ impl Control {
         }
         for config in std::mem::take(&mut reload.monitors) {
             let (access, stopper) = (self.model.access(), self.stopper.clone());
-            let job = Job::OpenMonitor { config, access, stopper };
+            let drawer = self.succession.monitor_drawer(&config);
+            let job = Job::OpenMonitor { config, access, stopper, drawer };
             reload.waiting.insert(self.defer(Asker::nobody(), job));
         }
         let is_port = |spec: &mut NetdevSpec| matches!(spec.kind, NetdevKind::Port(_));
@@ -256,19 +285,26 @@ impl Control {
         let (mut left, mut report) = (Vec::new(), std::mem::take(&mut reload.report));
         for spec in std::mem::take(&mut reload.netdevs) {
             match !matches!(spec.kind, NetdevKind::Port(_)) && self.model.has_what_it_names(&spec) {
-                true => self.add_now(spec, &mut report),
+                true => self.add_now(spec, &mut report, reload.is_restoring),
                 false => left.push(spec),
             }
         }
         (reload.netdevs, reload.report) = (left, report);
     }
 
+    /// Makes an object one of the configuration's own, unless it is restored: then it is what it was.
+    fn adopt(&mut self, name: &ObjectName, is_restoring: bool) {
+        if !is_restoring {
+            self.model.adopt(name);
+        }
+    }
+
     /// Adds what is no port that has to be opened.
-    fn add_now(&mut self, spec: NetdevSpec, report: &mut ReloadReport) {
+    fn add_now(&mut self, spec: NetdevSpec, report: &mut ReloadReport, is_restoring: bool) {
         let (name, id) = (ObjectName::of_netdev(&spec), spec.id.clone());
         match self.model.add_netdev(spec, &mut own_fd) {
             Ok(_) => {
-                self.model.adopt(&name);
+                self.adopt(&name, is_restoring);
                 self.model.reattach(&id);
             }
             Err(error) => report.fail(&name, &error),
@@ -277,6 +313,9 @@ impl Control {
 
     /// Says what came of it, and begins the next one if there was a wish for it.
     fn end_reload(&mut self, reload: &Reload, result: Result<(), QapiError>) {
+        if reload.is_restoring {
+            return self.end_restoring(&reload.report);
+        }
         let file = reload.source.file().unwrap_or("the command line".as_ref()).display();
         match &result {
             Ok(()) if reload.dry_run => {}
@@ -292,6 +331,21 @@ impl Control {
         }
         if std::mem::take(&mut self.reload_again) {
             // There is a file: one was just read.
+            let _ = self.begin_reload(None, XReload::default());
+        }
+    }
+}
+
+impl Control {
+    /// What did not come again is gone for good.
+    fn end_restoring(&mut self, report: &ReloadReport) {
+        for failure in &report.failed {
+            tracing::warn!("restoring {}: {}", failure.id, failure.desc);
+        }
+        self.model.recall_addresses();
+        self.model.forget_remembered();
+        if std::mem::take(&mut self.reload_again) {
+            // There may be no file.
             let _ = self.begin_reload(None, XReload::default());
         }
     }

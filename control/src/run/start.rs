@@ -17,7 +17,7 @@ use super::hands::Hands;
 use super::monitor::{OpenedMonitor, inherited, unknown_name};
 use super::origin::await_either;
 use super::stdio::Stdio;
-use super::{CALLS, CLIENTS, Control, OUTCOMES, RELOAD, REPORTS, STOP, Stopper};
+use super::{CALLS, CLIENTS, Control, KEEPER, Legacy, OUTCOMES, RELOAD, REPORTS, STOP, Stopper, Succession};
 use crate::cli::{ConfigSource, MonitorConfig, MonitorSource, Placement, RunConfig};
 use crate::model::{Model, ObjectName};
 use crate::open::{Job, socket_access};
@@ -29,13 +29,23 @@ impl Control {
     ///
     /// Errors: a sentence that begins with the option that cannot be had; then nothing is left.
     pub fn start(config: &RunConfig, stopper: Stopper) -> Result<Control, String> {
+        Control::start_with(config, stopper, Legacy::default())
+    }
+
+    /// The same, in place of a run before this one if there is something left of it: then `config` is not looked at.
+    pub fn start_with(config: &RunConfig, stopper: Stopper, legacy: Legacy) -> Result<Control, String> {
+        let began = Instant::now();
+        let (succession, left) = Succession::open(&legacy);
+        let config = left.as_ref().map_or(config, |left| &left.config).clone();
+        let config = &config;
         let access = socket_access(&config.sockets).map_err(|why| format!("--socket-group: {why}"))?;
         let access = Arc::new(access);
         let switch = SwitchConfig { cores: cores(&config.placement)?, mode: config.mode };
         keep_off(&switch.cores);
         allow_descriptors();
         let doing = |what: &'static str| move |error| format!("{what}: {error}");
-        let mut model = Model::new(&switch, access.clone()).map_err(doing("starting the workers"))?;
+        let mut model =
+            Model::new(&switch, access.clone(), legacy.store).map_err(doing("starting the workers"))?;
         model.set_full_receiver(config.full_receiver);
         let mut control = Control {
             model,
@@ -61,8 +71,13 @@ impl Control {
             applied: config.clone(),
             reload: None,
             reload_again: false,
+            succession,
         };
-        match control.furnish(config, &access) {
+        let furnished = match left {
+            Some(left) => control.restore(left, &access, began, legacy.grace),
+            None => control.furnish(config, &access),
+        };
+        match furnished {
             Ok(()) => {
                 control.say_ready();
                 Ok(control)
@@ -114,9 +129,14 @@ impl Control {
         Ok(())
     }
 
-    fn open_monitor(&mut self, config: &MonitorConfig, access: &SocketAccess) -> Result<(), String> {
+    pub(super) fn open_monitor(
+        &mut self,
+        config: &MonitorConfig,
+        access: &SocketAccess,
+    ) -> Result<(), String> {
         if config.source != MonitorSource::Stdio {
-            let opened = OpenedMonitor::open(config.clone(), access, &self.stopper);
+            let drawer = self.succession.monitor_drawer(config);
+            let opened = OpenedMonitor::open(config.clone(), access, &self.stopper, drawer);
             return self.insert_monitor(opened);
         }
         let (stdio, socket) = Stdio::open().map_err(|error| format!("making a socket: {error}"))?;
@@ -158,7 +178,7 @@ impl Control {
         }
     }
 
-    fn watch(&self) -> rustix::io::Result<()> {
+    pub(super) fn watch(&self) -> rustix::io::Result<()> {
         let sources = [
             (self.model.reports_fd(), REPORTS),
             (self.hands.fd(), OUTCOMES),
@@ -169,10 +189,16 @@ impl Control {
         for (fd, token) in sources {
             epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
         }
+        if let Some(fd) = self.succession.store.keeper() {
+            epoll::add(&self.epoll, fd, EventData::new_u64(KEEPER), EventFlags::IN)?;
+        }
         Ok(())
     }
 
-    fn say_ready(&self) {
+    fn say_ready(&mut self) {
+        // What is there outlives this process from now on.
+        self.write_down();
+        self.succession.store.tell("READY=1");
         let count =
             |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         let ports = count(self.model.port_count(), "port");

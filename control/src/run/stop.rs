@@ -104,7 +104,7 @@ fn has_terminal() -> bool {
 }
 
 /// Signals that whoever started us wants ignored: bit n - 1 for signal n (proc(5), `SigIgn`).
-fn ignored_signals() -> u64 {
+pub(crate) fn ignored_signals() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)

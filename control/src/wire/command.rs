@@ -13,7 +13,7 @@ use super::{
     AddfdInfo, AnnounceSelf, ChardevAdd, ChardevInfo, CommandInfo, ConfigInfo, FdbInfo, FdsetInfo, NameInfo,
     NetdevAdd, NetdevInfo, ObjectAdd, ObjectDel, ObjectPropertyInfo, QomGet, QomList, QomSet, ReloadReport,
     RxFilterInfo, Stats, StatusInfo, VersionInfo, XFdbAdd, XFdbDel, XFdbFlush, XQueryFdb, XReload, XSetHub,
-    XSetRxFilter, describe_events,
+    XSetRxFilter, XUpgrade, describe_events,
 };
 use crate::qapi::{Described, Form, QapiEnum, QapiError, Schema, SchemaInfo, Visitor, arguments};
 
@@ -75,6 +75,7 @@ commands! {
     "x-query-stats" => XQueryStats(XQueryStats) -> Stats,
     "x-set-worker" => XSetWorker(XSetWorker) -> (),
     "x-reload" => XReload(XReload) -> ReloadReport,
+    "x-upgrade" => XUpgrade(XUpgrade) -> (),
     "x-query-config" => XQueryConfig -> ConfigInfo,
     "query-version" => QueryVersion -> VersionInfo,
     "query-commands" => QueryCommands -> Vec<CommandInfo>,

@@ -72,7 +72,9 @@ pub use object::{
     FilterDump, Insert, MAXLEN, ObjectAdd, ObjectDel, ObjectPropertyInfo, ObjectSpec, Position, QomGet,
     QomList, QomSet, status_is_on,
 };
-pub use reload::{ConfigInfo, LogConfig, ReloadFailure, ReloadReport, SocketsConfig, SwitchConfig, XReload};
+pub use reload::{
+    ConfigInfo, LogConfig, ReloadFailure, ReloadReport, SocketsConfig, SwitchConfig, XReload, XUpgrade,
+};
 pub use rx_filter::{RxFilterInfo, XSetRxFilter};
 pub use socket::Socket;
 pub use stats::{

@@ -17,6 +17,15 @@ arguments! {
     }
 }
 
+arguments! {
+    /// The arguments of `x-upgrade`.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct XUpgrade as "q_obj_x-upgrade-arg" {
+        /// The program that goes on; without, what is there now under the running one's name.
+        pub binary: Option<String>,
+    }
+}
+
 answer! {
     /// What `x-reload` returns: names as a file has them, such as `netdev.t0` and `switch.name`.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
