@@ -12,6 +12,8 @@ pub mod chardev;
 mod datagram;
 pub mod dgram;
 pub mod errno;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health;
 mod ioctl;
 pub mod ipv4;

@@ -142,6 +142,9 @@ const PROGRESS_AT: usize = 16;
 const PAGE_LEN: usize = 4096;
 const SLOT_HEAD_LEN: usize = 24;
 
+#[cfg(any(test, fuzzing))]
+#[path = "record_fuzzing.rs"]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests {
     use super::*;

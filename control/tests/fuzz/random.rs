@@ -1,29 +1,6 @@
 //! Made inputs: pieces that mean something to a target, in random order, with random bytes among them.
 
-/// A generator of numbers that the same seed always begins the same way (xorshift64*).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// A number below `end`.
-    fn below(&mut self, end: usize) -> usize {
-        ((self.next() >> 33) as usize) % end
-    }
-
-    fn byte(&mut self) -> u8 {
-        (self.next() >> 40) as u8
-    }
-}
+use crate::harness::Random;
 
 /// An input of [`protocol`](crate::protocol).
 pub fn protocol(random: &mut Random) -> Vec<u8> {
@@ -31,7 +8,7 @@ pub fn protocol(random: &mut Random) -> Vec<u8> {
     for _ in 0..random.below(40) {
         match random.below(12) {
             0 => input.push(random.byte()),
-            _ => input.extend(PIECES[random.below(PIECES.len())]),
+            _ => input.extend(random.of(PIECES)),
         }
     }
     input

@@ -257,6 +257,9 @@ impl Refusals {
 /// Refused datagrams by reason.
 pub(super) type Counts = [u64; REASONS.len()];
 
+#[cfg(any(test, fuzzing))]
+#[path = "header_fuzzing.rs"]
+pub mod fuzzing;
 #[cfg(test)]
 #[path = "header_tests.rs"]
 mod tests;

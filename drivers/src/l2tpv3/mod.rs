@@ -30,6 +30,8 @@ use crate::errno;
 use crate::line::{Line, Unplugged};
 use crate::minder::{Alarm, Minder, Stop, Wait};
 use crate::resolve::{Kind, Query, resolve};
+#[cfg(any(test, fuzzing))]
+pub use header::fuzzing;
 use header::{Carrier, Counts, Header, Refusals};
 use route::Route;
 

@@ -177,5 +177,7 @@ impl Words {
 /// For a thread that is told to end.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

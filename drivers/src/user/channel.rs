@@ -147,6 +147,9 @@ impl Channel {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "channel_fuzzing.rs"]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,8 @@ use ringyard_dataplane::port::Attachment;
 
 use crate::line::Line;
 use crate::minder::{Alarm, Minder, Stop};
+#[cfg(any(test, fuzzing))]
+pub use channel::fuzzing;
 use channel::{Channel, Reply, Request};
 pub use options::{
     Device, GuestForward, GuestTarget, HostEnd, HostForward, Ipv4Side, Ipv6Side, SmbShare, UserOptions,

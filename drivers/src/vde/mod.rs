@@ -19,6 +19,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::datagram::{self, Bare, DatagramOptions, DatagramQueue, Destination};
 use crate::line::{Line, Unplugged};
 use crate::minder::{Alarm, Minder, Stop, Wait};
+#[cfg(any(test, fuzzing))]
+pub use plug::fuzzing;
 use plug::{Failure, Plug, Waited};
 
 /// All that plugging in needs.

@@ -260,6 +260,9 @@ pub(super) const SILENCE: Failure =
     Failure::Switch("the switch does not answer: it may have no such port, or not a free one");
 const NO_ADDRESS: &str = "the switch's answer names no socket";
 
+#[cfg(any(test, fuzzing))]
+#[path = "plug_fuzzing.rs"]
+pub mod fuzzing;
 #[cfg(test)]
 #[path = "plug_tests.rs"]
 mod tests;

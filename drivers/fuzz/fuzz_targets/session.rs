@@ -1,0 +1,15 @@
+#![no_main]
+
+#[path = "../../tests/vhost_user/guest.rs"]
+#[allow(dead_code)] // the tests'
+mod guest;
+#[path = "../../tests/vhost_user/raw.rs"]
+#[allow(dead_code)] // as above
+mod raw;
+#[path = "../../tests/simulation/session/mod.rs"]
+mod session;
+#[path = "../../tests/vhost_user/yard.rs"]
+#[allow(dead_code)] // as above
+mod yard;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| session::run(input));
