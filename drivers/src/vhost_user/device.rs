@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::port::Attachment;
 use ringyard_dataplane::ring::{ControlRing, MemoryTable, RingError, is_ring_size};
 use vhost::vhost_user::message::{
@@ -87,6 +88,8 @@ pub(super) struct Device<'a> {
     pub(super) log: Log,
     /// Those of all queue pairs, and one more, which can only be the control queue.
     pub(super) vrings: Vec<Vring>,
+    /// Whom to announce once a ring runs.
+    announce_later: Option<Mac>,
     /// Workers may have rings of ours.
     pub(super) attached: bool,
     /// The nic as the front end knows it.
@@ -117,6 +120,7 @@ impl<'a> Device<'a> {
             memory: Arc::default(),
             log: Log::default(),
             vrings: vec![Vring::default(); 2 * pairs + 1],
+            announce_later: None,
             attached: false,
             nic,
             control: ControlQueue::default(),
@@ -164,7 +168,7 @@ impl<'a> Device<'a> {
                 self.set_protocol_features(read::<VhostUserU64>(body)?.value)?;
             }
             FrontendReq::SET_STATUS => self.set_status(read::<VhostUserU64>(body)?.value)?,
-            FrontendReq::SEND_RARP => self.port.line.announce(mac(read::<VhostUserU64>(body)?.value)?),
+            FrontendReq::SEND_RARP => self.announce(mac(read::<VhostUserU64>(body)?.value)?),
             FrontendReq::NET_SET_MTU => check_mtu(read::<VhostUserU64>(body)?.value)?,
             FrontendReq::SET_MEM_TABLE => {
                 let regions = body::memory_table(body)?;
@@ -485,7 +489,20 @@ impl<'a> Device<'a> {
         let data = features::data_rings(self.features, self.pairs());
         let mut attachment = vring::attachment(&self.vrings[..data]);
         attachment.egress.truncate(self.control.pairs().map_or(usize::MAX, usize::from));
-        self.port.line.attach(attachment)
+        let carrier = attachment.carrier;
+        self.port.line.attach(attachment)?;
+        if let Some(mac) = self.announce_later.take_if(|_| carrier) {
+            self.port.line.announce(mac);
+        }
+        Ok(())
+    }
+
+    /// QEMU has a guest announced when it has moved here, several times within a second; one that is kept paused for longer
+    /// starts its rings after that, and nobody would know where it is.
+    fn announce(&mut self, mac: Mac) {
+        let can_be_heard = self.vrings.iter().any(Vring::is_live);
+        self.announce_later = (!can_be_heard).then_some(mac);
+        self.port.line.announce(mac);
     }
 
     pub(super) fn surroundings(&self) -> Surroundings {

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use ringyard_dataplane::mac::Mac;
 
+use crate::guest::Guest;
 use crate::raw::*;
 use crate::yard::{Yard, until};
 
@@ -48,6 +49,27 @@ fn a_guest_is_announced_by_an_address_of_its_own() {
     assert_eq!(announce(&mut raw, [2, 0, 0, 0, 0, 1, 9, 9]), 0);
     let announced = [Mac([0x52, 0x54, 0, 1, 2, 3]), Mac([2, 0, 0, 0, 0, 1])];
     until("both are announced", || yard.announced() == announced);
+}
+
+/// QEMU announces a guest when it has arrived, also one that is kept paused.
+#[test]
+fn a_guest_that_is_announced_before_its_rings_run_is_announced_again_when_they_do() {
+    let yard = Yard::new(1, 1);
+    let mut guest = Guest::connect(&yard.path(0));
+    let mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
+    let mut raw = Raw::over(guest.socket.try_clone().unwrap());
+    for count in 1..=3 {
+        assert_eq!(raw.ask(19, &[0x52, 0x54, 0, 0, 0, 1, 0, 0], &[]), 0);
+        until("it is passed on", || yard.announced() == vec![mac; count]);
+    }
+    guest.start_rings();
+    assert_eq!(yard.announced().len(), 3, "not enabled yet");
+    guest.enable(true);
+    until("it is announced with a carrier", || yard.carrier(0) && yard.announced() == [mac; 4]);
+    guest.enable(false);
+    guest.enable(true);
+    assert_eq!(raw.ask(19, &[0x52, 0x54, 0, 0, 0, 1, 0, 0], &[]), 0);
+    until("it is passed on", || yard.announced() == [mac; 5]);
 }
 
 #[test]
