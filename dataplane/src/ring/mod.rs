@@ -350,5 +350,8 @@ impl RingEnd {
     }
 }
 
+#[cfg(all(test, loom))]
+#[allow(unsafe_code)] // loom's cells
+mod model;
 #[cfg(test)]
 mod tests;
