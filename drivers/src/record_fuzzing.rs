@@ -37,7 +37,7 @@ pub fn run(input: &[u8]) {
         return;
     };
     assert!(written.contains(&found), "{found:x?} was never written");
-    assert!(adopted.progress() <= u32::MAX);
+    let _ = adopted.progress();
     adopted.write(b"another").expect("there is room");
     let (mapping, at) = adopted.room();
     assert!(at + more <= mapping.len());
