@@ -162,11 +162,12 @@ impl Model {
         let socket = self.free_chardev(&chardev)?;
         let index = self.add_port(&spec.id)?;
         let number = self.number_of(&spec.id);
-        if self.store.has(&format!("vhost-user/{chardev}/socket")) {
+        let keeping = Keeping { store: self.store.clone(), chardev: chardev.clone() };
+        if keeping.has_connection() {
             self.await_carrier(&spec.id);
         }
         let key = PortKey(self.next_serial());
-        let port = match VhostUserPort::start(socket, queues, self.board.line(key), Keeping::default()) {
+        let port = match VhostUserPort::start(socket, queues, self.board.line(key), keeping) {
             Ok(port) => port,
             Err(error) => {
                 self.switch.remove_port(index);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Model;
-use super::netdev::{Backend, Netdev, NicPart, Part};
+use super::netdev::{Backend, Driver, Netdev, NicPart, Part};
 use super::written::{chardev_table, netdev_table};
 use crate::qapi::{Form, Visitor};
 use crate::wire::{NetdevAdd, NetdevSpec, RxFilterInfo, XFdbAdd, XSetRxFilter};
@@ -319,8 +319,15 @@ impl Model {
         self.remembered.awaited.is_empty()
     }
 
-    /// Has nothing forwarded any more, from the end of the bursts under way on.
+    /// Has nothing forwarded any more, from the end of the bursts under way on, and no connection of a guest served.
     pub fn halt(&mut self) {
+        for netdev in self.netdevs.values() {
+            if let Part::Backend(backend) = &netdev.part
+                && let Driver::VhostUser { port, .. } = &backend.driver
+            {
+                port.halt();
+            }
+        }
         self.switch.halt();
     }
 

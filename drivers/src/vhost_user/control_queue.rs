@@ -149,7 +149,8 @@ impl Device<'_> {
 
     /// Has the guest receive what it wants, and returns when it does.
     fn publish_filter(&self) -> Result<(), Unplugged> {
-        self.control.wishes.as_ref().map_or(Ok(()), |wishes| self.port.line.set_filter(wishes.filter()))
+        let Some(wishes) = &self.control.wishes else { return Ok(()) };
+        self.port.gate.wait(|| self.port.line.set_filter(wishes.filter()))
     }
 
     /// Follows what a driver acknowledged.

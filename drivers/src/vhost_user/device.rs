@@ -89,7 +89,7 @@ pub(super) struct Device<'a> {
     /// Those of all queue pairs, and one more, which can only be the control queue.
     pub(super) vrings: Vec<Vring>,
     /// Whom to announce once a ring runs.
-    announce_later: Option<Mac>,
+    pub(super) announce_later: Option<Mac>,
     /// Workers may have rings of ours.
     pub(super) attached: bool,
     /// The nic as the front end knows it.
@@ -232,7 +232,7 @@ impl<'a> Device<'a> {
         if !std::mem::take(&mut self.attached) {
             return Ok(());
         }
-        let detached = self.port.line.attach(Attachment::default());
+        let detached = self.port.gate.wait(|| self.port.line.attach(Attachment::default()));
         self.forget_wishes();
         // A front end that comes back goes on from the used indexes.
         self.vrings.iter_mut().for_each(Vring::stop);
@@ -490,7 +490,7 @@ impl<'a> Device<'a> {
         let mut attachment = vring::attachment(&self.vrings[..data]);
         attachment.egress.truncate(self.control.pairs().map_or(usize::MAX, usize::from));
         let carrier = attachment.carrier;
-        self.port.line.attach(attachment)?;
+        self.port.gate.wait(|| self.port.line.attach(attachment))?;
         if let Some(mac) = self.announce_later.take_if(|_| carrier) {
             self.port.line.announce(mac);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ringyard_dataplane::mac::Mac;
 use ringyard_dataplane::ring::{Call, MemoryTable, RingLayout};
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserMemoryRegion, VhostUserSingleMemoryRegion, VhostUserU64,
@@ -142,6 +143,7 @@ impl<'a> Device<'a> {
             rings: rings.filter(|(_, ring)| *ring != KnownRing::default()).collect(),
             wishes: self.control.wishes().map(Wishes::known),
             control_is_new: self.control.is_new(),
+            announce_later: self.announce_later.map(|Mac(mac)| mac),
             backchannel: backchannel.filter(|_| self.backchannel.is_some()),
             inflight: inflight.and_then(|file| Some(self.inflight.as_ref()?.known(file))),
             log,
@@ -186,6 +188,7 @@ impl<'a> Device<'a> {
         (device.offered, device.features) = (known.offered, known.features);
         (device.protocol, device.status) = (known.protocol, known.status);
         device.nic = known.nic.into();
+        device.announce_later = known.announce_later.map(Mac);
         device.memory = device.restore_memory(&journal, &known.regions)?;
         if let Some(inflight) = &known.inflight {
             let buffer = Inflight::restore(journal.take(inflight.file)?, inflight, &port.trouble)?;

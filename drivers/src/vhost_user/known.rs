@@ -30,6 +30,8 @@ pub(super) struct Known {
     pub wishes: Option<KnownWishes>,
     /// The control queue was started from its beginning, and has not run since.
     pub control_is_new: bool,
+    /// Whose announcement is due once its rings run.
+    pub announce_later: Option<[u8; 6]>,
     pub backchannel: Option<Number>,
     pub inflight: Option<KnownInflight>,
     pub log: Option<KnownLog>,

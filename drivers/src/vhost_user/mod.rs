@@ -26,6 +26,7 @@ mod control;
 mod control_queue;
 mod device;
 mod features;
+mod gate;
 mod inflight;
 mod journal;
 mod keeping;
@@ -45,6 +46,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::chardev::SocketChardev;
 use crate::line::Line;
+use gate::Gate;
 pub use journal::Keeping;
 pub use nic::NicState;
 use nic::Notices;
@@ -58,6 +60,7 @@ pub const QUEUES_MAX: u16 = 128;
 pub struct VhostUserPort {
     stop: Arc<OwnedFd>,
     notices: Arc<Notices>,
+    gate: Arc<Gate>,
 }
 
 /// What the port's thread has from its beginning to its end.
@@ -74,6 +77,7 @@ struct Port<'a> {
     notices: &'a Notices,
     /// Who keeps its connections.
     keeping: &'a Keeping,
+    gate: &'a Gate,
 }
 
 impl VhostUserPort {
@@ -90,12 +94,22 @@ impl VhostUserPort {
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Arc::new);
         let (stop, trouble) = (event()?, event()?);
         let notices = Arc::new(Notices::new(event()?));
-        let port = VhostUserPort { stop: stop.clone(), notices: notices.clone() };
+        let port = VhostUserPort { stop: stop.clone(), notices: notices.clone(), gate: Arc::default() };
+        let gate = port.gate.clone();
         let pairs = queues.clamp(1, QUEUES_MAX);
         thread::Builder::new().name("vhost-user".into()).spawn(move || {
             let name = chardev.path().display().to_string();
             let (stop, notices) = (stop.as_fd(), &*notices);
-            let port = Port { name: &name, pairs, line: &line, stop, trouble, notices, keeping: &keeping };
+            let port = Port {
+                name: &name,
+                pairs,
+                line: &line,
+                stop,
+                trouble,
+                notices,
+                keeping: &keeping,
+                gate: &gate,
+            };
             serve(&chardev, &port);
         })?;
         Ok(port)
@@ -104,6 +118,13 @@ impl VhostUserPort {
     /// Has guests see their nic like this from now on. What one has negotiated stays until the next negotiates.
     pub fn set_nic(&self, state: NicState) {
         self.notices.set(state);
+    }
+
+    /// Has its thread do nothing any more, before another process goes on with its connection; this one is to end.
+    pub fn halt(&self) {
+        if !self.gate.halt() {
+            tracing::error!("vhost-user: a port does not come to rest");
+        }
     }
 
     /// Has the guest announce itself, if it can.
@@ -128,7 +149,7 @@ fn serve(chardev: &SocketChardev, port: &Port<'_>) {
         let session = match before.take() {
             Some(session) => session,
             None => {
-                let Some(socket) = chardev.next_connection(port.stop) else { break };
+                let Some(socket) = port.gate.wait(|| chardev.next_connection(port.stop)) else { break };
                 tracing::debug!(socket = path, "vhost-user: front end connected");
                 Session::new(socket, port)
             }

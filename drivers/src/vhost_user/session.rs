@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
         };
         let fds = [self.port.stop, self.port.trouble.as_fd(), self.port.notices.wake_fd(), self.channel.fd()];
         let mut fds: Vec<PollFd<'_>> = fds.into_iter().chain(kick).map(readable).collect();
-        if poll(&mut fds, limit.as_ref()).is_err() {
+        if self.port.gate.wait(|| poll(&mut fds, limit.as_ref())).is_err() {
             return Ok(());
         }
         let ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
