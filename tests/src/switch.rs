@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -57,6 +58,25 @@ impl Switch {
         })?;
         let qmp = Qmp::connect(&monitor, START_TIME_MAX).map_err(|error| with_log(error, &process))?;
         Ok(Switch { process, qmp, directory, finished: false })
+    }
+
+    /// Kills the switch under its keeper, which starts another one; the process that was killed.
+    pub fn kill_under_keeper(&mut self) -> Result<u32> {
+        let keeper = self.process.id();
+        let path = format!("/proc/{keeper}/task/{keeper}/children");
+        let children = std::fs::read_to_string(&path).doing(format!("reading {path}"))?;
+        let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+        let pid: i32 = child.ok_or_else(|| Error::new("the keeper has no switch"))?;
+        let process = Pid::from_raw(pid).ok_or_else(|| Error::new("no process id"))?;
+        kill_process(process, Signal::KILL).doing("killing the switch")?;
+        Ok(pid.unsigned_abs())
+    }
+
+    /// Connects to the monitor again, which a switch that was killed did not hang up.
+    pub fn reconnect(&mut self) -> Result<()> {
+        let connected = Qmp::connect(&self.monitor(), START_TIME_MAX);
+        self.qmp = connected.map_err(|error| with_log(error, &self.process))?;
+        Ok(())
     }
 
     /// The switch's monitor, as its first client.
