@@ -48,6 +48,7 @@ impl FlowReport {
 
 /// A running flow.
 pub struct Flow {
+    stop_sending: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     sender: JoinHandle<Result<u64>>,
     receiver: JoinHandle<Result<Tally>>,
@@ -56,24 +57,44 @@ pub struct Flow {
 impl Flow {
     /// Starts sending at `from` and counting at `to`.
     pub fn start(from: PacketSocket, to: PacketSocket, config: FlowConfig) -> Flow {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (sender_stop, receiver_stop) = (stop.clone(), stop.clone());
+        Flow::exchange(from, to, config, config.source)
+    }
+
+    /// As [`Flow::start`], but what is counted is the other side's flow, from the address `source`.
+    pub fn exchange(from: PacketSocket, to: PacketSocket, config: FlowConfig, source: [u8; 6]) -> Flow {
+        let flag = || Arc::new(AtomicBool::new(false));
+        let (stop_sending, stop) = (flag(), flag());
+        let (sender_stop, receiver_stop) = (stop_sending.clone(), stop.clone());
         Flow {
+            stop_sending,
             stop,
-            receiver: thread::spawn(move || count(&to, config.source, &receiver_stop)),
+            receiver: thread::spawn(move || count(&to, source, &receiver_stop)),
             sender: thread::spawn(move || send(&from, config, &sender_stop)),
         }
     }
 
+    /// Sends no more, and goes on counting.
+    pub fn stop_sending(&self) {
+        // Relaxed: the flag carries no data with it.
+        self.stop_sending.store(true, Ordering::Relaxed);
+    }
+
     /// Stops sending, counts until nothing has come for [`SILENCE`], and reports.
     pub fn finish(self) -> Result<FlowReport> {
-        // Relaxed: the flag carries no data with it.
-        self.stop.store(true, Ordering::Relaxed);
+        self.finish_with_gaps().map(|(report, _)| report)
+    }
+
+    /// As [`Flow::finish`], with the runs of numbers that did not come before the last that did: where each begins, and
+    /// how long it is.
+    pub fn finish_with_gaps(self) -> Result<(FlowReport, Vec<(u64, u64)>)> {
+        self.stop_sending();
         let panicked = |_| Error::new("a thread of the flow panicked");
         let sent = self.sender.join().map_err(panicked)??;
-        let mut report = self.receiver.join().map_err(panicked)??.report;
+        // Relaxed: the flag carries no data with it.
+        self.stop.store(true, Ordering::Relaxed);
+        let Tally { seen, mut report } = self.receiver.join().map_err(panicked)??;
         report.sent = sent;
-        Ok(report)
+        Ok((report, gaps(&seen)))
     }
 }
 
@@ -95,6 +116,17 @@ pub fn number_of(frame: &[u8], source: [u8; 6]) -> Option<u64> {
         return None;
     }
     header[14..22].try_into().ok().map(u64::from_be_bytes)
+}
+
+fn gaps(seen: &[bool]) -> Vec<(u64, u64)> {
+    let mut gaps: Vec<(u64, u64)> = Vec::new();
+    for (number, _) in (0..).zip(seen).filter(|(_, seen)| !**seen) {
+        match gaps.last_mut() {
+            Some((first, len)) if *first + *len == number => *len += 1,
+            _ => gaps.push((number, 1)),
+        }
+    }
+    gaps
 }
 
 /// Counts numbers as they come.
