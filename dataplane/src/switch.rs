@@ -5,6 +5,8 @@
 //! of the last one that are still true, swaps it in, waits until no worker uses the old one, and gives what is retired
 //! to a thread that frees it: unmapping a guest takes longer than anyone should wait.
 
+mod hubs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,11 +22,12 @@ use crate::fdb::{Fdb, Learning};
 use crate::filter::RxFilter;
 use crate::grace::{self, Publisher};
 pub use crate::hub::HubOptions;
-use crate::hub::{HubTable, Member};
+use crate::hub::HubTable;
 use crate::port::{Attachment, IngressEnd};
 use crate::ring;
 use crate::snapshot::{Duty, PortIndex, PortView, Snapshot};
 use crate::worker::{self, Mode};
+use hubs::Hub;
 
 /// Which cores work, and how.
 #[derive(Clone, Debug)]
@@ -83,14 +86,6 @@ struct Place {
     workers: BTreeMap<u16, usize>,
     /// What the user chose, started or not.
     chosen: BTreeMap<u16, usize>,
-}
-
-/// A hub that has ports.
-struct Hub {
-    slot: u32,
-    ports: BTreeSet<PortIndex>,
-    /// None: it does not learn.
-    fdb: Option<Arc<Fdb>>,
 }
 
 /// The switch. Dropping it stops the workers.
@@ -267,52 +262,6 @@ impl Switch {
         self.changes.removed.push(port);
     }
 
-    /// Says whether and how a hub learns; takes effect at the next [`Self::publish`], for a hub without ports when it has
-    /// one. A hub that stops learning forgets everything, what is static too.
-    ///
-    /// Errors: there is no memory for the addresses. A hub that gets its first port then just does not learn.
-    pub fn set_learning(&mut self, hub: i32, learning: Learning) -> io::Result<()> {
-        if let Some(known) = self.hubs.get_mut(&hub) {
-            match (&known.fdb, learning.is_on) {
-                (Some(fdb), true) => fdb.set_ageing(learning.ageing_s),
-                _ => {
-                    known.fdb = new_fdb(learning)?;
-                    self.changes.hubs.insert(hub);
-                    self.changes.any = true;
-                }
-            }
-        }
-        self.learning.insert(hub, learning);
-        Ok(())
-    }
-
-    /// Whether and how a hub learns.
-    pub fn learning(&self, hub: i32) -> Learning {
-        self.learning.get(&hub).copied().unwrap_or_default()
-    }
-
-    /// Forgets what was said of a hub without ports.
-    pub fn forget_hub(&mut self, hub: i32) {
-        self.learning.remove(&hub);
-        self.options.remove(&hub);
-    }
-
-    /// The FDB of a hub that has ports and learns.
-    pub fn fdb(&self, hub: i32) -> Option<&Fdb> {
-        self.hubs.get(&hub)?.fdb.as_deref()
-    }
-
-    /// Seconds since the switch was started: the clock of its FDBs.
-    pub fn now_s(&self) -> u32 {
-        self.epoch.elapsed().as_secs() as u32
-    }
-
-    /// Gives every FDB a turn of [`Fdb::sweep`].
-    pub fn sweep(&self) {
-        let now_s = self.now_s();
-        self.hubs.values().filter_map(|hub| hub.fdb.as_ref()).for_each(|fdb| fdb.sweep(now_s));
-    }
-
     /// Gives queue `queue` of a port to `worker` for as long as the port lives, whether it is started yet or not; takes
     /// effect at the next [`Self::publish`]. Its frames keep their order, and none is lost.
     ///
@@ -348,25 +297,6 @@ impl Switch {
     /// The worker that polls queue `queue` of a port; `None` while the queue is not started.
     pub fn worker_of(&self, port: PortIndex, queue: u16) -> Option<usize> {
         self.places[port.at()].as_ref()?.workers.get(&queue).copied()
-    }
-
-    /// Changes how a hub behaves, whether it has ports or not; takes effect at the next [`Self::publish`].
-    pub fn set_hub_options(&mut self, hub: i32, options: HubOptions) {
-        self.options.insert(hub, options);
-        self.changes.hubs.insert(hub);
-        self.changes.any = true;
-    }
-
-    /// The same for all hubs that were given no options of their own.
-    pub fn set_default_hub_options(&mut self, options: HubOptions) {
-        self.options_default = options;
-        self.changes.hubs.extend(self.hubs.keys());
-        self.changes.any = true;
-    }
-
-    /// How a hub behaves.
-    pub fn hub_options(&self, hub: i32) -> HubOptions {
-        self.options.get(&hub).copied().unwrap_or(self.options_default)
     }
 
     /// Counts frames of a port that nobody will forward any more, under `reason`.
@@ -493,54 +423,6 @@ impl Switch {
         self.after_reaping(move || drop(part));
     }
 
-    fn leave_hub(&mut self, port: PortIndex, hub: Option<i32>) {
-        let Some(id) = hub else { return };
-        self.depart(port, hub);
-        let Some(hub) = self.hubs.get_mut(&id) else { return };
-        hub.fdb.iter().for_each(|fdb| fdb.forget(port));
-        hub.ports.remove(&port);
-        self.changes.hubs.insert(id);
-    }
-
-    fn join_hub(&mut self, port: PortIndex, hub: Option<i32>) {
-        let Some(id) = hub else { return };
-        if !self.hubs.contains_key(&id) {
-            let taken: BTreeSet<u32> = self.hubs.values().map(|hub| hub.slot).collect();
-            let slot = (0..).find(|slot| !taken.contains(slot)).expect("fewer hubs than numbers");
-            self.tables.resize((slot as usize + 1).max(self.tables.len()), Arc::default());
-            let fdb = new_fdb(self.learning(id)).ok().flatten();
-            self.hubs.insert(id, Hub { slot, ports: BTreeSet::new(), fdb });
-        }
-        if let Some(hub) = self.hubs.get_mut(&id) {
-            hub.ports.insert(port);
-        }
-    }
-
-    /// Has the hub forget what it learned from a port, once no worker can learn it anew.
-    fn depart(&mut self, port: PortIndex, hub: Option<i32>) {
-        let fdb = hub.and_then(|hub| self.hubs.get(&hub)?.fdb.clone());
-        self.changes.departed.extend(fdb.map(|fdb| (fdb, port)));
-    }
-
-    /// Builds the table of a hub anew; one without ports is forgotten.
-    fn compile(&mut self, id: i32) {
-        let Some(hub) = self.hubs.get(&id) else { return };
-        let members: Vec<Member> = hub.ports.iter().filter_map(|&port| self.member(port)).collect();
-        let table = HubTable::new(&members).with_options(self.hub_options(id));
-        self.tables[hub.slot as usize] = Arc::new(match &hub.fdb {
-            Some(fdb) => table.learning(fdb.clone()),
-            None => table,
-        });
-        if hub.ports.is_empty() {
-            self.hubs.remove(&id);
-        }
-    }
-
-    fn member(&self, port: PortIndex) -> Option<Member> {
-        let plan = &self.places[port.at()].as_ref()?.plan;
-        Some(Member { port, up: is_up(plan), filter: plan.filter.clone() })
-    }
-
     /// The worker with the fewest duties, those in `also` counted.
     fn least_loaded(&self, also: &BTreeMap<u16, usize>) -> usize {
         let mut load = vec![0; self.workers.len()];
@@ -591,11 +473,6 @@ impl Drop for Switch {
     fn drop(&mut self) {
         self.halt();
     }
-}
-
-/// An FDB, if there is to be one.
-fn new_fdb(learning: Learning) -> io::Result<Option<Arc<Fdb>>> {
-    if learning.is_on { Fdb::new(learning.ageing_s).map(|fdb| Some(Arc::new(fdb))) } else { Ok(None) }
 }
 
 fn is_up(plan: &PortPlan) -> bool {
