@@ -266,6 +266,37 @@ fn successor_goes_on_with_the_counters_of_the_ports_that_it_restores() {
 }
 
 #[test]
+fn switch_that_holds_polls_nothing_until_it_lets_go() {
+    let mut switch = start(1, Mode::Adaptive);
+    let (source, sink) = (source(own(1)), Arc::new(Sink::default()));
+    switch.hold(true);
+    let from = add(&mut switch, sending(&source));
+    add(&mut switch, receiving(&sink, None));
+    switch.publish();
+    source.limit.store(100, Ordering::Relaxed);
+    assert_eq!((switch.workers()[0].duties, switch.counters(from).ingress.frames), (0, 0));
+    switch.hold(false);
+    switch.publish();
+    wait_until("100 frames", || switch.counters(from).ingress.frames == 100);
+    assert_eq!(*sink.numbers.lock().unwrap(), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn halted_switch_has_done_its_bursts_whole() {
+    let mut switch = start(2, Mode::Adaptive);
+    let (source, sink) = (source(own(1)), Arc::new(Sink::default()));
+    let from = add(&mut switch, sending(&source));
+    add(&mut switch, receiving(&sink, None));
+    switch.publish();
+    source.limit.store(u64::MAX - 100, Ordering::Relaxed);
+    wait_until("frames", || switch.counters(from).ingress.frames > 1000);
+    switch.halt();
+    let frames = switch.counters(from).ingress.frames;
+    assert_eq!(source.next.load(Ordering::Relaxed), frames, "what was taken was counted");
+    assert_eq!(*sink.numbers.lock().unwrap(), (0..frames).collect::<Vec<_>>(), "and sent");
+}
+
+#[test]
 fn hubs_are_apart_and_a_thousand_ports_fit_on_one() {
     let mut switch = start(1, Mode::Adaptive);
     let source = source(Mac::BROADCAST);
