@@ -116,6 +116,11 @@ impl Device {
         Ok(Device { fd, ifname: name_in(request), flags, net_header_len, offloads })
     }
 
+    /// The same by the name that users know it by: it may have been given another one since.
+    pub(super) fn known_as(self, ifname: &str) -> Device {
+        Device { ifname: ifname.to_owned(), ..self }
+    }
+
     /// Makes the descriptor one of the interface of the same name again, after it was deleted and made anew.
     pub(super) fn take_back(&self) -> io::Result<()> {
         const SHAPE: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;

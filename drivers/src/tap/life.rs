@@ -324,11 +324,12 @@ pub(super) fn restore(
         devices.ok().filter(|devices| !devices.is_empty())
     };
     match source {
-        TapSource::Name { queues, vnet_hdr, .. } => {
+        TapSource::Name { ifname, queues, vnet_hdr } => {
             let (made, queues, vnet_hdr) = (take(MADE), *queues, *vnet_hdr);
             let is_made = made.is_some();
             let devices = made.or_else(|| take(FOUND))?;
-            let ifname = devices[0].ifname().to_owned();
+            let ifname = ifname.clone().unwrap_or_else(|| devices[0].ifname().to_owned());
+            let devices = devices.into_iter().map(|device| device.known_as(&ifname)).collect();
             let origin = match is_made {
                 true => Origin::Made { ifname, queues, vnet_hdr, script: script.clone() },
                 false => Origin::Found { ifname, queues, vnet_hdr },
