@@ -86,7 +86,6 @@ pub mod demo;
 pub mod doctor;
 mod follow;
 mod hmp;
-mod journal;
 #[doc(hidden)] // For fuzz targets.
 pub mod json;
 pub mod keeper;

@@ -67,7 +67,8 @@ fn run(config: &RunConfig, source: ConfigSource) -> Result<(), String> {
     let stopper = Stopper::of_signals(hangup)?;
     let store = Store::of_environment(&keeper::hello(FORMAT))
         .map_err(|error| format!("asking for what was kept: {error}"))?;
-    Control::start_with(config, stopper, Legacy { store, grace: source.grace() })?
+    let watchdog = Legacy::watchdog_of_environment();
+    Control::start_with(config, stopper, Legacy { store, grace: source.grace(), watchdog })?
         .reloading(source)
         .run()
         .map_err(|error| format!("waiting for events: {error}"))

@@ -35,6 +35,8 @@ pub(super) enum Subcommand {
     Show(super::client::ShowArgs),
     /// Have a running switch read its configuration file again and follow what has changed, as SIGHUP does
     Reload(super::client::ReloadArgs),
+    /// Have another program, such as a newer version, go on with everything a running switch does; it must be kept (run --keep)
+    Upgrade(super::client::UpgradeArgs),
     /// Add a netdev to a running switch
     Add(super::client::AddArgs),
     /// Remove a netdev from a running switch

@@ -46,6 +46,15 @@ pub(super) struct ShowArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct UpgradeArgs {
+    /// The program; without, what is there now under the running one's name
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct ReloadArgs {
     /// Another file than that in use, from now on
     #[arg(value_name = "FILE.toml")]
@@ -168,6 +177,12 @@ impl ReloadArgs {
     pub(super) fn into_invocation(self) -> ClientInvocation {
         let ReloadArgs { file, dry_run, json, place } = self;
         place.has(Action::Reload { file, dry_run, json })
+    }
+}
+
+impl UpgradeArgs {
+    pub(super) fn into_invocation(self) -> ClientInvocation {
+        self.place.has(Action::Upgrade { binary: self.binary })
     }
 }
 

@@ -94,6 +94,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         args::Subcommand::Demo(demo) => Ok(Invocation::Demo(DemoConfig { seconds: demo.seconds })),
         args::Subcommand::Show(show) => Ok(Invocation::Client(show.into_invocation())),
         args::Subcommand::Reload(reload) => Ok(Invocation::Client(reload.into_invocation())),
+        args::Subcommand::Upgrade(upgrade) => Ok(Invocation::Client(upgrade.into_invocation())),
         args::Subcommand::Add(add) => Ok(Invocation::Client(add.into_invocation()?)),
         args::Subcommand::Del(del) => Ok(Invocation::Client(del.into_invocation())),
         args::Subcommand::Link(link) => Ok(Invocation::Client(link.into_invocation())),

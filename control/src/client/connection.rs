@@ -38,6 +38,11 @@ impl Connection {
         }
     }
 
+    /// Another one to the same monitor.
+    pub(super) fn again(&self) -> Result<Connection, ClientError> {
+        Connection::open(&self.monitor)
+    }
+
     /// The same for somebody who waits for a key to have its effect: no answer takes long.
     pub(crate) fn open_for_completion(monitor: &MonitorAddress) -> Result<Connection, ClientError> {
         Connection::greet(monitor, COMPLETION_TIME_MAX)

@@ -9,6 +9,7 @@ mod reload;
 mod shell;
 mod table;
 mod toml;
+mod upgrade;
 mod views;
 
 use std::fmt;
@@ -55,6 +56,11 @@ pub enum Action {
         dry_run: bool,
         /// As JSON, not as text.
         json: bool,
+    },
+    /// To have another program go on with everything.
+    Upgrade {
+        /// Which; without, what is there now under the running one's name.
+        binary: Option<PathBuf>,
     },
     /// To have a command executed, and to see what it returns.
     Execute {
@@ -106,6 +112,7 @@ fn act(connection: &mut Connection, action: &Action) -> Result<(), ClientError> 
         Action::Reload { file, dry_run, json } => {
             reload::reload(connection, file.as_deref(), *dry_run, *json)
         }
+        Action::Upgrade { binary } => upgrade::upgrade(connection, binary.as_deref()),
         Action::Execute { command, arguments, prints } => {
             let answer = connection.execute(command, arguments.clone())?;
             if *prints { print(&pretty(&answer)) } else { Ok(()) }

@@ -60,6 +60,7 @@ pub fn run() -> Result<ExitCode, String> {
     keeper.take_on(first);
     loop {
         if let Some(code) = keeper.turn() {
+            keeper.upgrade.spare().into_iter().for_each(Child::kill);
             return Ok(code);
         }
     }

@@ -21,6 +21,9 @@ impl Control {
             let text = "nobody keeps this switch: start it with run --keep, or restart its service";
             return Err(QapiError::generic(text));
         }
+        if self.succession.is_alone {
+            return Err(QapiError::generic("no upgrade: the keeper is gone"));
+        }
         if self.succession.upgrade_asker.is_some() {
             return Err(QapiError::generic("an upgrade is under way"));
         }
@@ -48,6 +51,7 @@ impl Control {
                 }
                 Heard::Nothing => return,
                 Heard::Gone => {
+                    self.succession.is_alone = true;
                     tracing::warn!("the keeper is gone: when this process ends, everything ends");
                     if let Some(fd) = self.succession.store.keeper() {
                         let _ = epoll::delete(&self.epoll, fd);
