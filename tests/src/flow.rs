@@ -48,7 +48,6 @@ impl FlowReport {
 
 /// A running flow.
 pub struct Flow {
-    stop_sending: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     sender: JoinHandle<Result<u64>>,
     receiver: JoinHandle<Result<Tally>>,
@@ -57,44 +56,29 @@ pub struct Flow {
 impl Flow {
     /// Starts sending at `from` and counting at `to`.
     pub fn start(from: PacketSocket, to: PacketSocket, config: FlowConfig) -> Flow {
-        Flow::exchange(from, to, config, config.source)
-    }
-
-    /// As [`Flow::start`], but what is counted is the other side's flow, from the address `source`.
-    pub fn exchange(from: PacketSocket, to: PacketSocket, config: FlowConfig, source: [u8; 6]) -> Flow {
-        let flag = || Arc::new(AtomicBool::new(false));
-        let (stop_sending, stop) = (flag(), flag());
-        let (sender_stop, receiver_stop) = (stop_sending.clone(), stop.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender_stop, receiver_stop) = (stop.clone(), stop.clone());
         Flow {
-            stop_sending,
             stop,
-            receiver: thread::spawn(move || count(&to, source, &receiver_stop)),
+            receiver: thread::spawn(move || count(&to, config.source, &receiver_stop)),
             sender: thread::spawn(move || send(&from, config, &sender_stop)),
         }
     }
 
-    /// Sends no more, and goes on counting.
-    pub fn stop_sending(&self) {
-        // Relaxed: the flag carries no data with it.
-        self.stop_sending.store(true, Ordering::Relaxed);
-    }
-
     /// Stops sending, counts until nothing has come for [`SILENCE`], and reports.
     pub fn finish(self) -> Result<FlowReport> {
-        self.finish_with_gaps().map(|(report, _)| report)
+        self.finish_with_arrivals().map(|(report, _)| report)
     }
 
-    /// As [`Flow::finish`], with the runs of numbers that did not come before the last that did: where each begins, and
-    /// how long it is.
-    pub fn finish_with_gaps(self) -> Result<(FlowReport, Vec<(u64, u64)>)> {
-        self.stop_sending();
-        let panicked = |_| Error::new("a thread of the flow panicked");
-        let sent = self.sender.join().map_err(panicked)??;
+    /// The same, with when each frame came.
+    pub fn finish_with_arrivals(self) -> Result<(FlowReport, Vec<Instant>)> {
         // Relaxed: the flag carries no data with it.
         self.stop.store(true, Ordering::Relaxed);
-        let Tally { seen, mut report } = self.receiver.join().map_err(panicked)??;
+        let panicked = |_| Error::new("a thread of the flow panicked");
+        let sent = self.sender.join().map_err(panicked)??;
+        let Tally { mut report, arrivals, .. } = self.receiver.join().map_err(panicked)??;
         report.sent = sent;
-        Ok((report, gaps(&seen)))
+        Ok((report, arrivals))
     }
 }
 
@@ -118,26 +102,17 @@ pub fn number_of(frame: &[u8], source: [u8; 6]) -> Option<u64> {
     header[14..22].try_into().ok().map(u64::from_be_bytes)
 }
 
-fn gaps(seen: &[bool]) -> Vec<(u64, u64)> {
-    let mut gaps: Vec<(u64, u64)> = Vec::new();
-    for (number, _) in (0..).zip(seen).filter(|(_, seen)| !**seen) {
-        match gaps.last_mut() {
-            Some((first, len)) if *first + *len == number => *len += 1,
-            _ => gaps.push((number, 1)),
-        }
-    }
-    gaps
-}
-
 /// Counts numbers as they come.
 #[derive(Default)]
 struct Tally {
     seen: Vec<bool>,
     report: FlowReport,
+    arrivals: Vec<Instant>,
 }
 
 impl Tally {
     fn add(&mut self, number: u64) {
+        self.arrivals.push(Instant::now());
         let at = number as usize;
         if at + 1 < self.seen.len() {
             self.report.overtaken += 1;
@@ -193,6 +168,19 @@ pub fn collect(socket: &PacketSocket, source: [u8; 6], count: u64, within: Durat
         }
     }
     Ok(tally.report)
+}
+
+/// The longest time without a frame from each of these moments to the next.
+pub fn silences(arrivals: &[Instant], moments: &[Instant]) -> Vec<Duration> {
+    let longest = |index: usize| {
+        let next = moments.get(index + 1).copied();
+        let first = arrivals.partition_point(|&at| at < moments[index]);
+        let mut last = moments[index];
+        let within = arrivals[first..].iter().take_while(|&&at| next.is_none_or(|next| at < next));
+        let gaps = within.map(|&at| at.saturating_duration_since(std::mem::replace(&mut last, at)));
+        gaps.max().unwrap_or(Duration::MAX)
+    };
+    (0..moments.len()).map(longest).collect()
 }
 
 /// Addresses, EtherType and number.

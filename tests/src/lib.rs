@@ -9,7 +9,6 @@ pub mod dpdk;
 pub mod flow;
 pub mod guest;
 mod initramfs;
-pub mod migration;
 pub mod netns;
 pub mod ovs;
 pub mod packet;

@@ -1,6 +1,7 @@
 //! The switch under test, as a user runs it: the binary in a process of its own, with a monitor in a temporary
 //! directory. However a test ends it, the books must balance first.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -60,16 +61,11 @@ impl Switch {
         Ok(Switch { process, qmp, directory, finished: false })
     }
 
-    /// Kills the switch under its keeper, which starts another one; the process that was killed.
+    /// Kills the switch under its keeper (SIGKILL), which starts another one; the process that was killed.
     pub fn kill_under_keeper(&mut self) -> Result<u32> {
-        let keeper = self.process.id();
-        let path = format!("/proc/{keeper}/task/{keeper}/children");
-        let children = std::fs::read_to_string(&path).doing(format!("reading {path}"))?;
-        let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
-        let pid: i32 = child.ok_or_else(|| Error::new("the keeper has no switch"))?;
-        let process = Pid::from_raw(pid).ok_or_else(|| Error::new("no process id"))?;
+        let process = self.kept()?;
         kill_process(process, Signal::KILL).doing("killing the switch")?;
-        Ok(pid.unsigned_abs())
+        Ok(process.as_raw_nonzero().get().unsigned_abs())
     }
 
     /// Connects to the monitor again, which a switch that was killed did not hang up.
@@ -97,6 +93,17 @@ impl Switch {
     /// The switch's process.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// The process that forwards, of a switch that was started with `--keep`.
+    pub fn kept(&self) -> Result<Pid> {
+        let id = self.process.id();
+        let children = format!("/proc/{id}/task/{id}/children");
+        wait_for("the keeper's child", START_TIME_MAX, || {
+            let text = fs::read_to_string(&children).doing(format!("reading {children}"))?;
+            let child = text.split_whitespace().next().and_then(|id| id.parse().ok());
+            Ok(child.and_then(Pid::from_raw))
+        })
     }
 
     /// The counters now; of many ports not all at one moment.
@@ -151,6 +158,11 @@ impl Switch {
         })
     }
 
+    /// Leaves it to itself, of whom nobody can ask anything any more.
+    pub fn abandon(mut self) {
+        self.finished = true;
+    }
+
     /// Checks the books, ends the switch with SIGTERM and checks that it ended well.
     pub fn finish(mut self) -> Result<()> {
         self.end()
@@ -185,10 +197,23 @@ impl Drop for Switch {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("the switch's log:\n{}", self.process.log());
+            self.kill_all();
         } else if !self.finished
             && let Err(error) = self.end()
         {
             panic!("{error}");
+        }
+    }
+}
+
+impl Switch {
+    /// A keeper's child outlives it.
+    fn kill_all(&mut self) {
+        let id = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let _ = self.process.kill();
+        for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
+            let _ = kill_process(child, Signal::KILL);
         }
     }
 }
