@@ -4,6 +4,7 @@
 //!
 //! Tests that start guests or testpmd hold a [`slot::Slot`] meanwhile: they need the cores to themselves.
 
+pub mod catalogue;
 pub mod deadline;
 pub mod dpdk;
 pub mod flow;

@@ -47,7 +47,14 @@ pub fn measure(rig: &mut Rig<'_>) -> Result<Figure<Learning>> {
     // The load's switch must not poll on the same core meanwhile.
     rig.unplug();
     rig.own = None;
-    let own = OwnConfig { ports: 3, pairs: 1, nics: false, core: config.switch_core, allowed: rig.allowed };
+    let own = OwnConfig {
+        ports: 3,
+        pairs: 1,
+        nics: false,
+        core: config.switch_core,
+        mode: "poll",
+        allowed: rig.allowed,
+    };
     let switch = OwnSwitch::start(program, own)?;
     let mut guest = config.guest(size);
     guest.pairs = 1;

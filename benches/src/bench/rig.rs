@@ -55,7 +55,8 @@ impl<'a> Rig<'a> {
         host: Host<'a>,
     ) -> Result<Rig<'a>> {
         let core = config.switch_core;
-        let own_config = OwnConfig { ports: OWN_PORTS, pairs: config.pairs, nics: true, core, allowed };
+        let own_config =
+            OwnConfig { ports: OWN_PORTS, pairs: config.pairs, nics: true, core, mode: "poll", allowed };
         let (own, listeners) = match &config.target {
             Target::Own { program } => (Some(OwnSwitch::start(program, own_config)?), Vec::new()),
             Target::Sockets(sockets) => (None, target::listen(sockets)?),

@@ -159,6 +159,8 @@ pub struct OwnConfig {
     pub nics: bool,
     /// Where it forwards.
     pub core: usize,
+    /// Its worker's mode.
+    pub mode: &'static str,
     /// Cores that its process may use, whatever ours is pinned to.
     pub allowed: CpuSet,
 }
@@ -168,7 +170,15 @@ impl OwnSwitch {
     pub fn start(program: &Path, config: OwnConfig) -> Result<OwnSwitch> {
         let directory = PrivateDirectory::new()?;
         let mut command = Command::new(program);
-        command.args(["run", "--cores", &config.core.to_string(), "--mode", "poll", "--log-level", "warn"]);
+        command.args([
+            "run",
+            "--cores",
+            &config.core.to_string(),
+            "--mode",
+            config.mode,
+            "--log-level",
+            "warn",
+        ]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", directory.0.join(MONITOR).display()));
         let queues = if config.pairs > 1 { format!(",queues={}", config.pairs) } else { String::new() };
         for port in 0..config.ports {
@@ -329,7 +339,14 @@ mod tests {
 
     #[test]
     fn program_that_is_no_switch_is_an_error_with_what_it_wrote() {
-        let config = OwnConfig { ports: 1, pairs: 1, nics: true, core: 0, allowed: allowed_cores().unwrap() };
+        let config = OwnConfig {
+            ports: 1,
+            pairs: 1,
+            nics: true,
+            core: 0,
+            mode: "poll",
+            allowed: allowed_cores().unwrap(),
+        };
         let error = OwnSwitch::start(Path::new("/bin/false"), config).map(drop).unwrap_err();
         assert!(error.to_string().contains("did not start"), "{error}");
     }

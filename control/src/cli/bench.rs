@@ -9,6 +9,7 @@ use ringyard_benches::bench::config::{
 use ringyard_benches::bench::frame::Size;
 use ringyard_benches::bench::target::{InterfaceSpec, SocketSpec, Target};
 use ringyard_benches::guest::Features;
+use ringyard_benches::hostile::{self, HostileConfig};
 
 use super::CliError;
 
@@ -23,6 +24,13 @@ pub enum BenchInvocation {
         json: Option<JsonOutput>,
         /// Where the page goes, if anywhere.
         html: Option<PathBuf>,
+    },
+    /// Attack.
+    Attack {
+        /// Whom and how.
+        config: HostileConfig,
+        /// Where the report goes as JSON, if anywhere.
+        json: Option<JsonOutput>,
     },
     /// Make one page of reports that were written before.
     Report {
@@ -47,8 +55,17 @@ pub enum JsonOutput {
 pub(super) struct BenchArgs {
     #[command(subcommand)]
     command: Option<BenchCommand>,
+    /// Attack instead of measuring; the first --port is the attacker's, two more are innocents'
+    #[arg(long, conflicts_with_all = ["tap", "sizes", "quick", "html", "features", "bidirectional", "rounds"])]
+    hostile: bool,
+    /// Of the attacks, try these only
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "hostile")]
+    only: Vec<String>,
+    /// Of the attacks, leave these out
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "hostile")]
+    skip: Vec<String>,
     /// Measure the vhost-user back ends at these sockets; with `,server` we listen and the back end connects
-    #[arg(long, value_name = "PATH[,server]", conflicts_with = "tap")]
+    #[arg(long, visible_alias = "socket", value_name = "PATH[,server]", conflicts_with = "tap")]
     port: Vec<SocketSpec>,
     /// Measure what is between these taps or other interfaces, by packet sockets (needs CAP_NET_RAW)
     #[arg(long, value_name = "[NETNS/]NAME")]
@@ -81,7 +98,7 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     quick: bool,
     /// Write the report as JSON; `-` prints it in place of the table
-    #[arg(long, value_name = "FILE|-")]
+    #[arg(short, long, value_name = "FILE|-")]
     json: Option<PathBuf>,
     /// Write the report as a page with plots
     #[arg(long, value_name = "FILE")]
@@ -109,6 +126,16 @@ impl BenchArgs {
         if let Some(BenchCommand::Report { reports, html }) = self.command {
             return Ok(BenchInvocation::Report { reports, html });
         }
+        let json = self.json.map(|path| match path.to_str() {
+            Some("-") => JsonOutput::Stdout,
+            _ => JsonOutput::File(path),
+        });
+        if self.hostile {
+            let target = victim(self.port)?;
+            let config = HostileConfig { target, only: self.only, skip: self.skip };
+            config.cases().map_err(CliError::Usage)?;
+            return Ok(BenchInvocation::Attack { config, json });
+        }
         let target = target(self.port, self.tap)?;
         let (switch_core, generator_core) = self.cores;
         let effort = if self.quick { Effort::quick() } else { Effort::full() };
@@ -127,10 +154,6 @@ impl BenchArgs {
             rounds: self.rounds.map_or_else(|| default_rounds(self.quick), usize::from),
             effort: trial.map_or(effort, |time| effort.with_trials_of(time)),
         };
-        let json = self.json.map(|path| match path.to_str() {
-            Some("-") => JsonOutput::Stdout,
-            _ => JsonOutput::File(path),
-        });
         Ok(BenchInvocation::Measure { config: Box::new(config), json, html: self.html })
     }
 }
@@ -143,6 +166,21 @@ fn target(sockets: Vec<SocketSpec>, interfaces: Vec<InterfaceSpec>) -> Result<Ta
         (_, 1) => Err(CliError::Usage("--tap is needed twice or more".into())),
         (0, _) => Ok(Target::Interfaces(interfaces)),
         _ => Ok(Target::Sockets(sockets)),
+    }
+}
+
+/// Who is attacked: the sockets of an attacker and of two innocents, at all of which the back end listens.
+fn victim(sockets: Vec<SocketSpec>) -> Result<hostile::Target, CliError> {
+    if sockets.iter().any(|socket| socket.server) {
+        return Err(CliError::Usage("a back end that is attacked listens itself".into()));
+    }
+    let paths: Vec<PathBuf> = sockets.into_iter().map(|socket| socket.path).collect();
+    match <[PathBuf; 3]>::try_from(paths) {
+        Ok(paths) => Ok(hostile::Target::Sockets(paths)),
+        Err(none) if none.is_empty() => Ok(hostile::Target::Own { program: OWN_PROGRAM.into() }),
+        Err(_) => {
+            Err(CliError::Usage("--hostile needs three --port: an attacker's and two innocents'".into()))
+        }
     }
 }
 
@@ -167,6 +205,7 @@ fn core_pair(text: &str) -> Result<(usize, usize), String> {
 pub(super) const USAGE: &str = "\
 ringyard bench [OPTIONS]
        ringyard bench --port PATH --port PATH [OPTIONS]
+       ringyard bench --hostile [--port PATH --port PATH --port PATH] [--only LIST]
        ringyard bench report FILE.json... --html FILE";
 
 pub(super) const EXAMPLES: &str = "\
@@ -182,6 +221,12 @@ Examples:
 
   Whatever is between two taps in namespaces of their own:
     ringyard bench --tap red/tap0 --tap blue/tap1
+
+  What this switch does with front ends that mean harm:
+    ringyard bench --hostile
+
+  The same of any back end that forwards between three sockets; the first one is attacked:
+    ringyard bench --hostile --port /tmp/v0 --port /tmp/v1 --port /tmp/v2 --only G01,P08
 
   Both beside each other:
     ringyard bench report ringyard.json testpmd.json --html ladder.html
@@ -274,6 +319,24 @@ mod tests {
         assert_eq!(outputs("--json -"), (Some(JsonOutput::Stdout), None));
         let (json, html) = outputs("--json a.json --html a.html");
         assert_eq!((json, html), (Some(JsonOutput::File("a.json".into())), Some("a.html".into())));
+    }
+
+    #[test]
+    fn attacks_are_on_three_sockets_or_on_ourselves() {
+        let attack = |line: &str| match parsed(line).expect(line) {
+            BenchInvocation::Attack { config, json } => (config, json),
+            other => panic!("{line}: {other:?}"),
+        };
+        let (config, json) = attack("--hostile --only G01,P08 --skip P08 -j -");
+        assert_eq!(config.target, hostile::Target::Own { program: OWN_PROGRAM.into() });
+        assert_eq!(json, Some(JsonOutput::Stdout));
+        assert_eq!(config.cases().unwrap().iter().map(|case| case.id).collect::<Vec<_>>(), ["G01"]);
+        let (config, _) = attack("--hostile --socket /a --port /b --port /c");
+        assert_eq!(config.target, hostile::Target::Sockets(["/a", "/b", "/c"].map(PathBuf::from)));
+        assert!(refused("--hostile --port /a --port /b").contains("three"));
+        assert!(refused("--hostile --port /a,server --port /b --port /c").contains("listens"));
+        assert!(refused("--hostile --only X99").contains("X99"));
+        assert!(refused("--only G01").contains("--hostile"));
     }
 
     #[test]
