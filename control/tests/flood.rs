@@ -7,7 +7,7 @@ use ringyard_control::json::{COMMAND_BYTES_MAX, Layout};
 use ringyard_control::monitor::{Output, Session};
 
 #[test]
-fn a_flood_costs_bounded_memory() {
+fn q04_a_flood_costs_bounded_memory() {
     let floods: [&[u8]; 6] =
         [b"[", b"{\"a\":", b"\"abcdefgh", b"[1,", b"%$\\", b"{\"execute\": \"x\", \"id\": [1,"];
     for flood in floods {

@@ -119,7 +119,7 @@ fn failed_netdev_add_leaves_nothing_behind() -> Result<()> {
 }
 
 #[test]
-fn sigterm_removes_taps_and_sockets_and_runs_downscripts() -> Result<()> {
+fn q08_sigterm_removes_taps_and_sockets_and_runs_downscripts() -> Result<()> {
     let mut switch = Switch::start(&[])?;
     let socket = switch.plug_listening("guest", 0)?;
     let (script, witness) =

@@ -63,7 +63,7 @@ fn single_quotes_make_strings_too() {
 }
 
 #[test]
-fn integers_are_exact_up_to_u64_and_doubles_beyond() {
+fn q02_integers_are_exact_up_to_u64_and_doubles_beyond() {
     let numbers = value("[18446744073709551615, -9223372036854775808, 18446744073709551616, 1e3, -0]");
     assert_eq!(numbers, json!([u64::MAX, i64::MIN, 18446744073709551616.0, 1000.0, 0]));
 }
@@ -102,7 +102,7 @@ fn a_syntax_error_is_reported_once_its_braces_balance() {
 }
 
 #[test]
-fn a_lexical_error_resets_the_parser() {
+fn q02_a_lexical_error_resets_the_parser() {
     let stray = |text: &str| format!("JSON parse error, stray '{text}'");
     for (input, text) in [
         ("{\"a\": %s\n", "%"),
@@ -136,7 +136,7 @@ fn a_leading_zero_is_stray_and_the_rest_of_the_line_fails_too() {
 }
 
 #[test]
-fn surrogates_pair_up_or_are_refused() {
+fn q02_surrogates_pair_up_or_are_refused() {
     assert_eq!(value(r#"["\ud83d\ude00\u00e9\u0000"]"#), json!(["😀é\0"]));
     for lone in [r#"["\ud83d"]"#, r#"["\ude00"]"#, r#"["\ud83dx"]"#, r#"["\ud83d\u0041"]"#] {
         assert!(errors(lone)[0].ends_with("is not a valid Unicode character"), "{lone}");
@@ -144,7 +144,7 @@ fn surrogates_pair_up_or_are_refused() {
 }
 
 #[test]
-fn invalid_utf8_is_refused_without_losing_the_stream() {
+fn q02_invalid_utf8_is_refused_without_losing_the_stream() {
     for bytes in [b"\xC3\x28", &b"\xED\xA0\x80"[..], b"\xF4\x90\x80\x80", b"\xC1\xBF", b"\xEF\xBF\xBF"] {
         let results = results([b"[\"", bytes, b"\"]{}"].concat());
         assert_eq!(results[0], Err(String::from("JSON parse error, invalid UTF-8 sequence in string")));
@@ -153,7 +153,7 @@ fn invalid_utf8_is_refused_without_losing_the_stream() {
 }
 
 #[test]
-fn nesting_is_limited() {
+fn q01_nesting_is_limited() {
     let depth = DEPTH_MAX as usize;
     assert!(results("[".repeat(depth) + &"]".repeat(depth))[0].is_ok());
     let limit = "JSON nesting depth limit exceeded";
@@ -163,14 +163,14 @@ fn nesting_is_limited() {
 }
 
 #[test]
-fn a_million_brackets_do_no_harm() {
+fn q01_a_million_brackets_do_no_harm() {
     let mut results = results("[".repeat(1_000_000) + "\u{1}{}");
     assert_eq!(results.pop(), Some(Ok(json!({}))));
     assert!(results.iter().all(Result::is_err));
 }
 
 #[test]
-fn a_command_is_limited_in_bytes_and_tokens() {
+fn q01_a_command_is_limited_in_bytes_and_tokens() {
     let string = "x".repeat(COMMAND_BYTES_MAX - 2);
     assert!(results(format!("\"{string}\""))[0].is_ok());
     let size = ["JSON token size limit exceeded"];

@@ -336,7 +336,7 @@ fn quit_says_goodbye_to_everybody() {
 }
 
 #[test]
-fn a_client_that_does_not_read_delays_nobody() {
+fn q03_a_client_that_does_not_read_delays_nobody() {
     let running = Running::start();
     let (mut deaf, mut other) = (running.client(), running.client());
     deaf.lines.get_mut().set_nonblocking(true).expect("it is a socket");

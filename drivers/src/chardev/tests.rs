@@ -48,7 +48,7 @@ fn mode_and_group_are_as_asked() {
 }
 
 #[test]
-fn live_socket_of_another_is_left_alone() {
+fn q05_live_socket_of_another_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let _other = UnixListener::bind(&path).unwrap();
@@ -60,7 +60,7 @@ fn live_socket_of_another_is_left_alone() {
 }
 
 #[test]
-fn stale_socket_is_replaced() {
+fn q05_stale_socket_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     drop(UnixListener::bind(&path).unwrap());
@@ -69,7 +69,7 @@ fn stale_socket_is_replaced() {
 }
 
 #[test]
-fn files_and_links_are_not_replaced() {
+fn q05_files_and_links_are_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let (file, link) = (dir.path().join("file"), dir.path().join("link"));
     fs::write(&file, "precious").unwrap();
@@ -81,7 +81,7 @@ fn files_and_links_are_not_replaced() {
 }
 
 #[test]
-fn path_may_be_as_long_as_a_socket_address() {
+fn q05_path_may_be_as_long_as_a_socket_address() {
     let dir = tempfile::tempdir().unwrap();
     let room = 107 - dir.path().as_os_str().len() - 1;
     let _chardev = open(&dir.path().join("x".repeat(room)), SERVER).unwrap();
@@ -89,7 +89,7 @@ fn path_may_be_as_long_as_a_socket_address() {
 }
 
 #[test]
-fn missing_directory_is_named() {
+fn q05_missing_directory_is_named() {
     let path = Path::new("/nonexistent/s");
     assert_eq!(error(path, SERVER), "Failed to bind socket to /nonexistent/s: No such file or directory");
 }
@@ -112,7 +112,7 @@ fn client_without_reconnect_needs_its_server() {
 }
 
 #[test]
-fn client_with_reconnect_waits_for_its_server() {
+fn q06_client_with_reconnect_waits_for_its_server() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let chardev = open(&path, SocketRole::Client { reconnect: Some(Duration::from_millis(10)) }).unwrap();

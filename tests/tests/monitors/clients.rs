@@ -31,7 +31,7 @@ fn memory(process: &Process) -> usize {
 }
 
 #[test]
-fn clients_that_never_read_are_dropped_and_delay_nobody() -> Result<()> {
+fn q03_clients_that_never_read_are_dropped_and_delay_nobody() -> Result<()> {
     let mut switch = Switch::start(&[])?;
     make_nic(&mut switch);
     good(switch.qmp().execute("x-set-rx-filter", json!({"name": "g", "vlan-table": []})));
@@ -80,7 +80,7 @@ fn commands_come_byte_by_byte_without_an_end_of_line() -> Result<()> {
 }
 
 #[test]
-fn half_a_command_goes_with_its_client() -> Result<()> {
+fn q04_half_a_command_goes_with_its_client() -> Result<()> {
     let switch = Switch::start(&[])?;
     for half in
         ["{\"execute\": \"qu", "{\"execute\":\"quit\"", "[[[[", "\"", "\u{1}", "", "POST / HTTP/1.1\r\n\r\n"]
@@ -120,7 +120,7 @@ fn many_commands_in_one_write_are_answered_in_order() -> Result<()> {
 }
 
 #[test]
-fn there_is_room_for_so_many_clients_and_for_another_when_one_leaves() -> Result<()> {
+fn q04_there_is_room_for_so_many_clients_and_for_another_when_one_leaves() -> Result<()> {
     let switch = Switch::start(&[])?;
     let mut clients: Vec<UnixClient> = (1..CLIENTS_MAX).map(|_| client(&switch)).collect();
     for _ in 0..3 {

@@ -198,7 +198,7 @@ const INPUTS: &[&[u8]] = &[
 ];
 
 #[test]
-fn what_is_no_request_is_refused_and_recovered_from_as_in_qemu() -> Result<()> {
+fn q02_what_is_no_request_is_refused_and_recovered_from_as_in_qemu() -> Result<()> {
     let mut pair = Pair::start()?;
     let mut comparison = Comparison::new(differences::PARSER);
     for input in INPUTS {
@@ -212,7 +212,7 @@ fn what_is_no_request_is_refused_and_recovered_from_as_in_qemu() -> Result<()> {
 }
 
 #[test]
-fn depth_is_limited_as_in_qemu() -> Result<()> {
+fn q01_depth_is_limited_as_in_qemu() -> Result<()> {
     let mut pair = Pair::start()?;
     let mut comparison = Comparison::new(&[]);
     for depth in [1, 511, 512, 513, 1022, 1023, 1024, 1025, 1100] {
