@@ -78,7 +78,7 @@ fn headers(random: &mut Random) -> Vec<u8> {
         (false, true) => 4,
     };
     let size = random.of(&[0u16, 1, 2, 536, 1448, 65_535]);
-    let mut input = vec![random.byte() | 0x3f * (random.below(2) as u8), random.byte()];
+    let mut input = vec![random.byte() | (0x3f * (random.below(2) as u8)), random.byte()];
     input.extend([random.of(&[0, 1, 1, 1]), random.of(&[0, kind, kind, kind | 0x80, 2]), 0, 0]);
     input.extend(size.to_le_bytes());
     input.extend((start as u16).to_le_bytes());

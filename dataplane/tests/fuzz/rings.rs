@@ -58,7 +58,7 @@ fn run(input: &[u8], packed: bool) {
     for (place, words) in others.iter().take(64).enumerate() {
         guest.write(TABLE + 16 * place, *words);
     }
-    let base = if packed { (base & 0x7fff) % size | base & 0x8000 } else { base };
+    let base = if packed { ((base & 0x7fff) % size) | (base & 0x8000) } else { base };
     guest.write_avail(base, u16::from(ahead), rest);
     let Ok(ring) = Ring::start(&guest.view, Some(base)) else { return };
     let ring = Arc::new(ring);
