@@ -48,6 +48,7 @@ impl FlowReport {
 
 /// A running flow.
 pub struct Flow {
+    stop_sending: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     sender: JoinHandle<Result<u64>>,
     receiver: JoinHandle<Result<Tally>>,
@@ -56,29 +57,53 @@ pub struct Flow {
 impl Flow {
     /// Starts sending at `from` and counting at `to`.
     pub fn start(from: PacketSocket, to: PacketSocket, config: FlowConfig) -> Flow {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (sender_stop, receiver_stop) = (stop.clone(), stop.clone());
+        Flow::exchange(from, to, config, config.source)
+    }
+
+    /// As [`Flow::start`], but what is counted is the other side's flow, from the address `source`.
+    pub fn exchange(from: PacketSocket, to: PacketSocket, config: FlowConfig, source: [u8; 6]) -> Flow {
+        let flag = || Arc::new(AtomicBool::new(false));
+        let (stop_sending, stop) = (flag(), flag());
+        let (sender_stop, receiver_stop) = (stop_sending.clone(), stop.clone());
         Flow {
+            stop_sending,
             stop,
-            receiver: thread::spawn(move || count(&to, config.source, &receiver_stop)),
+            receiver: thread::spawn(move || count(&to, source, &receiver_stop)),
             sender: thread::spawn(move || send(&from, config, &sender_stop)),
         }
     }
 
+    /// Sends no more, and goes on counting.
+    pub fn stop_sending(&self) {
+        // Relaxed: the flag carries no data with it.
+        self.stop_sending.store(true, Ordering::Relaxed);
+    }
+
     /// Stops sending, counts until nothing has come for [`SILENCE`], and reports.
     pub fn finish(self) -> Result<FlowReport> {
-        self.finish_with_arrivals().map(|(report, _)| report)
+        self.end().map(|tally| tally.report)
     }
 
     /// The same, with when each frame came.
     pub fn finish_with_arrivals(self) -> Result<(FlowReport, Vec<Instant>)> {
-        // Relaxed: the flag carries no data with it.
-        self.stop.store(true, Ordering::Relaxed);
+        self.end().map(|tally| (tally.report, tally.arrivals))
+    }
+
+    /// As [`Flow::finish`], with the runs of numbers that did not come before the last that did: where each begins, and
+    /// how long it is.
+    pub fn finish_with_gaps(self) -> Result<(FlowReport, Vec<(u64, u64)>)> {
+        self.end().map(|tally| (tally.report, gaps(&tally.seen)))
+    }
+
+    fn end(self) -> Result<Tally> {
+        self.stop_sending();
         let panicked = |_| Error::new("a thread of the flow panicked");
         let sent = self.sender.join().map_err(panicked)??;
-        let Tally { mut report, arrivals, .. } = self.receiver.join().map_err(panicked)??;
-        report.sent = sent;
-        Ok((report, arrivals))
+        // Relaxed: the flag carries no data with it.
+        self.stop.store(true, Ordering::Relaxed);
+        let mut tally = self.receiver.join().map_err(panicked)??;
+        tally.report.sent = sent;
+        Ok(tally)
     }
 }
 
@@ -100,6 +125,17 @@ pub fn number_of(frame: &[u8], source: [u8; 6]) -> Option<u64> {
         return None;
     }
     header[14..22].try_into().ok().map(u64::from_be_bytes)
+}
+
+fn gaps(seen: &[bool]) -> Vec<(u64, u64)> {
+    let mut gaps: Vec<(u64, u64)> = Vec::new();
+    for (number, _) in (0..).zip(seen).filter(|(_, seen)| !**seen) {
+        match gaps.last_mut() {
+            Some((first, len)) if *first + *len == number => *len += 1,
+            _ => gaps.push((number, 1)),
+        }
+    }
+    gaps
 }
 
 /// Counts numbers as they come.

@@ -70,6 +70,8 @@ pub struct GuestConfig {
     pub image: Option<&'static str>,
     /// Programs of the host that the guest finds in `/bin`, with their libraries.
     pub programs: Vec<PathBuf>,
+    /// It does not boot, but comes from another QEMU.
+    pub incoming: Option<Incoming>,
 }
 
 impl GuestConfig {
@@ -86,8 +88,18 @@ impl GuestConfig {
             device_options: Vec::new(),
             image: None,
             programs: Vec::new(),
+            incoming: None,
         }
     }
+}
+
+/// How a guest arrives.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The unix socket that its memory and state come over.
+    pub socket: PathBuf,
+    /// Whether it stays paused when it has come.
+    pub paused: bool,
 }
 
 /// What a command in the guest came to.
@@ -195,6 +207,16 @@ impl Guest {
         self.directory.path().join(MONITOR)
     }
 
+    /// The process id of QEMU.
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Goes on as `other`, which has moved here: obeys what it obeyed, and knows the commands that it started.
+    pub(crate) fn take_over_from(&mut self, other: &Guest) {
+        self.commands = other.commands;
+    }
+
     /// Kills QEMU, as a crash would.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill().map(drop)
@@ -275,6 +297,10 @@ fn qemu_command(config: &GuestConfig, directory: &Path) -> Result<Command> {
     qemu.args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", path(AGENT))]);
     qemu.args(["-serial", "chardev:agent"]);
     qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", path(MONITOR))]);
+    if let Some(Incoming { socket, paused }) = &config.incoming {
+        qemu.args(["-incoming", &format!("unix:{}", socket.display())]);
+        qemu.args(paused.then_some("-S"));
+    }
     match &config.net {
         NetAttach::Whole(arguments) => qemu.args(arguments),
         _ => qemu.args(memory_arguments(config.memory_mib)).args(net_arguments(config)),

@@ -11,6 +11,7 @@ pub mod faults;
 pub mod flow;
 pub mod guest;
 mod initramfs;
+pub mod migration;
 pub mod netns;
 pub mod ovs;
 pub mod packet;

@@ -34,6 +34,11 @@ impl PacketSocket {
         Ok(PacketSocket { socket, interface: interface.into() })
     }
 
+    /// Opens a socket on `interface`, where the caller is.
+    pub fn open_here(interface: &str) -> Result<PacketSocket> {
+        Ok(PacketSocket { socket: open_bound(interface)?, interface: interface.into() })
+    }
+
     /// Sends one frame, from its destination address on.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent =
