@@ -72,6 +72,11 @@ impl Child {
         notices
     }
 
+    /// Hears nothing of it any more.
+    pub(super) fn hang_up(&mut self) {
+        self.socket = None;
+    }
+
     /// Says something to it.
     pub(super) fn say(&self, text: &str) {
         // One that is gone hears nothing; that it is gone is seen elsewhere.

@@ -77,8 +77,8 @@ struct Keeper {
     manager: Store,
     /// The one at work.
     switch: Option<Child>,
-    /// Those that have let go of everything, and end.
-    leaving: Vec<Child>,
+    /// Those that have let go of everything, and end; when they are late.
+    leaving: Vec<(Child, Instant)>,
     upgrade: Upgrade,
     restarts: Restarts,
     /// When there is to be a switch again.
@@ -95,7 +95,13 @@ impl Keeper {
         }
         self.hear_switch();
         self.tend_upgrade();
-        self.leaving.retain_mut(|child| child.end().is_none());
+        self.leaving.retain_mut(|(child, late_at)| {
+            if *late_at <= Instant::now() {
+                *late_at += END_TIME_MAX;
+                child.kill();
+            }
+            child.end().is_none()
+        });
         if let Some(status) = self.switch.as_mut().and_then(Child::end) {
             return self.bury(status);
         }
@@ -106,11 +112,13 @@ impl Keeper {
     }
 
     fn wait(&self) {
-        let children = self.switch.iter().chain(&self.leaving).chain(self.upgrade.spare());
+        let leaving = self.leaving.iter().map(|(child, _)| child);
+        let children = self.switch.iter().chain(leaving).chain(self.upgrade.spare());
         let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
         fds.extend(children.flat_map(Child::fds).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let until = [self.again_at.filter(|_| self.switch.is_none()), self.upgrade.deadline()];
-        let limit = until.into_iter().flatten().min().map(|at| {
+        let again_at = self.again_at.filter(|_| self.switch.is_none());
+        let late_at = self.leaving.iter().map(|(_, at)| *at);
+        let limit = again_at.into_iter().chain(self.upgrade.deadline()).chain(late_at).min().map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
         });
@@ -177,7 +185,7 @@ impl Keeper {
             self.begin_upgrade(value("BINARY=").map(PathBuf::from));
         }
         if value("HANDED=").is_some() {
-            self.note_handed();
+            self.hand_over();
         }
         let told: Vec<&str> = text.lines().filter(|line| is_for_manager(line)).collect();
         if !told.is_empty() {
@@ -190,9 +198,6 @@ impl Keeper {
         // What it said last.
         self.hear_switch();
         let switch = self.switch.take()?;
-        if self.upgrade.is_handed() {
-            return self.start_again();
-        }
         let how = last_words(status);
         let is_rolled_back = match self.upgrade.take_old_program() {
             Some(old) => {

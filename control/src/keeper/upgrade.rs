@@ -1,5 +1,5 @@
 //! Another program in place of the running one, with somebody at work at any time: the new one is loaded while the old one
-//! works; then the old one stops between two bursts and says so, and the new one begins.
+//! works; then the old one stops between two bursts and says so, and the new one begins, while the old one ends.
 //!
 //! Whatever goes wrong before that, the old one has lost nothing and goes on. Afterwards, what was kept is whole as it is
 //! after a death: until the new one serves, the old program is what is started if it dies.
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::child::{Child, last_words};
-use super::{Keeper, say};
+use super::{END_TIME_MAX, Keeper, say};
 
 /// How far it is.
 pub(super) enum Upgrade {
@@ -20,8 +20,6 @@ pub(super) enum Upgrade {
         program: PathBuf,
         /// The old one was asked to hand over.
         is_asked: bool,
-        /// It has.
-        is_handed: bool,
         deadline: Instant,
     },
     /// The new one has begun, and does not serve yet.
@@ -67,11 +65,6 @@ impl Upgrade {
         }
     }
 
-    /// Whether the old one has handed over.
-    pub(super) fn is_handed(&self) -> bool {
-        matches!(self, Upgrade::Loading { is_handed: true, .. })
-    }
-
     /// The spare, if it is loaded, and its program; it begins now, in place of `old_program`.
     pub(super) fn take_loaded(&mut self, old_program: &Path) -> Option<(Child, PathBuf)> {
         match std::mem::replace(self, Upgrade::None) {
@@ -98,8 +91,7 @@ impl Keeper {
         match Child::start(&program, &self.arguments) {
             Ok(spare) => {
                 let deadline = Instant::now() + LOAD_TIME_MAX;
-                self.upgrade =
-                    Upgrade::Loading { spare, program, is_asked: false, is_handed: false, deadline };
+                self.upgrade = Upgrade::Loading { spare, program, is_asked: false, deadline };
             }
             Err(error) => self.refuse_upgrade(&format!("starting {}: {error}", program.display())),
         }
@@ -107,7 +99,7 @@ impl Keeper {
 
     /// Goes on as far as it can be.
     pub(super) fn tend_upgrade(&mut self) {
-        let Upgrade::Loading { spare, program, is_asked, deadline, .. } = &mut self.upgrade else {
+        let Upgrade::Loading { spare, program, is_asked, deadline } = &mut self.upgrade else {
             return self.tend_beginning();
         };
         // It has nothing to be kept yet.
@@ -137,11 +129,18 @@ impl Keeper {
         }
     }
 
-    /// The old one has let go, and ends: then it is the new one's turn.
-    pub(super) fn note_handed(&mut self) {
-        if let Upgrade::Loading { is_handed, .. } = &mut self.upgrade {
-            *is_handed = true;
-        }
+    /// The old one has let go: it is the new one's turn, while the old one ends, which takes as long as it had memory.
+    pub(super) fn hand_over(&mut self) {
+        let Some((spare, program)) = self.upgrade.take_loaded(&self.program) else { return };
+        self.switch.take().into_iter().for_each(|old| self.dismiss(old));
+        self.program = program;
+        self.take_on(spare);
+    }
+
+    /// Waits for the end of one that has nothing more to say.
+    fn dismiss(&mut self, mut child: Child) {
+        child.hang_up();
+        self.leaving.push((child, Instant::now() + END_TIME_MAX));
     }
 
     fn tend_beginning(&mut self) {
@@ -149,7 +148,7 @@ impl Keeper {
             && *deadline <= Instant::now()
         {
             // Once: its end is what is seen next.
-            *deadline += super::END_TIME_MAX;
+            *deadline += END_TIME_MAX;
             switch.kill();
         }
     }
@@ -157,7 +156,7 @@ impl Keeper {
     fn abandon_upgrade(&mut self, why: &str) {
         if let Upgrade::Loading { spare, .. } = std::mem::replace(&mut self.upgrade, Upgrade::None) {
             spare.kill();
-            self.leaving.push(spare);
+            self.dismiss(spare);
         }
         self.refuse_upgrade(why);
     }
