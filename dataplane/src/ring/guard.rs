@@ -12,33 +12,30 @@
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use super::span::Span;
 
 /// Mappings that can be guarded at one time, in the whole process.
 pub const GUARDS_MAX: usize = 4096;
 
 /// One guarded mapping. Written by whoever maps and unmaps; read by the handler, on any thread.
 struct Slot {
-    /// First byte; [`FREE`], or [`TAKEN`] while the rest is being filled in.
-    start: AtomicUsize,
-    len: AtomicUsize,
+    span: Span,
+    /// Of the mapping that the span is, which does not end while the handler has found it: somebody is in there.
     bell: AtomicI32,
     /// Set by the handler, once.
     lost: AtomicBool,
 }
 
-const FREE: usize = 0;
-const TAKEN: usize = 1;
-
-static SLOTS: [Slot; GUARDS_MAX] = [const {
-    Slot {
-        start: AtomicUsize::new(FREE),
-        len: AtomicUsize::new(0),
-        bell: AtomicI32::new(-1),
-        lost: AtomicBool::new(false),
-    }
-}; GUARDS_MAX];
+#[cfg(not(loom))]
+static SLOTS: [Slot; GUARDS_MAX] =
+    [const { Slot { span: Span::new(), bell: AtomicI32::new(-1), lost: AtomicBool::new(false) } };
+        GUARDS_MAX];
+/// Models are of spans alone.
+#[cfg(loom)]
+static SLOTS: [Slot; 0] = [];
 
 /// Keeps one mapping guarded. To be dropped before the mapping is.
 pub(super) struct Guard {
@@ -53,16 +50,11 @@ impl Guard {
     /// Errors: the handler cannot be installed, or [`GUARDS_MAX`] mappings are guarded already.
     pub(super) fn new(start: *mut u8, len: usize, bell: Arc<OwnedFd>) -> io::Result<Guard> {
         install()?;
-        // Acquire: pairs with the release of whoever had the slot before.
-        let free = |slot: &&Slot| {
-            slot.start.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        };
+        let free = |slot: &&Slot| slot.span.take();
         let slot = SLOTS.iter().find(free).ok_or_else(|| io::Error::other("too many mappings"))?;
-        slot.len.store(len, Ordering::Relaxed);
         slot.bell.store(bell.as_raw_fd(), Ordering::Relaxed);
         slot.lost.store(false, Ordering::Relaxed);
-        // Release: pairs with the handler's acquire.
-        slot.start.store(start.addr(), Ordering::Release);
+        slot.span.set(start.addr(), len);
         Ok(Guard { slot, _bell: bell })
     }
 
@@ -75,7 +67,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.slot.start.store(FREE, Ordering::Release);
+        self.slot.span.clear();
     }
 }
 
@@ -99,12 +91,8 @@ extern "C" fn on_sigbus(_signal: c_int, info: *mut libc::siginfo_t, _context: *m
     let info = unsafe { &*info };
     // SAFETY: for SIGBUS, the address is what the siginfo holds.
     let addr = unsafe { info.si_addr() }.addr();
-    let guarded = SLOTS.iter().find(|slot| {
-        // Acquire: pairs with the release in `Guard::new`.
-        let start = slot.start.load(Ordering::Acquire);
-        start > TAKEN && addr.wrapping_sub(start) < slot.len.load(Ordering::Relaxed)
-    });
-    if !guarded.is_some_and(replace) {
+    let guarded = SLOTS.iter().find_map(|slot| slot.span.find(addr).map(|range| (slot, range)));
+    if !guarded.is_some_and(|(slot, range)| replace(slot, range)) {
         // Not ours: the instruction runs again, and this time it ends the process.
         // SAFETY: resetting a signal is allowed in a handler.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
@@ -112,9 +100,8 @@ extern "C" fn on_sigbus(_signal: c_int, info: *mut libc::siginfo_t, _context: *m
 }
 
 /// Puts empty pages in place of the mapping. Whether it worked.
-fn replace(slot: &Slot) -> bool {
-    let start = std::ptr::with_exposed_provenance_mut(slot.start.load(Ordering::Relaxed));
-    let len = slot.len.load(Ordering::Relaxed);
+fn replace(slot: &Slot, (start, len): (usize, usize)) -> bool {
+    let start = std::ptr::with_exposed_provenance_mut(start);
     let flags = libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: always there: the thread's own.
     let place = unsafe { libc::__errno_location() };

@@ -52,6 +52,7 @@ mod memory;
 mod packed;
 mod reverse;
 mod signal;
+mod span;
 mod split;
 mod view;
 mod walk;

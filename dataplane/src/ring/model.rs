@@ -1,13 +1,13 @@
 //! What the two ends of a ring tell each other, in every interleaving, under loom.
 //!
 //! The ends work on memory that another process shares, which loom cannot watch; so the protocol stands here once more, with
-//! the orderings of `view.rs`, `view/packed.rs` and `driver/`. What is a plain access there is one of a cell that loom
-//! watches. Three things must hold: what is handed over is whole, in both directions; whoever goes to sleep is woken; and a
-//! packed run is seen whole or not at all.
+//! the orderings of `view.rs`, `view/packed.rs`, `log.rs` and `driver/`. What is a plain access there is one of a cell that
+//! loom watches. Four things must hold: what is handed over is whole, in both directions; whoever goes to sleep is woken; a
+//! packed run is seen whole or not at all; and a page that is written while a guest is migrated is copied after that.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, AtomicU16, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering, fence};
 use loom::thread;
 
 /// A ring of one buffer: an index each way, a wish each way, and whether the other side was told.
@@ -130,5 +130,37 @@ fn packed_run_is_seen_whole_or_not_at_all() {
             assert_eq!(words[1].load(Ordering::Acquire), USED, "all of the run is back");
         }
         device.join().unwrap();
+    });
+}
+
+/// Two pages with a bit in one byte of the log. We write one of them twice; the front end takes the bits and copies what they
+/// stand for, once now and once when the guest has stopped.
+#[test]
+fn page_that_is_written_while_it_is_copied_is_copied_again() {
+    const OURS: u8 = 1;
+    const ANOTHERS: u8 = 2;
+    loom::model(|| {
+        let (page, bits) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicU8::new(0)));
+        let device = {
+            let (page, bits) = (page.clone(), bits.clone());
+            thread::spawn(move || {
+                for value in [1, 2] {
+                    page.store(value, Ordering::Relaxed);
+                    // `DirtyLog::mark`.
+                    bits.fetch_or(OURS, Ordering::Release);
+                }
+            })
+        };
+        let mut copy = 0;
+        let mut copy_dirty = || {
+            if bits.swap(0, Ordering::Acquire) & OURS != 0 {
+                copy = page.load(Ordering::Relaxed);
+            }
+        };
+        bits.fetch_or(ANOTHERS, Ordering::Release);
+        copy_dirty();
+        device.join().unwrap();
+        copy_dirty();
+        assert_eq!(copy, 2);
     });
 }
