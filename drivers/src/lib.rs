@@ -12,6 +12,7 @@ pub mod chardev;
 mod datagram;
 pub mod dgram;
 pub mod errno;
+mod flag;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;

@@ -5,12 +5,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+
+use crate::flag::Flag;
 
 /// The thread's owner. Dropping it tells the thread to end, and does not wait for that.
 pub struct Minder {
@@ -87,25 +88,25 @@ impl Stop {
 pub(crate) struct Alarm {
     fd: OwnedFd,
     /// So that a worker that finds the same thing wrong again does not say so again.
-    raised: AtomicBool,
+    raised: Flag,
 }
 
 impl Alarm {
     /// Errors: no descriptor to be had.
     pub(crate) fn new() -> io::Result<Alarm> {
-        Ok(Alarm { fd: event()?, raised: AtomicBool::new(false) })
+        Ok(Alarm { fd: event()?, raised: Flag::new() })
     }
 
     /// Wakes the thread, unless it was woken already. Never waits.
     pub(crate) fn raise(&self) {
-        if !self.raised.swap(true, Ordering::AcqRel) {
+        self.raised.raise(|| {
             let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
-        }
+        });
     }
 
     /// Whether it was raised since it was cleared last.
     pub(crate) fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
+        self.raised.is_raised()
     }
 
     /// Done by the thread before it looks for what is wrong, so that nothing found later is missed.
@@ -115,8 +116,7 @@ impl Alarm {
 
     /// The same; whether it was raised. Where only the descriptor says so, it was raised while it was cleared last.
     pub(crate) fn take(&self) -> bool {
-        let written = rustix::io::read(&self.fd, &mut [0; 8]).is_ok();
-        self.raised.swap(false, Ordering::AcqRel) || written
+        self.raised.take(|| rustix::io::read(&self.fd, &mut [0; 8]).is_ok())
     }
 
     /// Readable while it is raised.

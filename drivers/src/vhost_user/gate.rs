@@ -3,21 +3,24 @@
 //! The thread says when it begins to wait and when it has waited. Whoever halts it does so while it waits, and then it
 //! never comes back; so a request that is in a socket stays there for the successor, and one that was taken out is served.
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// See the module.
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU8, Ordering};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// See the module. Opened and closed by the thread, locked by whoever halts it, for good.
 #[derive(Default)]
 pub(super) struct Gate(AtomicU8);
 
 impl Gate {
     /// Does what may wait, between two things that the thread does.
     pub(super) fn wait<T>(&self, wait: impl FnOnce() -> T) -> T {
-        // Release: pairs with the acquire of whoever halts the thread, and sees all that it did.
-        self.0.store(WAITING, Ordering::Release);
+        self.open();
         let result = wait();
-        if self.0.compare_exchange(WAITING, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if !self.close() {
             loop {
                 // Halted: this process ends, or another has what we have.
                 thread::park();
@@ -29,16 +32,29 @@ impl Gate {
     /// Halts the thread where it waits, which it does within a time; whether it did.
     pub(super) fn halt(&self) -> bool {
         let deadline = Instant::now() + HALT_TIME_MAX;
-        while self.0.compare_exchange(WAITING, HALTED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            if self.0.load(Ordering::Relaxed) == HALTED {
-                return true;
-            }
+        while !self.lock() {
             if Instant::now() > deadline {
                 return false;
             }
             thread::yield_now();
         }
         true
+    }
+
+    fn open(&self) {
+        // Release: pairs with the acquire of whoever halts the thread, and sees all that it did.
+        self.0.store(WAITING, Ordering::Release);
+    }
+
+    /// Whether the thread may go on. Relaxed: it finds what it left.
+    fn close(&self) -> bool {
+        self.0.compare_exchange(WAITING, BUSY, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Locks it if it is open; whether it is locked.
+    fn lock(&self) -> bool {
+        let locked = self.0.compare_exchange(WAITING, HALTED, Ordering::Acquire, Ordering::Acquire);
+        matches!(locked, Ok(_) | Err(HALTED))
     }
 }
 
@@ -48,7 +64,7 @@ const HALTED: u8 = 2;
 /// Nothing that a port's thread does takes as long, but waiting.
 const HALT_TIME_MAX: Duration = Duration::from_secs(1);
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Arc;
@@ -73,5 +89,35 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
             assert_eq!(count.load(Ordering::Relaxed), before);
         }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+
+    /// What the thread does is relaxed: the gate must carry it.
+    #[test]
+    fn who_halts_the_thread_sees_all_that_it_did_and_it_does_nothing_more() {
+        loom::model(|| {
+            let shared = Arc::new((Gate::default(), AtomicU8::new(0)));
+            let theirs = shared.clone();
+            let thread = loom::thread::spawn(move || {
+                let (gate, done) = &*theirs;
+                for turn in 1..=2 {
+                    done.store(turn, Ordering::Relaxed);
+                    gate.open();
+                    if !gate.close() {
+                        return;
+                    }
+                }
+            });
+            let (gate, done) = &*shared;
+            let seen = gate.lock().then(|| done.load(Ordering::Relaxed));
+            thread.join().unwrap();
+            assert!(seen.is_none_or(|seen| seen == done.load(Ordering::Relaxed)));
+            assert_eq!(seen.is_some(), gate.lock(), "for good, or not at all");
+        });
     }
 }

@@ -5,16 +5,17 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ringyard_dataplane::ring::Call;
 use rustix::net::{AddressFamily, SendFlags, send, sockopt};
+
+use crate::flag::Flag;
 
 /// A call that goes through a socket.
 pub(super) struct SocketCall {
     socket: OwnedFd,
     /// Set by whoever calls, taken by the port's thread.
-    due: AtomicBool,
+    due: Flag,
     wake: Arc<OwnedFd>,
 }
 
@@ -26,7 +27,7 @@ impl SocketCall {
 
     /// `wake` is the non-blocking eventfd that the port's thread waits for.
     pub(super) fn new(socket: OwnedFd, wake: Arc<OwnedFd>) -> SocketCall {
-        SocketCall { socket, due: AtomicBool::new(false), wake }
+        SocketCall { socket, due: Flag::new(), wake }
     }
 
     /// What the ring calls.
@@ -36,15 +37,14 @@ impl SocketCall {
     }
 
     fn ask(&self) {
-        // AcqRel: what was done before the call is seen by the thread that takes it, whoever asked first.
-        if !self.due.swap(true, Ordering::AcqRel) {
+        self.due.raise(|| {
             let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-        }
+        });
     }
 
-    /// Calls, if that is due. A full socket already says what there is to say.
+    /// Calls, if that is due. A full socket already says what there is to say. To be done after the eventfd was emptied.
     pub(super) fn relay(&self) {
-        if self.due.swap(false, Ordering::AcqRel) {
+        if self.due.take(|| false) {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             let _ = send(&self.socket, &1u64.to_ne_bytes(), flags);
         }
