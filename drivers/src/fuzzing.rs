@@ -5,6 +5,7 @@
 
 pub use crate::l2tpv3::fuzzing as l2tpv3;
 pub use crate::record::fuzzing as record;
+pub use crate::store::fuzzing as store;
 pub use crate::stream::fuzzing as stream;
 pub use crate::user::fuzzing as user;
 pub use crate::vde::fuzzing as vde;
@@ -69,5 +70,10 @@ mod tests {
     #[test]
     fn records_that_somebody_else_wrote_are_whole_or_refused() {
         fuzz("record", super::record::run, |random| bytes(random, 80));
+    }
+
+    #[test]
+    fn keepers_and_switches_that_say_anything_are_understood_or_ignored() {
+        fuzz("store", super::store::run, |random| bytes(random, 60));
     }
 }

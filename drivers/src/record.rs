@@ -106,7 +106,9 @@ impl Record {
         let words = self.body(slot, len).iter().map(|word| word.load(Ordering::Relaxed));
         let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         bytes.truncate(len);
-        (number > 0 && sum == checksum(number, &bytes)).then_some((number, bytes))
+        // There is none before the first, and has to be one after the last.
+        let is_known = number > 0 && number < u64::MAX;
+        (is_known && sum == checksum(number, &bytes)).then_some((number, bytes))
     }
 
     /// Number, length and checksum.
@@ -188,6 +190,16 @@ mod tests {
                 );
                 word.store(whole[place], Ordering::Relaxed);
             }
+        }
+    }
+
+    #[test]
+    fn record_after_which_there_is_no_number_is_none() {
+        for (number, is_found) in [(u64::MAX - 2, true), (u64::MAX - 1, false)] {
+            let (mut record, file) = Record::new("record", KIND, 100, 0).unwrap();
+            record.number = number;
+            record.write(b"late").unwrap();
+            assert_eq!(found(&file).is_some(), is_found, "{number}");
         }
     }
 

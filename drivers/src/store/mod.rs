@@ -11,6 +11,8 @@
 //! Not the crate `sd-notify`: it makes a socket a message, which a locked process may not, and has no barrier.
 
 mod envelope;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keeper;
 mod notify;
 mod shelf;

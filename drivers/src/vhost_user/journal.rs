@@ -15,6 +15,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use ringyard_dataplane::ring::{RING_SIZE_MAX, RingJournal};
+use rustix::net::{SocketType, sockopt};
 
 use super::known::{Known, Number};
 use crate::record::Record;
@@ -86,6 +87,10 @@ impl Journal {
         let socket = store.take(&format!("{name}/{SOCKET}"))?;
         let file = store.take(&format!("{name}/{JOURNAL}"));
         let find = || {
+            // Of anything else there is no end that could be waited for.
+            if sockopt::socket_type(&socket) != Ok(SocketType::STREAM) {
+                return Err("its socket is none".into());
+            }
             let file = file.ok_or("its journal is not there")?;
             let (record, last) =
                 Record::adopt(file, KIND, rings * RING_STRIDE).map_err(|error| error.to_string())?;
@@ -177,7 +182,8 @@ pub(super) fn forget(keeping: &Keeping) {
 
 /// The number of a descriptor that is kept there.
 fn number(path: &str) -> Option<Number> {
-    path.rsplit_once('/')?.1.parse().ok()
+    // Not the last ones: there have to be next ones.
+    path.rsplit_once('/')?.1.parse().ok().filter(|&number| number <= Number::MAX / 2)
 }
 
 const SOCKET: &str = "socket";
@@ -197,6 +203,15 @@ mod tests {
         KnownLog, KnownRegion, KnownReply, KnownRequest, KnownRing, KnownStart, KnownTable, KnownWishes,
     };
     use crate::vhost_user::memory::SLOTS_MAX;
+
+    #[test]
+    fn there_is_a_number_after_every_one_that_is_kept() {
+        assert_eq!(number("vhost-user/c/7"), Some(7));
+        assert_eq!(
+            (number("vhost-user/c/socket"), number(&format!("vhost-user/c/{}", u64::MAX))),
+            (None, None)
+        );
+    }
 
     #[test]
     fn longest_record_has_room() {

@@ -6,9 +6,13 @@
 
 mod lies;
 mod peer;
+pub mod successor;
 
 use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ringyard_drivers::vhost_user::{Keeping, VhostUserPort};
 
 use crate::guest::{Guest, frame};
 use crate::yard::{Yard, until};
@@ -34,8 +38,7 @@ pub fn steps() -> u64 {
 
 /// Does what `input` says.
 pub fn run(input: &[u8]) {
-    WORLD.with_borrow_mut(|world| {
-        let world = world.get_or_insert_with(World::new);
+    with_world(|world| {
         let mut bytes = Bytes(input);
         let mut peer = world.connect(&mut bytes);
         for _ in 0..STEPS_MAX {
@@ -50,6 +53,10 @@ pub fn run(input: &[u8]) {
         drop(peer);
         world.check_what_is_left();
     });
+}
+
+fn with_world(act: impl FnOnce(&mut World)) {
+    WORLD.with_borrow_mut(|world| act(world.get_or_insert_with(World::new)));
 }
 
 /// The bytes that decide.
@@ -133,10 +140,15 @@ impl World {
         world.exchange(None);
         // What is made once, is made by the first front end.
         drop(world.connect(&mut Bytes(&[])));
-        world.wait_for_the_end();
-        std::thread::sleep(Duration::from_millis(50));
-        world.descriptors = descriptors();
+        world.count_descriptors();
         world
+    }
+
+    /// Those that there are now, without a front end, are no leak.
+    fn count_descriptors(&mut self) {
+        self.wait_for_the_end();
+        std::thread::sleep(Duration::from_millis(50));
+        self.descriptors = descriptors();
     }
 
     fn connect(&mut self, bytes: &mut Bytes<'_>) -> Peer {
@@ -161,15 +173,28 @@ impl World {
 
     /// A frame of one innocent to the other, and to the peer, if it is ready for it.
     fn exchange(&mut self, peer: Option<&mut Peer>) {
-        let (from, to) = if self.number.is_multiple_of(2) { (0, 1) } else { (1, 0) };
-        let bytes = self.next_frame(from as u8);
-        let wild = peer.as_ref().is_some_and(|peer| peer.is_wild());
-        self.drain(wild);
-        self.innocents[from].send(&bytes);
-        self.expect(to, &bytes, wild);
+        let bytes = self.pass(peer.as_ref().is_some_and(|peer| peer.is_wild()));
         if let Some(peer) = peer {
             peer.receive(&bytes);
         }
+    }
+
+    /// A frame of one innocent to the other, and to whom it may concern; which one it is.
+    fn pass(&mut self, wild: bool) -> Vec<u8> {
+        let (from, to) = if self.number.is_multiple_of(2) { (0, 1) } else { (1, 0) };
+        let bytes = self.next_frame(from as u8);
+        self.drain(wild);
+        self.innocents[from].send(&bytes);
+        self.expect(to, &bytes, wild);
+        bytes
+    }
+
+    /// Starts the peer's port anew.
+    fn start_port(&mut self, keeping: Keeping) {
+        self.yard.ports[PEER] = None;
+        let (chardev, line) = (self.yard.chardevs[PEER].clone(), self.yard.line(PEER));
+        let port = VhostUserPort::start(chardev, 1, line, keeping).expect("a thread and descriptors");
+        self.yard.ports[PEER] = Some(port);
     }
 
     /// The innocent at `port` receives that frame; before it, no other, unless a peer's ring is out of its own control.
@@ -265,7 +290,10 @@ impl World {
     }
 }
 
-/// Open descriptors of this process.
+/// Open descriptors of this process, but for one that libFuzzer opens when it likes.
 fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+    let is_ours = |link: PathBuf| link != Path::new("/dev/null");
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| {
+        entries.flatten().filter(|entry| std::fs::read_link(entry.path()).is_ok_and(is_ours)).count()
+    })
 }

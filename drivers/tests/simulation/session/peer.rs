@@ -163,7 +163,9 @@ impl Peer {
         let choices = [MERGEABLE, INDIRECT, EVENT_IDX, PACKED, IN_ORDER];
         let chosen = choices.into_iter().filter(|_| bytes.chance()).fold(FEATURES, |all, bit| all | bit);
         assert_eq!(offered & chosen, chosen, "all of it is offered");
-        if !self.has_started() {
+        if !self.has_started() && self.features != chosen {
+            // What is in a ring means something else now.
+            self.sides.iter_mut().for_each(|side| side.driver = None);
             self.features = chosen;
         }
         let features = self.features;
