@@ -151,7 +151,9 @@ pub fn command(program: impl AsRef<OsStr>) -> Result<Command> {
         1 => tools::program(&program.to_string_lossy())?,
         _ => PathBuf::from(program),
     };
-    let mut command = Command::new(tools::program("setpriv")?);
+    // Whoever runs tests in the background has some signals ignored, and so would all that is started here.
+    let mut command = Command::new(tools::program("env")?);
+    command.arg("--default-signal=INT,QUIT,TERM,HUP").arg(tools::program("setpriv")?);
     command.args(["--pdeathsig", "KILL", "--"]).arg(path);
     Ok(command)
 }

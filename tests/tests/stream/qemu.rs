@@ -21,6 +21,18 @@ fn connecting(addr: &Value) -> Value {
     json!({"type": "stream", "addr": addr})
 }
 
+/// Plugs in QEMU, which is to listen, and waits until it does: it looks names up on a thread of its own first.
+fn plug_listening(probe: &mut Probe, netns: &Netns, server: &Value) -> Result<()> {
+    probe.plug(server)?;
+    let addr = &server["addr"];
+    let pair = server["listen"].as_str().and_then(|pair| pair.rsplit(':').next());
+    let port = addr["port"].as_str().or(pair).map(|port| format!(":{port} "));
+    let place = port.or(addr["path"].as_str().map(String::from)).unwrap_or_default();
+    wait_for(&format!("QEMU to listen at {place}"), PATIENCE, || {
+        Ok(netns.run("ss -Hlnxt")?.contains(&place).then_some(()))
+    })
+}
+
 fn socket(form: &str, pair: &str) -> Value {
     json!({"type": "socket", form: pair})
 }
@@ -77,7 +89,7 @@ fn frames_of_all_lengths_pass_to_and_from_qemu_whoever_listens() -> Result<()> {
         wait_info(&mut switch, "port", text)?;
         switch.unplug("port")?;
 
-        probe.plug(&server)?;
+        plug_listening(&mut probe, &netns, &server)?;
         let mut client = client;
         if client["type"] == "stream" {
             client["reconnect-ms"] = 20.into();
@@ -117,7 +129,7 @@ fn connections_are_called_as_qemu_calls_them() -> Result<()> {
                 wait_info(&mut switch, "port", "listening")?;
                 probe.plug(theirs)?;
             } else {
-                probe.plug(theirs)?;
+                plug_listening(&mut probe, &netns, theirs)?;
                 plug(&mut switch, "port", 0, ours.clone())?;
             }
             let event = switch.qmp().wait_event("NETDEV_STREAM_CONNECTED", PATIENCE)?;
@@ -142,7 +154,7 @@ fn connections_are_called_as_qemu_calls_them() -> Result<()> {
         probe.unplug()?;
         switch.unplug("port")?;
 
-        probe.plug(&listening(&addr))?;
+        plug_listening(&mut probe, &netns, &listening(&addr))?;
         plug(&mut switch, "port", 0, connecting(&addr))?;
         let event = switch.qmp().wait_event("NETDEV_STREAM_CONNECTED", PATIENCE)?;
         assert_eq!(
@@ -176,7 +188,7 @@ fn socket_speaks_of_itself_as_qemu_does() -> Result<()> {
     wait_info(&mut switch, "port", "")?;
     switch.unplug("port")?;
 
-    probe.plug(&socket("listen", "127.0.0.1:7001"))?;
+    plug_listening(&mut probe, &netns, &socket("listen", "127.0.0.1:7001"))?;
     plug(&mut switch, "port", 0, socket("connect", "127.0.0.1:7001"))?;
     assert_eq!(info(&mut switch, "port")?, "socket: connect to 127.0.0.1:7001");
     switch.wait_carrier("port", PATIENCE)?;
