@@ -52,6 +52,7 @@ pub fn run() -> Result<ExitCode, String> {
         switch: None,
         leaving: Vec::new(),
         upgrade: Upgrade::None,
+        is_upgrade_due: false,
         restarts: Restarts::default(),
         again_at: None,
         is_told_to_stop: false,
@@ -80,6 +81,8 @@ struct Keeper {
     /// Those that have let go of everything, and end; when they are late.
     leaving: Vec<(Child, Instant)>,
     upgrade: Upgrade,
+    /// A signal asked for one while none could be begun: one is, as soon as the switch serves.
+    is_upgrade_due: bool,
     restarts: Restarts,
     /// When there is to be a switch again.
     again_at: Option<Instant>,
@@ -128,6 +131,8 @@ impl Keeper {
 
     fn pass_on(&mut self, signal: Signal) {
         match signal {
+            // Nobody hears a refusal.
+            Signal::USR2 if !self.can_upgrade() => self.is_upgrade_due = true,
             Signal::USR2 => self.begin_upgrade(None),
             signal => {
                 self.is_told_to_stop |= signal != Signal::HUP;
@@ -180,6 +185,9 @@ impl Keeper {
                 switch.ready_at.get_or_insert_with(Instant::now);
             }
             self.upgrade.forget_old_program();
+            if self.can_upgrade() && std::mem::take(&mut self.is_upgrade_due) {
+                self.begin_upgrade(None);
+            }
         }
         if value("UPGRADE=").is_some() {
             self.begin_upgrade(value("BINARY=").map(PathBuf::from));

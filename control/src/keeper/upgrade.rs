@@ -82,9 +82,14 @@ impl Upgrade {
 }
 
 impl Keeper {
+    /// Whether one can be begun.
+    pub(super) fn can_upgrade(&self) -> bool {
+        self.switch.is_some() && matches!(self.upgrade, Upgrade::None)
+    }
+
     /// Loads a spare: of `program`, or of what is there now under the running one's name.
     pub(super) fn begin_upgrade(&mut self, program: Option<PathBuf>) {
-        if self.switch.is_none() || !matches!(self.upgrade, Upgrade::None) {
+        if !self.can_upgrade() {
             return self.refuse_upgrade("another one, or a restart, is under way");
         }
         let program = program.unwrap_or_else(|| self.program.clone());

@@ -50,6 +50,8 @@ impl Control {
                     }
                 }
                 Heard::Nothing => return,
+                // It hangs up on who has handed over.
+                Heard::Gone if self.succession.is_handed => return,
                 Heard::Gone => {
                     self.succession.is_alone = true;
                     tracing::warn!("the keeper is gone: when this process ends, everything ends");
