@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod deadline;
 pub mod dpdk;
+pub mod exchange;
 pub mod faults;
 pub mod flow;
 pub mod guest;

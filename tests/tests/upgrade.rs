@@ -5,12 +5,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ringyard_benches::guest::{Features, GuestConfig};
+use ringyard_tests::exchange::Exchange;
 use ringyard_tests::flow::{Flow, FlowConfig, silences};
+use ringyard_tests::guest::{self, BOOT_TIME_MAX, Guest, NetAttach};
 use ringyard_tests::netns::Netns;
 use ringyard_tests::packet::PacketSocket;
 use ringyard_tests::process::{command, run};
+use ringyard_tests::slot::Slot;
 use ringyard_tests::switch::Switch;
-use ringyard_tests::{Doing, Result, tools};
+use ringyard_tests::{Doing, Error, Result, tools};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -18,6 +22,9 @@ const RATE: u32 = 2000;
 const UPGRADES: usize = 10;
 /// Of the time in which no frame passes, half of them; the aim is 10 ms, on a machine that has nothing else to do.
 const GAP_MEDIAN_MAX: Duration = Duration::from_millis(100);
+/// The same between guests that send without a pause, and how often it is measured before it is missed.
+const BUSY_GAP_MEDIAN_MAX: Duration = Duration::from_millis(10);
+const ATTEMPTS: usize = 5;
 const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A flow from the first tap to the second. What is sent while nobody reads waits in the first one's queue, for 5 s.
@@ -50,12 +57,7 @@ fn upgraded_under_traffic_it_loses_and_repeats_nothing() -> Result<()> {
             let before = switch.kept()?;
             moments.push(Instant::now());
             match round % 2 {
-                0 => {
-                    let monitor = switch.monitor().display().to_string();
-                    let mut upgrade = command(tools::switch_binary()?)?;
-                    let said = run(upgrade.args(["upgrade", "--monitor", &monitor]))?;
-                    assert!(said.ends_with("goes on\n"), "{said}");
-                }
+                0 => upgrade(&switch)?,
                 _ => {
                     let keeper = i32::try_from(switch.process().id()).ok().and_then(Pid::from_raw);
                     kill_process(keeper.expect("it is a process"), Signal::USR2).doing("sending SIGUSR2")?;
@@ -77,6 +79,94 @@ fn upgraded_under_traffic_it_loses_and_repeats_nothing() -> Result<()> {
         }
     }
     panic!("half of the gaps are longer than {GAP_MEDIAN_MAX:?}: {medians:?}");
+}
+
+fn upgrade(switch: &Switch) -> Result<()> {
+    let monitor = switch.monitor().display().to_string();
+    let mut upgrade = command(tools::switch_binary()?)?;
+    let said = run(upgrade.args(["upgrade", "--monitor", &monitor]))?;
+    if said.ends_with("goes on\n") { Ok(()) } else { Err(Error::new(format!("upgrade: {said}"))) }
+}
+
+/// Upgrades the switch again and again between two built-in guests with these features, which send as much as they can.
+fn upgrade_between_built_in_guests(features: Features) -> Result<()> {
+    let _slot = Slot::take()?;
+    let mut switch = Switch::start(&["--keep"])?;
+    let config = GuestConfig { features, ..GuestConfig::default() };
+    let guests = [switch.plug_guest(0, &config)?, switch.plug_guest(1, &config)?];
+    let exchange = Exchange::start(guests);
+    let mut medians = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let mut gaps = Vec::new();
+        for _ in 0..UPGRADES {
+            exchange.wait("before an upgrade", false)?;
+            let before = switch.kept()?;
+            exchange.forget_pauses();
+            upgrade(&switch)?;
+            await_other(&mut switch, before)?;
+            exchange.wait("after an upgrade", false)?;
+            gaps.push(exchange.longest_pause());
+        }
+        gaps.sort_unstable();
+        println!("{UPGRADES} upgrades, {features:?}: gaps {gaps:?}");
+        medians.push(gaps[UPGRADES / 2]);
+        if gaps[UPGRADES / 2] <= BUSY_GAP_MEDIAN_MAX {
+            break;
+        }
+    }
+    let (flows, _guests) = exchange.finish()?;
+    switch.reconnect()?;
+    let stats = switch.stats()?;
+    for (name, flow) in ["g0", "g1"].into_iter().zip(&flows) {
+        println!("{name}: {} frames", flow.sent);
+        assert_eq!((flow.fault.as_deref(), flow.again, flow.next), (None, 0, flow.sent), "{name}");
+        let port = stats.port(name).ok_or_else(|| Error::new("the port is back"))?;
+        assert_eq!((port.uncertain, port.ingress.frames), (0, flow.sent), "the books of {name}");
+    }
+    assert!(medians.iter().any(|&median| median <= BUSY_GAP_MEDIAN_MAX), "{medians:?}");
+    switch.finish()
+}
+
+#[test]
+fn upgraded_between_guests_it_loses_and_repeats_nothing_of_split_rings() -> Result<()> {
+    upgrade_between_built_in_guests(Features::SPLIT)
+}
+
+#[test]
+fn upgraded_between_guests_it_loses_and_repeats_nothing_of_packed_rings() -> Result<()> {
+    upgrade_between_built_in_guests(Features { in_order: false, ..Features::ALL })
+}
+
+#[test]
+fn real_guests_ping_on_while_their_switch_is_upgraded() -> Result<()> {
+    let slot = Slot::take()?;
+    let mut switch = Switch::start(&["--keep"])?;
+    let mut guests = Vec::new();
+    for number in [1, 2] {
+        let name = format!("vm{number}");
+        let socket = switch.plug_listening(&name, 0)?;
+        let config = guest::GuestConfig::new(number, NetAttach::connect(socket));
+        switch.plug_nic(&name, &config.mac)?;
+        guests.push(Guest::start(&slot, config)?);
+    }
+    for guest in &mut guests {
+        guest.wait_booted(BOOT_TIME_MAX)?;
+    }
+    let changes = "cat /sys/class/net/eth0/carrier_changes";
+    let carrier = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
+    let pings = guests[0].spawn("ping -c 200 -i 0.05 10.0.0.2")?;
+    for _ in 0..UPGRADES {
+        let before = switch.kept()?;
+        upgrade(&switch)?;
+        await_other(&mut switch, before)?;
+        thread::sleep(Duration::from_millis(300));
+    }
+    let pings = guests[0].wait(&pings, Duration::from_secs(60))?;
+    println!("{}", pings.stdout);
+    assert!(pings.stdout.contains(" 0% packet loss"), "{}", pings.stdout);
+    let after = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
+    assert_eq!(carrier, after, "the guests' links never went down");
+    switch.finish()
 }
 
 #[test]
