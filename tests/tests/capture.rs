@@ -388,7 +388,10 @@ fn a_client_captures_until_it_is_interrupted() -> Result<()> {
         let status = client.wait_for_exit(Duration::from_secs(10))?;
         assert!(status.success(), "{}", client.log());
         let numbers = flowing.numbers(&path)?;
-        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]) && numbers.len() > 100);
+        // A worker waits for no file: on a busy machine frames may find no room, and are counted.
+        let is_whole = numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        assert!(is_whole || client.log().contains("that were lost"), "{}", client.log());
+        assert!(numbers.len() > 100, "{}", numbers.len());
         assert!(client.log().contains(" frames\n"), "{}", client.log());
         let objects = flowing.switch.order("qom-list", json!({"path": "/objects"}))?;
         assert_eq!(objects.as_array().map(Vec::len), Some(1), "nothing is left: {objects}");
