@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use ringyard_drivers::sandbox::is_supported;
 use ringyard_drivers::user::helper::library_version;
 use rustix::fs::{Access, access};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
@@ -46,6 +47,10 @@ pub fn examine() -> Vec<Finding> {
     let host = Host::look();
     vec![
         found("cores", Ok(format!("{} for workers: run --cores LIST", host.cores))),
+        found(
+            "sandbox",
+            is_supported().map(|()| "an opener, seccomp for all threads; run says what is in force".into()),
+        ),
         found("locked memory", host.locked_memory()),
         found("vhost-user", Ok("guests need shared memory, no right of ours, no hugepages".into())),
         found("stream, dgram, socket", Ok("sockets where you may make them".into())),

@@ -99,6 +99,7 @@ mod ports;
 #[doc(hidden)] // For fuzz targets.
 pub mod qapi;
 pub mod run;
+pub mod sandbox;
 mod usernet;
 mod version;
 #[doc(hidden)] // For fuzz targets.
@@ -107,15 +108,20 @@ mod yard;
 
 use std::process::ExitCode;
 
+use ringyard_drivers::sandbox::opener;
 use ringyard_drivers::user::helper;
 
 pub use qapi::{ErrorClass, QapiError, Spot};
 pub use wire::Event;
 pub use yard::{Yard, YardError};
 
-/// Is the helper of a `user` netdev, if this process was started as one; what it ends with. To be called before anything
+/// Is the helper of a `user` netdev, or the opener of a confined switch, if this process was started as one; what it ends with. To be called before anything
 /// else is done.
 pub fn run_as_helper() -> Option<ExitCode> {
-    let is_helper = std::env::args_os().nth(1).is_some_and(|argument| argument == helper::SUBCOMMAND);
-    is_helper.then(helper::main)
+    let role = std::env::args_os().nth(1)?;
+    match role.to_str() {
+        Some(helper::SUBCOMMAND) => Some(helper::main()),
+        Some(opener::SUBCOMMAND) => Some(opener::main()),
+        _ => None,
+    }
 }

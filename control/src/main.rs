@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use ringyard_control::cli::{self, ConfigSource, Invocation, LogLevel, RunConfig};
 use ringyard_control::log::Log;
 use ringyard_control::run::{Control, FORMAT, Hangup, Legacy, Stopper};
-use ringyard_control::{bench, client, demo, doctor, keeper};
+use ringyard_control::{bench, client, demo, doctor, keeper, sandbox};
 use ringyard_drivers::store::Store;
 
 fn main() -> ExitCode {
@@ -18,7 +18,14 @@ fn main() -> ExitCode {
         Ok(Invocation::Run { source, .. }) if source.keeps() && !keeper::is_kept() => {
             return keeper::run().unwrap_or_else(|why| fail(&why));
         }
-        Ok(Invocation::Run { config, source }) => logged(config.log_level, || run(&config, source)),
+        Ok(Invocation::Run { config, source }) => {
+            sandbox::enter(&config, &source).map_err(|why| format!("sandbox: {why}")).and_then(|sandbox| {
+                logged(config.log_level, || {
+                    tracing::info!("sandbox: {sandbox}");
+                    run(&config, source)
+                })
+            })
+        }
         Ok(Invocation::Checked(config)) => say(&config.summary()),
         Ok(Invocation::Doctor) => doctor::examine().iter().try_for_each(|finding| say(&finding.to_string())),
         Ok(Invocation::Demo(config)) => logged(LogLevel::Warn, || demo::run(&config)),

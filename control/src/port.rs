@@ -44,6 +44,11 @@ pub trait PortSpec: fmt::Debug + Send + Sync {
         true
     }
 
+    /// The commands that it has programs started with, word by word.
+    fn commands(&self) -> Vec<Vec<String>> {
+        Vec::new()
+    }
+
     /// The error about one of those that is not to be had, in the type's own words.
     fn fd_error(&self, why: String) -> String {
         why

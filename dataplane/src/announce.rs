@@ -42,7 +42,7 @@ impl Announcer {
             waiting.push(announcement(mac));
         }
         drop(waiting);
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        crate::eventfd::add(&self.bell);
     }
 
     /// What the port's attachment gets besides its driver's ends. The worker of the first queue has it.

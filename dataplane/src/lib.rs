@@ -9,6 +9,7 @@ pub mod announce;
 mod bells;
 pub mod counters;
 pub mod drops;
+pub mod eventfd;
 pub mod fdb;
 pub mod filter;
 pub mod forward;

@@ -366,7 +366,7 @@ impl Switch {
         let removed = std::mem::take(&mut self.changes.removed);
         let retired = self.publisher.swap(self.snapshot(&removed));
         for &worker in &changed {
-            let _ = rustix::io::write(&*self.workers[worker].wake, &1u64.to_ne_bytes());
+            crate::eventfd::add(&*self.workers[worker].wake);
         }
         let old = self.publisher.wait(retired, thread::yield_now);
         // A sleeper whose duties changed is awake by now; it must drop its share before the reaper has the rest.
@@ -461,7 +461,7 @@ impl Switch {
         // Relaxed: the ring that follows is a system call, and the join orders the rest.
         self.stop.store(true, Ordering::Relaxed);
         for worker in &mut self.workers {
-            let _ = rustix::io::write(&*worker.wake, &1u64.to_ne_bytes());
+            crate::eventfd::add(&*worker.wake);
         }
         for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
             let _ = thread.join();

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::bells::{Bells, Patience};
@@ -26,6 +26,33 @@ pub enum Mode {
     Adaptive,
     /// Never sleeps: no wake-up is in any frame's way, and the core is always busy.
     Poll,
+}
+
+/// The system calls that a worker makes, whatever its ports; drivers say which they add.
+pub const CALLS: &[std::ffi::c_long] = &[
+    // Doorbells: waited for, armed; the wake-up call and kicks are read, and guests called.
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_ctl,
+    libc::SYS_read,
+    libc::SYS_preadv2,
+    libc::SYS_writev,
+    // Where the kernel's clock can be read without a call, it is no call.
+    libc::SYS_clock_gettime,
+    // An egress that another worker has; memory, when there is another snapshot.
+    libc::SYS_futex,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    // The way back from the handler of a front end's truncated file.
+    libc::SYS_rt_sigreturn,
+];
+
+/// What every worker of the process does first, once it has its name and its core.
+static PROLOGUE: OnceLock<fn()> = OnceLock::new();
+
+/// Has every worker that this process starts from now on begin with `prologue`; once. How a process confines itself is
+/// its own affair, and no switch's.
+pub fn begin_with(prologue: fn()) {
+    let _ = PROLOGUE.set(prologue);
 }
 
 /// How often doorbells are looked at while there is other work, in microseconds.
@@ -51,6 +78,7 @@ pub(crate) struct Setup {
 
 /// Runs until told to stop.
 pub(crate) fn run(setup: Setup) {
+    PROLOGUE.get().iter().for_each(|prologue| prologue());
     let Setup { index, mode, epoch, mut reader, journal, bells, stop, panics } = setup;
     let forwarder = Forwarder::new(&journal, index);
     let (duties, watched, polled) = (Arc::from([]), Vec::new(), Vec::new());

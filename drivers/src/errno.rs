@@ -2,9 +2,15 @@
 
 use std::io;
 
+use crate::sandbox::{self, Client};
+
 /// The error as `strerror` has it, without the number that Rust adds.
 pub fn text(error: impl Into<io::Error>) -> String {
-    let text = error.into().to_string();
+    let error = error.into();
+    if error.raw_os_error() == Some(libc::ENOSYS) && sandbox::opener().is_some_and(Client::is_gone) {
+        return "the process that opens things for the switch has ended: restart the switch".into();
+    }
+    let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 

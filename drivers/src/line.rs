@@ -174,7 +174,7 @@ impl Line {
 
     fn tell(&self, news: News) -> Result<(), Unplugged> {
         self.reports.send(Report { port: self.port, news }).map_err(|_| Unplugged)?;
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        ringyard_dataplane::eventfd::add(&*self.wake);
         Ok(())
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use ringyard_dataplane::eventfd;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::flag::Flag;
@@ -33,7 +34,7 @@ impl Minder {
 impl Drop for Minder {
     fn drop(&mut self) {
         // Never read by the thread: it stays readable, whatever the thread waits for.
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        eventfd::add(&*self.stop);
     }
 }
 
@@ -99,9 +100,7 @@ impl Alarm {
 
     /// Wakes the thread, unless it was woken already. Never waits.
     pub(crate) fn raise(&self) {
-        self.raised.raise(|| {
-            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
-        });
+        self.raised.raise(|| eventfd::add(&self.fd));
     }
 
     /// Whether it was raised since it was cleared last.
@@ -126,7 +125,7 @@ impl Alarm {
 }
 
 fn event() -> io::Result<OwnedFd> {
-    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -5,11 +5,27 @@
 //! that file itself gets its group, then its mode.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat};
 use rustix::io::Errno;
+
+use crate::sandbox::{Request, opener};
+
+/// What is at `path`, not opened (O_PATH), be it a link. Where we may not look since we are confined, our opener may.
+pub(crate) fn find(directory: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match (rustix::fs::openat(&directory, path, flags, Mode::empty()), opener()) {
+        (Err(Errno::ACCESS), Some(opener)) => {
+            // The working directory has no descriptor.
+            let base = Some(directory.as_fd()).filter(|fd| fd.as_raw_fd() != libc::AT_FDCWD);
+            let (_, found) = opener.ask(&Request::Find(path.to_owned()), base.as_slice())?;
+            found.into_iter().next().ok_or(io::ErrorKind::InvalidData.into())
+        }
+        (found, _) => Ok(found?),
+    }
+}
 
 /// The file of a socket that we made.
 pub(crate) struct SocketFile {
@@ -27,8 +43,7 @@ impl SocketFile {
     ///
     /// Errors: also when it is another one.
     pub(crate) fn open(directory: BorrowedFd<'_>, path: &Path) -> io::Result<SocketFile> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(directory, path, flags, Mode::empty())?;
+        let fd = find(directory, path)?;
         let found = rustix::fs::fstat(&fd)?;
         let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
         let has_no_rights = Mode::from_raw_mode(found.st_mode) == Mode::empty();

@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ringyard_dataplane::frame::{BurstScratch, Taken};

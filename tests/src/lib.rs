@@ -19,6 +19,8 @@ pub mod packet;
 pub mod plug;
 pub mod probe;
 pub mod process;
+#[cfg(target_arch = "x86_64")]
+pub mod puppet;
 pub mod qmp;
 pub mod running;
 pub mod schema;

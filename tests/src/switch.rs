@@ -25,6 +25,7 @@ pub struct Switch {
     qmp: Qmp,
     directory: TempDir,
     finished: bool,
+    may_be_refused: bool,
 }
 
 impl Switch {
@@ -58,7 +59,7 @@ impl Switch {
             Ok(monitor.exists().then_some(()))
         })?;
         let qmp = Qmp::connect(&monitor, START_TIME_MAX).map_err(|error| with_log(error, &process))?;
-        Ok(Switch { process, qmp, directory, finished: false })
+        Ok(Switch { process, qmp, directory, finished: false, may_be_refused: false })
     }
 
     /// Kills the switch under its keeper (SIGKILL), which starts another one; the process that was killed.
@@ -158,6 +159,11 @@ impl Switch {
         })
     }
 
+    /// It is going to be refused what its sandbox does not permit.
+    pub fn expect_refusals(&mut self) {
+        self.may_be_refused = true;
+    }
+
     /// Leaves it to itself, of whom nobody can ask anything any more.
     pub fn abandon(mut self) {
         self.finished = true;
@@ -188,6 +194,9 @@ impl Switch {
         let status = self.process.terminate(END_TIME_MAX).map_err(|error| with_log(error, &self.process))?;
         if !status.success() {
             return Err(with_log(Error::new(format!("the switch ended with {status}")), &self.process));
+        }
+        if !self.may_be_refused && self.process.log().contains(REFUSED) {
+            return Err(with_log(Error::new("the sandbox refused what the switch needs"), &self.process));
         }
         Ok(())
     }
@@ -222,6 +231,8 @@ fn with_log(error: Error, process: &Process) -> Error {
     Error::new(format!("{error}\nthe switch's log:\n{}", process.log()))
 }
 
+/// What the log says of a call that the sandbox does not permit.
+const REFUSED: &str = "the sandbox does not permit";
 const MONITOR: &str = "monitor.sock";
 /// Ports asked for at a time.
 const PAGE: usize = 250;

@@ -110,11 +110,12 @@ fn what_was_made_and_set_over_qmp_is_as_it_was() -> Result<()> {
     let file = std::env::temp_dir().join(format!("ry-restart-{}.toml", std::process::id()));
     fs::write(&file, "[[netdev]]\ntype = 'hubport'\nid = 'configured'\nhubid = 7\n").doing("writing it")?;
     let path = file.display().to_string();
-    let mut switch =
-        Switch::start(&["--keep", "--workers", "2", "-c", &path, "-netdev", "hubport,id=given,hubid=8"])?;
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let (script, witness) = (directory.path().join("ifup"), directory.path().join("ran"));
+    let may_run = script.display().to_string();
+    let options = ["--keep", "--workers", "2", "-c", &path, "--may-run", &may_run];
+    let mut switch = Switch::start(&[&options[..], &["-netdev", "hubport,id=given,hubid=8"]].concat())?;
     let host = Netns::new()?;
-    let witness = switch.path("ran");
-    let script = switch.path("ifup");
     fs::write(&script, format!("#!/bin/sh\necho $1 >> {}\n", witness.display())).doing("writing a script")?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).doing("making it executable")?;
     let name = format!("ry-up-{}", std::process::id() % 100_000);

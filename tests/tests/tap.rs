@@ -178,14 +178,17 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
 
 #[test]
 fn taps_of_qemus_bridge_helper_are_on_the_bridge_and_are_had_again() -> Result<()> {
-    let mut switch = Switch::start(&[])?;
+    let directory = tempfile::tempdir().doing("making a directory")?;
+    let wrapper = directory.path().join("helper");
+    let with_space = format!("sh {}", wrapper.display());
+    let may_run = ["--may-run", &wrapper.display().to_string(), "--may-run", &with_space];
+    let mut switch = Switch::start(&[&may_run[..], &["--may-run", "/no/such/helper"]].concat())?;
     let (bridge, hosts) = (Bridge::new()?, [Netns::new()?, Netns::new()?]);
     let ours = unique_interface();
     join_to_ours(&hosts[0], "eth0", &ours, &["10.0.0.1/24"])?;
     ip(&format!("link set {ours} master {}", bridge.0))?;
     switch.plug_tap("t1", 0, &hosts[1], &["10.0.0.2/24"])?;
     // The helper, with an access list of its own in a mount namespace of its own.
-    let wrapper = switch.path("helper");
     let list = format!(
         "mount -t tmpfs tmpfs /etc && mkdir /etc/qemu && echo allow {} > /etc/qemu/bridge.conf",
         bridge.0
@@ -196,7 +199,6 @@ fn taps_of_qemus_bridge_helper_are_on_the_bridge_and_are_had_again() -> Result<(
     )?;
     let wrapper = wrapper.display().to_string();
     let ping = || hosts[1].run("ping -c 2 -i 0.05 -W 1 10.0.0.1");
-    let with_space = format!("sh {wrapper}");
     for (kind, helper) in [("bridge", &wrapper), ("tap", &wrapper), ("bridge", &with_space)] {
         let netdev = json!({"type": kind, "id": "b0", "br": bridge.0, "helper": helper});
         switch.order("netdev_add", netdev.clone())?;
@@ -232,7 +234,7 @@ fn taps_of_qemus_bridge_helper_are_on_the_bridge_and_are_had_again() -> Result<(
 
 #[test]
 fn helper_that_hangs_is_an_error_after_a_time_and_nobody_waits_for_it() -> Result<()> {
-    let mut switch = Switch::start(&[])?;
+    let mut switch = Switch::start(&["--may-run", "sleep 1000 #"])?;
     let others = [Netns::new()?, Netns::new()?];
     let flow = innocents(&mut switch, &others)?;
     let hung = json!({"type": "tap", "id": "t9", "helper": "sleep 1000 #"});

@@ -119,6 +119,11 @@ fn start_switch(host: &Host, resolv_conf: &Path, args: &[&str]) -> Result<Switch
     Switch::start_by(shell, args)
 }
 
+/// The options by which these programs may answer guests.
+fn may_run<'a>(programs: &[&'a str]) -> Vec<&'a str> {
+    programs.iter().flat_map(|program| ["--may-run", program]).collect()
+}
+
 /// A guest on hub 0, which has set nothing up yet.
 fn boot(slot: &Slot, switch: &mut Switch) -> Result<Guest> {
     let attach = NetAttach::connect(switch.plug_listening("vm", 0)?);
@@ -172,16 +177,27 @@ fn children(parent: u32) -> Vec<u32> {
     found
 }
 
+/// The helpers that the switch has started, or its opener for it.
+fn helpers(switch: u32) -> Vec<u32> {
+    let direct = children(switch);
+    let indirect: Vec<u32> = direct.iter().flat_map(|&child| children(child)).collect();
+    let is_outer = |id: &u32| {
+        is_helper(*id) && !direct.iter().any(|&child| is_helper(child) && children(child).contains(id))
+    };
+    direct.iter().chain(&indirect).copied().filter(is_outer).collect()
+}
+
 /// The helper's two processes: the one that the switch started, and the confined one.
 fn helper(switch: &Switch) -> Result<(u32, u32)> {
     wait_for("the helper's processes", PATIENCE, || {
-        let outer = children(switch.process().id()).into_iter().find(|&id| is_helper(id));
+        let outer = helpers(switch.process().id()).first().copied();
         Ok(outer.and_then(|outer| Some((outer, children(outer).into_iter().find(|&id| is_helper(id))?))))
     })
 }
 
 fn is_helper(id: u32) -> bool {
-    fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.ends_with(b"slirp-helper\0"))
+    fs::read(format!("/proc/{id}/cmdline"))
+        .is_ok_and(|line| line.windows(14).any(|part| part == b"\0slirp-helper\0"))
 }
 
 fn lives(id: u32) -> bool {
@@ -200,7 +216,8 @@ fn guest_gets_an_address_resolves_fetches_and_is_reached() -> Result<()> {
     fs::write(tftp.path().join("kernel"), "k".repeat(5000)).doing("writing a file")?;
     let device = files.path().join("device.sock");
     let device_listener = std::os::unix::net::UnixListener::bind(&device).doing("listening")?;
-    let mut switch = start_switch(&host, &resolv_conf, &[])?;
+    let mut switch =
+        start_switch(&host, &resolv_conf, &may_run(&["/usr/bin/tr", "/usr/bin/id", "/usr/sbin/smbd"]))?;
     plug_user(
         &mut switch,
         "u0",
@@ -333,7 +350,7 @@ fn restricted_guest_reaches_nothing_but_what_rules_forward() -> Result<()> {
     let files = shared_directory()?;
     let resolv_conf = files.path().join("resolv.conf");
     fs::write(&resolv_conf, "nameserver 127.0.0.53\n").doing("writing resolv.conf")?;
-    let mut switch = start_switch(&host, &resolv_conf, &[])?;
+    let mut switch = start_switch(&host, &resolv_conf, &may_run(&["/bin/cat"]))?;
     plug_user(
         &mut switch,
         "u0",
@@ -372,7 +389,7 @@ fn helper_that_is_killed_costs_a_link_down_and_innocents_nothing() -> Result<()>
     let files = shared_directory()?;
     let resolv_conf = files.path().join("resolv.conf");
     fs::write(&resolv_conf, "nameserver 127.0.0.53\n").doing("writing resolv.conf")?;
-    let mut switch = start_switch(&host, &resolv_conf, &[])?;
+    let mut switch = start_switch(&host, &resolv_conf, &may_run(&["/bin/cat"]))?;
     plug_user(&mut switch, "u0", json!({"guestfwd": [{"str": "tcp:10.0.2.100:80-cmd:/bin/cat"}]}))?;
     let others = [Netns::new()?, Netns::new()?];
     let mut guest = boot(&slot, &mut switch)?;
@@ -453,7 +470,7 @@ fn rules_that_cannot_be_had_are_refused_and_leave_nothing_behind() -> Result<()>
     let files = shared_directory()?;
     let resolv_conf = files.path().join("resolv.conf");
     fs::write(&resolv_conf, "").doing("writing resolv.conf")?;
-    let mut switch = start_switch(&host, &resolv_conf, &[])?;
+    let mut switch = start_switch(&host, &resolv_conf, &may_run(&["/bin/cat", "/usr/sbin/smbd"]))?;
     let refused = |switch: &mut Switch, mut members: Value| -> String {
         members["type"] = json!("user");
         members["id"] = json!("u0");
@@ -486,7 +503,7 @@ fn rules_that_cannot_be_had_are_refused_and_leave_nothing_behind() -> Result<()>
         let error = refused(&mut switch, members);
         assert!(error.contains(expected), "{expected}: {error}");
     }
-    assert_eq!(children(switch.process().id()).len(), 0);
+    assert_eq!(helpers(switch.process().id()), Vec::<u32>::new());
     assert_eq!(helper_directories(switch.process().id()), Vec::<PathBuf>::new());
     assert_eq!(switch.order("query-netdev", json!({}))?, json!([]));
 
@@ -516,8 +533,12 @@ fn rules_that_cannot_be_had_are_refused_and_leave_nothing_behind() -> Result<()>
 
 #[test]
 fn options_are_shown_so_that_they_can_be_fed_back() -> Result<()> {
-    let mut switch =
-        Switch::start(&["--netdev", "user,id=u9,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=udp::0-:53"])?;
+    let mut switch = Switch::start(&[
+        "--netdev",
+        "user,id=u9,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=udp::0-:53",
+        "--may-run",
+        "/bin/cat",
+    ])?;
     let shown = switch.order("query-netdev", json!({}))?;
     assert_eq!(shown[0]["hostfwd"], json!([{"str": "tcp:127.0.0.1:0-:22"}, {"str": "udp::0-:53"}]));
     switch.order("netdev_del", json!({"id": "u9"}))?;
@@ -634,7 +655,7 @@ fn options_are_refused_as_qemu_refuses_them() -> Result<()> {
     let mut qemu_monitor = Qmp::connect(&monitor, PATIENCE)?;
     let resolv_conf = directory.path().join("resolv.conf");
     fs::write(&resolv_conf, "").doing("writing resolv.conf")?;
-    let mut switch = start_switch(&host, &resolv_conf, &[])?;
+    let mut switch = start_switch(&host, &resolv_conf, &may_run(&["/bin/cat", "x"]))?;
     for mut members in disputable() {
         members["id"] = json!("u0");
         members["type"] = json!("user");

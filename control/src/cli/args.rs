@@ -125,15 +125,22 @@ pub(super) struct RunArgs {
     /// How long frames wait, after a restart, for ports that are not back yet
     #[arg(long, value_name = "MS", default_value_t = 200)]
     grace_ms: u32,
+    /// Let a script, a helper or a command be this program, though nothing at the start names it: a monitor may later; may be
+    /// repeated
+    #[arg(long, value_name = "PROGRAM")]
+    may_run: Vec<PathBuf>,
+    /// Let the switch do whatever its user may, for debugging
+    #[arg(long)]
+    no_sandbox: bool,
 }
 
 /// Where a run's configuration comes from: its command line and the file that this names. Can be read again and again.
 #[derive(Clone, Debug, Default)]
-pub struct ConfigSource(RunArgs);
+pub struct ConfigSource(Box<RunArgs>);
 
 impl ConfigSource {
     pub(super) fn new(arguments: RunArgs) -> ConfigSource {
-        ConfigSource(arguments)
+        ConfigSource(Box::new(arguments))
     }
 
     /// Whether a keeper is wanted.
@@ -151,9 +158,19 @@ impl ConfigSource {
         self.0.config.as_deref()
     }
 
+    /// Whether the process is to be confined.
+    pub fn wants_sandbox(&self) -> bool {
+        !self.0.no_sandbox
+    }
+
+    /// Programs that may be started for it, though nothing that is read here names them.
+    pub fn may_run(&self) -> &[PathBuf] {
+        &self.0.may_run
+    }
+
     /// The same command line with this file.
     pub fn with_file(&self, file: PathBuf) -> ConfigSource {
-        ConfigSource(RunArgs { config: Some(file), ..self.0.clone() })
+        ConfigSource(Box::new(RunArgs { config: Some(file), ..(*self.0).clone() }))
     }
 
     /// Reads all of it. Blocks as long as the file takes.

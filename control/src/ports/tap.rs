@@ -73,6 +73,19 @@ impl PortSpec for TapSpec {
         }
     }
 
+    fn commands(&self) -> Vec<Vec<String>> {
+        let named = |script: &Script| match script {
+            Script::Off => None,
+            Script::Default(path) | Script::Run(path) => Some(path.display().to_string()),
+        };
+        let words = match &self.source {
+            TapSource::Name { script, downscript, .. } => vec![named(script), named(downscript)],
+            TapSource::Helper { helper, .. } => vec![Some(helper.clone())],
+            TapSource::Fd(_) | TapSource::Fds(_) => Vec::new(),
+        };
+        words.into_iter().flatten().map(|word| vec![word]).collect()
+    }
+
     fn open(&self, opening: Opening) -> Result<Box<dyn OpenPort>, String> {
         let (source, script, downscript) = match &self.source {
             TapSource::Name { ifname, script, downscript, queues, vnet_hdr } => {

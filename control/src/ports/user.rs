@@ -4,7 +4,8 @@ use std::io;
 
 use ringyard_dataplane::port::Attachment;
 use ringyard_drivers::line::Line;
-use ringyard_drivers::user::{Launch, UserControl, UserOptions, UserPort};
+use ringyard_drivers::sandbox::share_words;
+use ringyard_drivers::user::{GuestTarget, Launch, UserControl, UserOptions, UserPort};
 use serde_json::{Map, Value, json};
 
 use crate::port::{OpenPort, Opening, PortSpec};
@@ -16,6 +17,14 @@ pub struct UserSpec(pub UserOptions);
 impl PortSpec for UserSpec {
     fn type_name(&self) -> &'static str {
         "user"
+    }
+
+    fn commands(&self) -> Vec<Vec<String>> {
+        let answering = self.0.guest_forwards.iter().filter_map(|forward| match &forward.target {
+            GuestTarget::Command(words) => Some(words.clone()),
+            GuestTarget::Device(_) => None,
+        });
+        answering.chain(self.0.smb.as_ref().map(|share| share_words(&share.directory))).collect()
     }
 
     fn open(&self, opening: Opening) -> Result<Box<dyn OpenPort>, String> {

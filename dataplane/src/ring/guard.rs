@@ -4,7 +4,7 @@
 //! address in a table of guarded mappings, puts empty pages in place of the whole mapping, says so, and returns: the copy
 //! goes on, over zeros. The fast path pays nothing. Whoever serves the connection hears the bell and ends it.
 //!
-//! In the handler there are only loads and stores of atomics, `mmap` and `write`. A SIGBUS anywhere else ends the process
+//! In the handler there are only loads and stores of atomics, `mmap` and `writev`. A SIGBUS anywhere else ends the process
 //! as ever.
 
 #![allow(unsafe_code)] // a signal handler, and what it maps
@@ -110,9 +110,11 @@ fn replace(slot: &Slot, (start, len): (usize, usize)) -> bool {
     // SAFETY: the range is one whole mapping of ours, which is not unmapped while it is guarded.
     let mapped = unsafe { libc::mmap(start, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     slot.lost.store(true, Ordering::Relaxed);
-    let one = 1u64.to_ne_bytes();
+    let mut one = 1u64.to_ne_bytes();
+    // As workers add to any eventfd: they may make no other call for that.
+    let vector = libc::iovec { iov_base: one.as_mut_ptr().cast(), iov_len: one.len() };
     // SAFETY: eight bytes of the stack; the guard keeps the descriptor open, and it does not block.
-    unsafe { libc::write(slot.bell.load(Ordering::Relaxed), one.as_ptr().cast(), one.len()) };
+    unsafe { libc::writev(slot.bell.load(Ordering::Relaxed), &raw const vector, 1) };
     // SAFETY: as above; whoever was interrupted finds what there was.
     unsafe { place.write(errno) };
     mapped != libc::MAP_FAILED

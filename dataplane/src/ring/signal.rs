@@ -63,7 +63,7 @@ impl Own {
         let number = self.next.get();
         self.next.set(number + 1);
         *lock(&self.writer.current) = Some((number, eventfd.clone()));
-        let _ = rustix::io::write(&**eventfd, &1u64.to_ne_bytes());
+        crate::eventfd::add(&**eventfd);
         *lock(&self.writer.current) = None;
         // Relaxed: set under the lock that was just taken, if it was.
         if self.writer.freed.load(Ordering::Relaxed) {

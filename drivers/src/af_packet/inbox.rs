@@ -13,11 +13,11 @@ use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, FRAME_LEN_MAX,
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads};
 use ringyard_dataplane::port::IngressScratch;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use virtio_bindings::virtio_net::VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
 use super::ring::{HEADROOM, Ring, Slot};
 use super::socket::Socket;
+use crate::message;
 
 /// See the module. One of the port's queues.
 pub(super) struct Inbox {
@@ -137,16 +137,16 @@ impl Inbox {
         let here = self.long_end;
         let from = here + TAG_LEN;
         let room = &mut self.long[from..here + LONG_LEN_MAX];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
-        let (len, told) = match recv(socket.as_fd(), &mut *room, flags) {
+        let told = match message::receive(socket.as_fd(), room, libc::MSG_TRUNC) {
             // That of the socket, which comes once and before any frame.
-            Err(error) if error != Errno::AGAIN => recv(socket.as_fd(), room, flags),
+            Err(error) if error != Errno::AGAIN => message::receive(socket.as_fd(), room, libc::MSG_TRUNC),
             received => received,
         }
         .map_err(|error| {
             self.out_of_step = error != Errno::AGAIN;
             DropReason::IoError
         })?;
+        let len = told.min(room.len());
         let end = from + len;
         if end < here + HEADROOM {
             return Err(DropReason::Runt);

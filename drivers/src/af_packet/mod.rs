@@ -37,6 +37,8 @@ use crate::links::Links;
 use crate::minder::{Alarm, Minder};
 use life::Life;
 
+/// What workers call for it.
+pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_recvmmsg, libc::SYS_sendmmsg];
 /// Queues of a port, at most: the members that a fanout group has unless it is told otherwise.
 pub const QUEUES_MAX: u16 = 256;
 

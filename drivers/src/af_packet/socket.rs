@@ -12,16 +12,18 @@ use libc::{
     PACKET_FANOUT_FLAG_UNIQUEID, PACKET_IGNORE_OUTGOING, PACKET_MR_PROMISC, PACKET_QDISC_BYPASS,
     PACKET_STATISTICS, PACKET_VERSION, PACKET_VNET_HDR, SOL_PACKET,
 };
+use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
-    set_socket_send_buffer_size_force, socket_error,
+    set_socket_send_buffer_size_force,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use super::Fanout;
 use super::ring::Ring;
 use crate::links::Link;
+use crate::message;
 
 /// What the kernel keeps of frames that are longer than a slot, and of frames on their way out; doubled by the kernel.
 const BUFFER_LEN: usize = 8 << 20;
@@ -98,7 +100,8 @@ impl Socket {
 
     /// Takes the pending error off the socket, if there is one: its interface went down or away.
     pub(super) fn take_error(&self) -> bool {
-        !matches!(socket_error(&self.fd), Ok(Ok(())))
+        let peeked = message::receive(self.fd.as_fd(), &mut [0], libc::MSG_PEEK);
+        !matches!(peeked, Ok(_) | Err(Errno::AGAIN))
     }
 }
 

@@ -2,18 +2,22 @@
 //!
 //! It is five instructions: a frame goes to the socket that stands in the map at the number of the queue that it came
 //! in on, and up the kernel's stack as ever if none does. It is attached by a link, so it is gone with our descriptor,
-//! whatever becomes of us.
+//! whatever becomes of us. A switch that is confined has all of it done by its opener.
 
 #![allow(unsafe_code)] // bpf(2), which no crate in use has
 
 use std::ffi::{CStr, CString, c_long};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
+use crate::sandbox::{Request, opener};
+
 /// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attach {
     /// In the driver, before the kernel makes a packet of a frame.
     Native,
@@ -27,6 +31,9 @@ pub struct SocketMap(OwnedFd);
 impl SocketMap {
     /// An empty one for the queues below `queues`.
     pub fn new(queues: u32) -> io::Result<SocketMap> {
+        if let Some(opener) = opener() {
+            return opener.ask(&Request::MakeMap { queues }, &[])?.1.pop().map(SocketMap).ok_or_else(nothing);
+        }
         let attributes =
             MapCreate { map_type: MAP_TYPE_XSKMAP, key_size: 4, value_size: 4, max_entries: queues };
         bpf_fd(MAP_CREATE, attributes).map(SocketMap)
@@ -34,6 +41,10 @@ impl SocketMap {
 
     /// One that somebody pinned to a file of bpffs.
     pub fn open(path: &Path) -> io::Result<SocketMap> {
+        if let Some(opener) = opener() {
+            let request = Request::OpenMap(path.to_owned());
+            return opener.ask(&request, &[])?.1.pop().map(SocketMap).ok_or_else(nothing);
+        }
         let path = c_path(path)?;
         let attributes = Object { pathname: address(path.as_ptr()), bpf_fd: 0, file_flags: 0 };
         bpf_fd(OBJ_GET, attributes).map(SocketMap)
@@ -41,6 +52,9 @@ impl SocketMap {
 
     /// Gives it a file in bpffs, by which others find it.
     pub fn pin(&self, path: &Path) -> io::Result<()> {
+        if let Some(opener) = opener() {
+            return opener.ask(&Request::PinMap(path.to_owned()), &[self.0.as_fd()]).map(drop);
+        }
         let path = c_path(path)?;
         let attributes = Object { pathname: address(path.as_ptr()), bpf_fd: self.number(), file_flags: 0 };
         bpf(OBJ_PIN, attributes).map(drop)
@@ -48,6 +62,9 @@ impl SocketMap {
 
     /// Puts `socket` at `queue`. It leaves the map when it is closed.
     pub fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        if let Some(opener) = opener() {
+            return opener.ask(&Request::Insert { queue }, &[self.0.as_fd(), socket]).map(drop);
+        }
         let value = socket.as_raw_fd() as u32;
         let (key, value) = (address(&raw const queue), address(&raw const value));
         bpf(MAP_UPDATE_ELEM, MapElement { map_fd: self.number(), _pad: 0, key, value, flags: 0 }).map(drop)
@@ -67,6 +84,11 @@ pub struct Redirect {
 impl Redirect {
     /// Attaches one that looks up `map` to the interface number `index`.
     pub fn attach(map: &SocketMap, index: u32, how: Attach) -> io::Result<Redirect> {
+        if let Some(opener) = opener() {
+            let (_, fds) = opener.ask(&Request::Attach { index, how }, &[map.0.as_fd()])?;
+            let [program, link] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| nothing())?;
+            return Ok(Redirect { _program: program, _link: link });
+        }
         // A kernel before 6.3, and some drivers, do not know of frames in several buffers.
         Redirect::attach_with(map, index, how, PROGRAM_HAS_FRAGS)
             .or_else(|_| Redirect::attach_with(map, index, how, 0))
@@ -87,6 +109,31 @@ impl Redirect {
         let link = bpf_fd(LINK_CREATE, attributes)?;
         Ok(Redirect { _program: program, _link: link })
     }
+}
+
+impl From<OwnedFd> for SocketMap {
+    /// Of a map that was made or found by these functions.
+    fn from(fd: OwnedFd) -> SocketMap {
+        SocketMap(fd)
+    }
+}
+
+impl From<SocketMap> for OwnedFd {
+    fn from(map: SocketMap) -> OwnedFd {
+        map.0
+    }
+}
+
+impl From<Redirect> for Vec<OwnedFd> {
+    /// Program and link.
+    fn from(redirect: Redirect) -> Vec<OwnedFd> {
+        vec![redirect._program, redirect._link]
+    }
+}
+
+/// The opener's answer had no descriptor with it.
+fn nothing() -> io::Error {
+    io::ErrorKind::InvalidData.into()
 }
 
 /// Loads the program.

@@ -39,6 +39,8 @@ use crate::health::Health;
 use crate::line::Line;
 use crate::minder::Minder;
 
+/// What workers call for it: to have the kernel look at its rings.
+pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_recvmmsg, libc::SYS_sendmmsg];
 /// Queues of a port, at most.
 pub const QUEUES_MAX: u32 = 256;
 /// The highest number that a queue of an interface can have.

@@ -5,10 +5,12 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr;
+
+use rustix::io::Errno;
 
 use super::ring::{Consumer, Producer};
 use super::umem::{CHUNK_LEN, CHUNKS_IN, CHUNKS_OUT, UMEM_LEN, Umem};
+use crate::message;
 
 /// What a socket is bound to.
 #[derive(Clone, Copy, Debug)]
@@ -96,19 +98,13 @@ impl Socket {
 
     /// Has the kernel send what stands in the transmit ring.
     pub(super) fn send(&self) -> Woken {
-        let fd = self.fd.as_raw_fd();
         // SAFETY: no memory is passed.
-        let result = unsafe { libc::sendto(fd, ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
-        woken(result)
+        woken(unsafe { message::send(self.fd.as_fd(), &[]) })
     }
 
     /// Has the kernel look at the fill ring.
     pub(super) fn receive(&self) -> Woken {
-        let (fd, flags) = (self.fd.as_raw_fd(), libc::MSG_DONTWAIT);
-        // SAFETY: no memory is passed.
-        let result =
-            unsafe { libc::recvfrom(fd, ptr::null_mut(), 0, flags, ptr::null_mut(), ptr::null_mut()) };
-        woken(result)
+        woken(message::receive(self.fd.as_fd(), &mut [], 0))
     }
 }
 
@@ -175,15 +171,13 @@ fn set_buffers(fd: &OwnedFd) {
     let _ = set(fd, XDP_MAX_TX_SKB_BUDGET, &(CHUNKS_OUT as c_int));
 }
 
-fn woken(result: isize) -> Woken {
-    if result >= 0 {
-        return Woken::All;
-    }
-    match io::Error::last_os_error().raw_os_error() {
-        Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Woken::Part,
+fn woken(result: Result<usize, Errno>) -> Woken {
+    match result {
+        Ok(_) => Woken::All,
+        Err(Errno::AGAIN | Errno::BUSY | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => Woken::Part,
         // A frame that the kernel could not make a packet of is gone; what stands behind it is still there.
-        Some(libc::EOVERFLOW | libc::EINVAL | libc::EMSGSIZE) => Woken::Part,
-        _ => Woken::Gone,
+        Err(Errno::OVERFLOW | Errno::INVAL | Errno::MSGSIZE) => Woken::Part,
+        Err(_) => Woken::Gone,
     }
 }
 

@@ -17,7 +17,7 @@ use rustix::net::{
 };
 
 use super::{OpenError, SocketAccess, connect_to, wait};
-use crate::socket_file::SocketFile;
+use crate::socket_file::{SocketFile, find};
 use crate::store::Drawer;
 
 /// A listener and its file, which is removed when this is dropped, if it is still ours.
@@ -82,9 +82,8 @@ impl Server {
 
     /// Leaves itself in `drawer`, for [`Self::restore`].
     pub fn keep(&self, drawer: &Drawer) {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // The file's descriptor keeps its number from being used again.
-        if let Ok(file) = rustix::fs::open(&self.path, flags, Mode::empty()) {
+        if let Ok(file) = find(CWD, &self.path) {
             drawer.keep(FILE, file);
             drawer.keep(LISTENER, &self.listener);
         }

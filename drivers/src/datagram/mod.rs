@@ -13,6 +13,7 @@
 //! taken off by whichever call gets it, which is then made again, once; a datagram that the kernel refuses is an
 //! `io_error` drop, and the rest goes on; only a socket that is of no use any more raises the port's alarm.
 
+mod ending;
 mod inbox;
 mod outbox;
 
@@ -27,15 +28,16 @@ use ringyard_dataplane::frame::{Burst, Taken};
 use ringyard_dataplane::port::{
     Arming, Attachment, Doorbell, Egress, EgressScratch, Ingress, IngressEnd, IngressScratch,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
     set_socket_send_buffer_size_force, socket_domain,
 };
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrAny, recv};
+use rustix::net::{AddressFamily, SocketAddrAny};
 
+use crate::message;
 use crate::minder::Alarm;
+pub(crate) use ending::Ending;
 use inbox::{Inbox, Received};
 use outbox::Outbox;
 
@@ -57,6 +59,9 @@ pub(crate) trait Encapsulation: Send + Sync + 'static {
     /// Where the frame in `datagram`, which is not empty, begins; or why there is none.
     fn unwrap(&self, datagram: &[u8], source: Source<'_>) -> Result<usize, Refusal>;
 }
+
+/// What workers call for it.
+pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_recvmmsg, libc::SYS_sendmmsg];
 
 /// Why a datagram is no frame of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +153,9 @@ pub(crate) struct DatagramQueue<E> {
     drained: AtomicBool,
     /// The socket will never be readable again. As `drained`.
     dead: AtomicBool,
+    ending: Ending,
+    /// The kernel can keep errors of the socket for us.
+    keeps_errors: bool,
 }
 
 /// Who is answered.
@@ -186,6 +194,9 @@ impl<E: Encapsulation> DatagramQueue<E> {
         };
         let inbox = Inbox::new(receive.as_fd(), maker, E::WANTS_SOURCE || peer.is_some());
         let outbox = Outbox::new(send.as_fd(), fixed, E::PREFIX_MAX);
+        let family = socket_domain(receive.as_fd());
+        let keeps_errors = matches!(family, Ok(AddressFamily::INET | AddressFamily::INET6));
+        let ending = Ending::of(receive.as_fd());
         DatagramQueue {
             encapsulation,
             receive,
@@ -197,6 +208,8 @@ impl<E: Encapsulation> DatagramQueue<E> {
             peer,
             drained: AtomicBool::new(true),
             dead: AtomicBool::new(false),
+            ending,
+            keeps_errors,
         }
     }
 
@@ -213,20 +226,34 @@ impl<E: Encapsulation> DatagramQueue<E> {
     fn read(&self, inbox: &mut Inbox) {
         match inbox.receive(self.receive.as_fd()) {
             Received::Full => {
-                if inbox.ends_empty() && is_shut_down(self.receive.as_fd()) {
+                if inbox.ends_empty() && self.ending.has_come() {
                     inbox.cut_empty_end();
                 }
             }
             Received::Drained => self.drained.store(true, Ordering::Relaxed),
-            Received::Suspicious if is_shut_down(self.receive.as_fd()) => {
+            Received::Suspicious if self.ending.has_come() => {
                 // Nobody sent them.
                 inbox.clear();
                 self.give_up();
             }
-            Received::Suspicious => forget_errors(self.receive.as_fd()),
+            Received::Suspicious => self.forget_errors(),
             Received::Broken => self.give_up(),
         }
         self.learn(inbox);
+    }
+
+    /// Takes the errors off that somebody had the kernel keep (IP_RECVERR): as long as there is one, epoll says so.
+    #[cold]
+    fn forget_errors(&self) {
+        // Others do not have them, and would give a datagram instead.
+        if !self.keeps_errors {
+            return;
+        }
+        for _ in 0..KEPT_ERRORS_MAX {
+            if message::receive(self.receive.as_fd(), &mut [0], libc::MSG_ERRQUEUE) == Err(Errno::AGAIN) {
+                return;
+            }
+        }
     }
 
     #[cold]
@@ -340,30 +367,6 @@ pub(crate) fn make_room(socket: &OwnedFd) {
         .or_else(|_| set_socket_recv_buffer_size(socket, BUFFER_BYTES));
     let _ = set_socket_send_buffer_size_force(socket, BUFFER_BYTES)
         .or_else(|_| set_socket_send_buffer_size(socket, BUFFER_BYTES));
-}
-
-/// Whether somebody has shut the socket down for reading, so that it says for ever that there is something to read.
-#[cold]
-pub(crate) fn is_shut_down(socket: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let ended = PollFlags::RDHUP | PollFlags::HUP;
-    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(ended)
-}
-
-/// Takes the errors off that somebody had the kernel keep (IP_RECVERR): as long as there is one, epoll says so.
-#[cold]
-fn forget_errors(socket: BorrowedFd<'_>) {
-    // Others do not have them, and would give a datagram instead.
-    if !matches!(socket_domain(socket), Ok(AddressFamily::INET | AddressFamily::INET6)) {
-        return;
-    }
-    let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
-    for _ in 0..KEPT_ERRORS_MAX {
-        if recv(socket, &mut [0; 1][..], flags) == Err(Errno::AGAIN) {
-            return;
-        }
-    }
 }
 
 /// Errors that are taken off at once.

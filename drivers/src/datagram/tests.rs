@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ringyard_dataplane::frame::{BURST_FRAMES, BurstBuilder, BurstScratch, HEADER_LEN, Piece};
 use ringyard_dataplane::offload::Offloads;
 use ringyard_dataplane::port::Tally;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socketpair};
 
 use super::*;

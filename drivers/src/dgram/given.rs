@@ -9,7 +9,7 @@ use rustix::net::sockopt::socket_type;
 use rustix::net::{RawAddressFamily, SocketAddrAny, SocketType, connect, getpeername};
 
 use super::{Medium, attachment_of_given};
-use crate::datagram::{Bare, DatagramOptions, Destination, is_shut_down};
+use crate::datagram::{Bare, DatagramOptions, Destination, Ending};
 use crate::errno;
 use crate::minder::Alarm;
 
@@ -42,7 +42,7 @@ impl Given {
 
     /// A unix socket forgets a peer that goes; where it has a name we call it again.
     fn look(&self) -> Result<(), String> {
-        if is_shut_down(self.socket.as_fd()) {
+        if Ending::of(self.socket.as_fd()).has_come() {
             return Err("the socket is shut down, or its peer is gone".into());
         }
         if !self.is_connected || getpeername(&*self.socket) != Err(Errno::NOTCONN) {

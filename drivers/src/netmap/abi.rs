@@ -143,8 +143,10 @@ const fn request_code(direction: c_ulong, number: c_ulong, size: usize) -> c_ulo
 }
 
 const NIOCCTRL: c_ulong = request_code(3, 151, size_of::<Header>());
-const NIOCTXSYNC: c_ulong = request_code(0, 148, 0);
-const NIOCRXSYNC: c_ulong = request_code(0, 149, 0);
+/// See [`Device::sync_out`].
+pub(super) const NIOCTXSYNC: c_ulong = request_code(0, 148, 0);
+/// See [`Device::sync_in`].
+pub(super) const NIOCRXSYNC: c_ulong = request_code(0, 149, 0);
 const API: u16 = 14;
 const REQ_REGISTER: u16 = 1;
 const REQ_PORT_HDR_SET: u16 = 6;

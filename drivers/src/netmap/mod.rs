@@ -26,6 +26,7 @@ use crate::errno;
 use crate::health::Health;
 use crate::line::Line;
 use crate::minder::Minder;
+use crate::sandbox::may_turn;
 use abi::{Device, Register};
 use life::Life;
 use memory::{Region, Ring, Way};
@@ -62,6 +63,7 @@ impl NetmapPort {
     pub fn open(options: &NetmapOptions) -> Result<NetmapPort, String> {
         let trouble = Trouble::default();
         let life = Life::begin(options, trouble.clone()).map_err(|error| options.failed(&error))?;
+        may_turn().map_err(|why| options.failed(&why))?;
         let attachment = life.attachment();
         let queues = attachment.ingress.len().max(attachment.egress.len());
         Ok(NetmapPort { attachment: Mutex::new(attachment), queues, life: Some(life), trouble, minder: None })
@@ -282,7 +284,11 @@ fn net_header_len(device: &Device, name: &PortName) -> Result<usize, String> {
     }
 }
 
-const DEVICE: &str = "/dev/netmap";
+pub(crate) const DEVICE: &str = "/dev/netmap";
+/// What workers call for it.
+pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_ioctl];
+/// The requests that this is for.
+pub(crate) const WORKERS_REQUESTS: [libc::Ioctl; 2] = [abi::NIOCTXSYNC, abi::NIOCRXSYNC];
 /// That of a virtio-net device of today, so that a virtual machine on the same VALE switch has the same one.
 const NET_HEADER_LEN: usize = 12;
 

@@ -3,15 +3,16 @@
 //! A record's length and header stand together in memory of our own, and heads that follow each other are one vector: the
 //! records of a burst of short frames are given to the kernel in one piece. A body is given piece by piece.
 
-#![allow(unsafe_code)] // sendmsg, and copies, from lent memory, which no slice may describe
+#![allow(unsafe_code)] // sends, and copies, from lent memory, which no slice may describe
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use ringyard_dataplane::frame::{BURST_FRAMES, Frame, HEADER_LEN};
 use ringyard_dataplane::offload::{Payload, Segments};
 use rustix::io::Errno;
 
 use super::WORD_LEN;
+use crate::message;
 
 /// What the kernel takes in one call (UIO_MAXIOV).
 const VECTORS_MAX: usize = 1024;
@@ -145,20 +146,11 @@ impl Call {
 
     /// Sends what fits; how many bytes that was.
     pub(super) fn send(&self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
-        // SAFETY: a message header of zeros is a valid one: no name, no vectors, no control data.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = self.vectors.as_ptr().cast_mut();
-        message.msg_iovlen = self.vectors_len as _;
         loop {
             // SAFETY: the vectors describe heads of ours and frames that are lent, which are only read.
-            let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, FLAGS) };
-            match usize::try_from(sent) {
-                Ok(sent) => return Ok(sent),
-                Err(_) => match Errno::from_io_error(&std::io::Error::last_os_error()) {
-                    Some(Errno::INTR) => {}
-                    Some(error) => return Err(error),
-                    None => return Err(Errno::IO),
-                },
+            match unsafe { message::send(socket, &self.vectors[..self.vectors_len]) } {
+                Err(Errno::INTR) => {}
+                sent => return sent,
             }
         }
     }
@@ -182,5 +174,3 @@ impl Call {
         copied
     }
 }
-
-const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

@@ -3,13 +3,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ringyard_dataplane::frame::{Burst, Taken};
 use ringyard_dataplane::port::{
     Arming, Attachment, Doorbell, Egress, EgressScratch, Ingress, IngressEnd, IngressScratch,
 };
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{Shutdown, shutdown};
 
 use super::reader::{Collected, Reader};
 use super::writer::Writer;
@@ -54,6 +56,8 @@ impl Connection {
     ///
     /// Errors: no descriptors to be had.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Arc<Connection>> {
+        // Nothing depends on it while the socket does not block.
+        let _ = set_socket_timeout(&socket, Timeout::Recv, Some(READ_TIME_MAX));
         let incoming = Incoming { reader: Reader::new(), drained: true, ended: None };
         let (incoming, writer) = (Mutex::new(incoming), Mutex::new(Writer::new()));
         Ok(Arc::new(Connection { socket, over: Alarm::new()?, cut: Alarm::new()?, incoming, writer }))
@@ -125,14 +129,15 @@ impl Connection {
         let room = incoming.reader.room();
         let wanted = room.len();
         let read = loop {
-            match recv(&self.socket, &mut *room, RecvFlags::DONTWAIT) {
+            // The socket does not block, and for a moment at most if somebody else has it, too, and changes that.
+            match rustix::io::read(&self.socket, &mut *room) {
                 Err(Errno::INTR) => {}
                 read => break read,
             }
         };
         match read {
-            Ok((0, _)) => self.end(incoming, Ending::Closed),
-            Ok((len, _)) => {
+            Ok(0) => self.end(incoming, Ending::Closed),
+            Ok(len) => {
                 incoming.reader.advance(len);
                 incoming.drained = len < wanted;
             }
@@ -205,15 +210,16 @@ impl Egress for Connection {
         let mut writer = lock(&self.writer);
         let was_broken = writer.broken().is_some();
         let settled = writer.send(self.socket.as_fd(), burst, picks, &mut scratch.tally);
-        if writer.is_cut() {
+        // A worker does not hang up itself.
+        if writer.is_cut() || !was_broken && writer.broken().is_some() {
             self.cut.raise();
-        }
-        if !was_broken {
-            self.hang_up(&writer);
         }
         settled
     }
 }
+
+/// What a read waits for, if ever it waits; the kernel makes a tick of it.
+const READ_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Whole at any time.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

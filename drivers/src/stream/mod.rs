@@ -28,6 +28,8 @@ use crate::minder::Minder;
 pub use address::{Address, InetAddress, Listener, begin_connecting, check_connected, connect_by};
 use life::Life;
 
+/// What workers call for it.
+pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_read, libc::SYS_sendmmsg];
 /// Bytes of a record's length.
 const WORD_LEN: usize = 4;
 /// The longest record that peers may send. Of a longer one, the connection ends.

@@ -3,6 +3,8 @@
 //! When the kernel takes a part only, the rest of the frame that it cut is copied aside and goes first the next time. What
 //! is behind that was not sent.
 
+#![allow(unsafe_code)] // sends from its own memory, as `message` takes it
+
 use std::os::fd::BorrowedFd;
 
 use ringyard_dataplane::drops::DropReason;
@@ -10,10 +12,10 @@ use ringyard_dataplane::frame::{BURST_FRAMES, Burst, FRAME_LEN_MAX, Frame, OFFLO
 use ringyard_dataplane::offload::{SEGMENTS_MAX, Segments};
 use ringyard_dataplane::port::Tally;
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 
 use super::WORD_LEN;
 use super::call::Call;
+use crate::message;
 
 /// The records of the longest frame that is cut into the most segments.
 const TAIL_LEN: usize = FRAME_LEN_MAX + SEGMENTS_MAX * (WORD_LEN + OFFLOAD_HEADER_LEN);
@@ -156,7 +158,9 @@ impl Tail {
     fn send(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Errno> {
         while self.start < self.end {
             let bytes = &self.memory[self.start..self.end];
-            match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            // SAFETY: the vector is of our own memory.
+            match unsafe { message::send(socket, &[vector]) } {
                 Ok(sent) => self.start += sent,
                 Err(Errno::INTR) => {}
                 Err(error) if is_full(error) => return Ok(false),

@@ -3,24 +3,21 @@
 //! It gets a socket as an inherited descriptor, sends one byte with the tap's descriptor over it (SCM_RIGHTS) and ends
 //! with status 0. All of that within [`HELPER_TIME_MAX`]: else it is killed.
 
-#![allow(unsafe_code)] // what is done between fork and exec
-
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg,
     socketpair,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::OpenError;
+use crate::program::{Program, Running, is_refusal};
+use crate::sandbox::Errand;
 
 /// From its start to its end.
 const HELPER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -36,7 +33,8 @@ fn tap_within(helper: &str, bridge: &str, limit: Duration) -> Result<OwnedFd, Op
     let deadline = Instant::now() + limit;
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.map_err(|error| OpenError::new("bridge helper failed", error.into()))?;
-    let mut child = start(helper, bridge, theirs).map_err(|_| failed())?;
+    let mut child = start(helper, bridge, theirs)
+        .map_err(|error| if is_refusal(&error) { OpenError(error.to_string()) } else { failed() })?;
     let received = receive(&ours, deadline);
     drop(ours);
     let ended = end(&mut child, if received.is_err() { Instant::now() } else { deadline });
@@ -57,27 +55,10 @@ fn too_slow(helper: &str, limit: Duration) -> OpenError {
     OpenError(format!("bridge helper failed: {helper} was not done within {} s", limit.as_secs_f32()))
 }
 
-fn start(helper: &str, bridge: &str, socket: OwnedFd) -> io::Result<Child> {
-    let number = socket.as_raw_fd();
-    let mut command = if helper.contains([' ', '\t']) {
-        let mut line = format!("{helper} --use-vnet --fd={number}");
-        if !helper.contains("--br=") {
-            line += &format!(" --br={bridge}");
-        }
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &line]);
-        shell
-    } else {
-        let mut program = Command::new(helper);
-        program.args(["--use-vnet".into(), format!("--fd={number}"), format!("--br={bridge}")]);
-        program
-    };
-    // Stdin and stdout may be a monitor's.
-    command.stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
-    // SAFETY: the closure makes one system call, and allocates nothing. The descriptor is open: the command owns it.
-    unsafe { command.pre_exec(move || Ok(fcntl_setfd(&socket, FdFlags::empty())?)) };
-    // The command, and with it our copy of the socket, is dropped here.
-    command.spawn()
+fn start(helper: &str, bridge: &str, socket: OwnedFd) -> io::Result<Running> {
+    let errand = Errand::BridgeHelper { helper: helper.to_owned(), bridge: bridge.to_owned() };
+    // Our copy of the socket is dropped with the program.
+    Program::new(errand).passing(socket).leading().start()
 }
 
 /// The descriptor that comes with the first byte; `None` when the other end is closed or sends something else.
@@ -99,7 +80,7 @@ fn receive(socket: &OwnedFd, deadline: Instant) -> Result<Option<OwnedFd>, Errno
 }
 
 /// Waits for the end of the child, and kills it after the deadline. Whether it ended well; `None`: not by itself.
-fn end(child: &mut Child, deadline: Instant) -> Option<bool> {
+fn end(child: &mut Running, deadline: Instant) -> Option<bool> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status.success()),
@@ -108,7 +89,7 @@ fn end(child: &mut Child, deadline: Instant) -> Option<bool> {
         }
     }
     // With all that a shell may have started.
-    let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
+    child.kill();
     let _ = child.wait();
     None
 }

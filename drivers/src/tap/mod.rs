@@ -25,7 +25,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +35,8 @@ use crate::errno;
 use crate::line::Line;
 use crate::links::Links;
 use crate::minder::{Alarm, Minder, Stop};
+use crate::program::{Program, is_refusal};
+use crate::sandbox::Errand;
 use crate::store::Drawer;
 use device::Device;
 pub use device::VnetHeader;
@@ -43,6 +44,9 @@ use life::{Life, Origin};
 
 /// Queues of an interface, at most (the kernel's limit).
 pub const QUEUES_MAX: u16 = 256;
+
+/// What workers call for it.
+pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_read, libc::SYS_writev];
 
 /// Where the interface comes from.
 #[derive(Debug)]
@@ -242,8 +246,12 @@ fn take_over(fds: Vec<OwnedFd>) -> Result<Vec<Device>, OpenError> {
 
 fn run_script(script: &Path, ifname: &str) -> Result<(), OpenError> {
     const NOT_RUN: i32 = 1 << 8;
-    // Stdin and stdout may be a monitor's.
-    let status = Command::new(script).arg(ifname).stdin(Stdio::null()).stdout(io::stderr()).status();
+    let errand = Errand::Script { path: script.to_owned(), ifname: ifname.to_owned() };
+    let running = match Program::new(errand).start() {
+        Err(error) if is_refusal(&error) => return Err(OpenError(error.to_string())),
+        running => running,
+    };
+    let status = running.and_then(|mut running| running.wait());
     // As a shell would have it: what cannot be started exits with 1.
     let raw = status.map_or(NOT_RUN, |status| status.into_raw());
     if raw == 0 {

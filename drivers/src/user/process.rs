@@ -1,13 +1,12 @@
 //! One helper process, from its start to its end.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,22 +16,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
+use super::Launch;
 use super::channel::{Channel, Reply, Request, Start};
+use super::helper::DIRECTORY_PREFIX;
 use super::helper::warden::KILLED;
 use super::options::{GuestTarget, UserOptions};
-use super::{Launch, helper};
 use crate::datagram::{Bare, DatagramOptions, DatagramQueue, Destination, attachment};
 use crate::minder::{Alarm, Stop, Wait};
+use crate::program::{Program, Running};
+use crate::sandbox::Errand;
 
 /// A running helper.
 pub(super) struct Helper {
-    child: Child,
-    /// Its number may be another process's by now.
-    reaped: bool,
-    ended: OwnedFd,
-    errors: Option<ChildStderr>,
+    process: Running,
+    errors: Option<PipeReader>,
     /// It is of no use any more: its socket is not, or it does not answer.
     alarm: Arc<Alarm>,
     _directory: Option<Directory>,
@@ -64,24 +62,13 @@ impl Helper {
         let leash = channel.try_clone().map_err(failed)?;
         let (frames, their_frames) = frame_sockets().map_err(failed)?;
         let directory = needs_directory(&options).then(Directory::make).transpose().map_err(failed)?;
-        let mut command = Command::new(&launch.program);
-        command.arg(helper::SUBCOMMAND).stdin(theirs).stdout(their_frames).stderr(Stdio::piped());
-        // So that what a terminal sends to the switch (Ctrl-C) is not for it.
-        command.process_group(0);
-        let mut child = command.spawn().map_err(failed)?;
-        // The command has copies of the helper's ends of both sockets.
-        drop(command);
+        let (errors, their_errors) = io::pipe().map_err(failed)?;
+        // It leads a group, so that what a terminal sends to the switch (Ctrl-C) is not for it.
+        let program = Program::new(Errand::UserHelper { program: launch.program.clone() }).sweeping();
+        let program = program.input(theirs).output(their_frames).errors(their_errors.into());
+        let process = program.start().map_err(failed)?;
         // Whatever else has its other end, nothing here waits for more than there is.
-        let errors = child.stderr.take().filter(|errors| ioctl_fionbio(errors, true).is_ok());
-        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(failed(error.into()));
-            }
-        };
+        let errors = Some(errors).filter(|errors| ioctl_fionbio(errors, true).is_ok());
         let start = Start {
             options,
             library: launch.library.clone(),
@@ -89,7 +76,7 @@ impl Helper {
             socket_mode: launch.socket_mode,
             socket_group: launch.socket_group,
         };
-        let mut started = Helper { child, reaped: false, ended, errors, alarm, _directory: directory, leash };
+        let mut started = Helper { process, errors, alarm, _directory: directory, leash };
         let told = channel.send(&Request::Start(Box::new(start)), START_TIME_MAX);
         match told.and_then(|()| started.await_reply(&mut channel, stop)) {
             Ok(Reply::Ready(confined)) => {
@@ -125,14 +112,14 @@ impl Helper {
     pub(super) fn watch(&mut self, stop: &Stop) -> End {
         let mut words = Allowance::new();
         loop {
-            let mut fds = vec![(self.ended.as_fd(), PollFlags::IN), (self.alarm.fd(), PollFlags::IN)];
+            let mut fds = vec![(self.process.ended(), PollFlags::IN), (self.alarm.fd(), PollFlags::IN)];
             fds.extend(self.errors.as_ref().map(|errors| (errors.as_fd(), PollFlags::IN)));
             match stop.wait(&fds, None) {
                 Wait::Stopped => return End::Stopped,
                 Wait::Ready(0) => return End::Died(self.how_it_ended()),
                 // The socket closes a moment before the process is gone.
                 Wait::Ready(1) => {
-                    return match stop.wait(&[(self.ended.as_fd(), PollFlags::IN)], Some(LAST_MOMENT)) {
+                    return match stop.wait(&[(self.process.ended(), PollFlags::IN)], Some(LAST_MOMENT)) {
                         Wait::Stopped => End::Stopped,
                         Wait::Ready(_) => End::Died(self.how_it_ended()),
                         Wait::TimedOut => End::Died("is of no use any more".into()),
@@ -161,7 +148,7 @@ impl Helper {
     }
 
     fn how_it_ended(&mut self) -> String {
-        match self.reap() {
+        match self.process.wait() {
             Ok(status) => {
                 let code = status.code().unwrap_or_default();
                 // The outer process says how the inner one ended.
@@ -191,19 +178,12 @@ impl Helper {
         let _ = self.leash.shutdown(Shutdown::Both);
         let limit = Timespec { tv_sec: END_TIME_MAX.as_secs() as i64, tv_nsec: 0 };
         // One that has not ended by then is killed.
-        let _ = poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], Some(&limit));
-        // Of what it was nothing is left to say.
-        let _ = self.reap();
-    }
-
-    /// Kills what is left of it and of all that it started, for it leads a group of its own; how it ended.
-    fn reap(&mut self) -> io::Result<ExitStatus> {
-        if !self.reaped {
-            self.reaped = true;
-            // None is left: that is what it is for.
-            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let mut fds = [PollFd::from_borrowed_fd(self.process.ended(), PollFlags::IN)];
+        if poll(&mut fds, Some(&limit)) != Ok(1) {
+            self.process.kill();
         }
-        self.child.wait()
+        // Of what it was nothing is left to say.
+        let _ = self.process.wait();
     }
 }
 
@@ -242,7 +222,7 @@ impl Directory {
         let process = std::process::id();
         loop {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("ringyard-user-{process}-{number}"));
+            let path = std::env::temp_dir().join(format!("{DIRECTORY_PREFIX}{process}-{number}"));
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 // Somebody else's, or of an earlier process of that number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

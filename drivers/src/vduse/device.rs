@@ -13,7 +13,7 @@ use super::abi::{self, Answer, DevConfig, IotlbEntry, MESSAGE_LEN, Request, VqCo
 use crate::errno;
 use crate::ioctl::ioctl;
 
-const CONTROL: &str = "/dev/vduse/control";
+pub(crate) const CONTROL: &str = "/dev/vduse/control";
 
 /// A VDUSE device of ours. Dropping it takes it away, unless it is on the vDPA bus.
 pub(super) struct Device {

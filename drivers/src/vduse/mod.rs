@@ -28,10 +28,14 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use crate::line::Line;
 use crate::minder::Minder;
+use crate::sandbox::may_turn;
 use crate::virtio_net::OFFLOADS;
 use abi::{DevConfig, NetConfig};
 use device::Device;
 use server::{RINGS, Server};
+
+/// Bytes of what a device is made of (`vduse_dev_config`).
+pub(crate) const CONFIG_LEN: usize = size_of::<abi::DevConfig>();
 
 /// Entries of a ring where nothing else is asked for.
 pub const QUEUE_SIZE: u16 = 1024;
@@ -67,6 +71,7 @@ impl VdusePort {
     /// Errors: what could not be done, for the user.
     pub fn open(options: &VduseOptions) -> Result<VdusePort, String> {
         let device = Device::make(&options.name, config(options), options.queue_size)?;
+        may_turn()?;
         Ok(VdusePort { name: options.name.clone(), server: Some(Server::new(device)?), serving: None })
     }
 
@@ -129,6 +134,12 @@ fn config(options: &VduseOptions) -> DevConfig {
     }
 }
 
+/// Whether a host has it.
+pub(crate) const DEVICE: &str = device::CONTROL;
+/// What workers call for it.
+pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_ioctl];
+/// The request that this is for.
+pub(crate) const WORKERS_REQUESTS: [libc::Ioctl; 1] = [abi::VQ_INJECT_IRQ];
 /// Virtio features, besides the offloads. The kernel demands the first two.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_ACCESS_PLATFORM

@@ -136,7 +136,7 @@ impl VhostUserPort {
 impl Drop for VhostUserPort {
     fn drop(&mut self) {
         // Never read by the thread: it stays readable, whatever the thread waits for.
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        ringyard_dataplane::eventfd::add(&*self.stop);
     }
 }
 

@@ -72,7 +72,7 @@ impl Notices {
     }
 
     fn wake(&self) {
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        ringyard_dataplane::eventfd::add(&*self.wake);
     }
 
     /// Whoever panicked left a whole state behind.

@@ -37,9 +37,7 @@ impl SocketCall {
     }
 
     fn ask(&self) {
-        self.due.raise(|| {
-            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-        });
+        self.due.raise(|| ringyard_dataplane::eventfd::add(&*self.wake));
     }
 
     /// Calls, if that is due. A full socket already says what there is to say. To be done after the eventfd was emptied.

@@ -86,7 +86,7 @@ impl ControlQueue {
         self.ring.add_chain(&parts).ok_or("the control queue is full")?;
         // Kicked whatever the device wishes: once in a device's life.
         self.ring.publish();
-        let _ = rustix::io::write(&*self.kick, &1u64.to_ne_bytes());
+        ringyard_dataplane::eventfd::add(&*self.kick);
         self.wait()?;
         let mut answer = [0];
         self.memory.read(answer_at, &mut answer);

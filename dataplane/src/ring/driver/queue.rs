@@ -119,7 +119,7 @@ impl Core {
     /// Tells the device to look.
     pub(super) fn kick(&self) {
         // It is non-blocking: a full counter already says what there is to say.
-        let _ = rustix::io::write(&*self.kick, &1u64.to_ne_bytes());
+        crate::eventfd::add(&*self.kick);
     }
 
     /// The device broke a rule: this end is quiet from now on, and whoever looks after the device knows.
@@ -127,7 +127,7 @@ impl Core {
     pub(super) fn fail(&mut self, fault: DeviceFault) {
         if self.fault.is_none() {
             self.fault = Some(fault);
-            let _ = rustix::io::write(&*self.trouble, &1u64.to_ne_bytes());
+            crate::eventfd::add(&*self.trouble);
         }
     }
 }

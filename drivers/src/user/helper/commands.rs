@@ -23,7 +23,7 @@ use super::sandbox::NOBODY;
 /// Programs that run at a time for one port; connections beyond are closed at once.
 pub(super) const PROGRAMS_MAX: usize = 64;
 /// Where QEMU looks for Samba's server, too.
-pub(super) const SMBD: &str = "/usr/sbin/smbd";
+pub(crate) const SMBD: &str = "/usr/sbin/smbd";
 /// Samba's two ports.
 pub(super) const SMB_PORTS: [u16; 2] = [139, 445];
 

@@ -17,12 +17,16 @@ mod serve;
 mod stack;
 pub(super) mod warden;
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
+
+use crate::sandbox::{Allowed, close_others};
 
 use super::channel::{Channel, Reply, Request, Start};
 use namespaces::Side;
@@ -31,6 +35,9 @@ use namespaces::Side;
 pub const SUBCOMMAND: &str = "slirp-helper";
 /// libslirp by the name that its ABI has.
 pub(super) const LIBRARY: &str = "libslirp.so.0";
+/// How a helper's own directory is called, with numbers behind it.
+pub(super) const DIRECTORY_PREFIX: &str = "ringyard-user-";
+pub(crate) use commands::SMBD;
 
 /// The version of the libslirp that this host has.
 ///
@@ -55,6 +62,9 @@ fn run() -> io::Result<ExitCode> {
     let Request::Start(start) = channel.receive(START_TIME_MAX)? else {
         return Err(io::ErrorKind::InvalidData.into());
     };
+    if let Err(why) = judge(&start, std::env::args_os().nth(2)) {
+        return refuse(&mut channel, &why);
+    }
     let (notices, notes) = warden::notice_pair()?;
     let commands = match commands::Commands::listen(&start.options, start.directory.as_deref()) {
         Ok(commands) => commands,
@@ -72,6 +82,21 @@ fn run() -> io::Result<ExitCode> {
         }
         Err(error) => refuse(&mut channel, &format!("starting the process of libslirp: {error}")),
     }
+}
+
+/// Whether we may be that. Where the switch is confined, its opener has told us what may be.
+fn judge(start: &Start, allowed: Option<OsString>) -> Result<(), String> {
+    let Some(allowed) = allowed else { return Ok(()) };
+    let allowed: Allowed = serde_json::from_slice(allowed.as_bytes())
+        .map_err(|error| format!("what programs may be run cannot be read: {error}"))?;
+    if start.library != LIBRARY {
+        return Err(format!("the sandbox does not permit loading {}", start.library));
+    }
+    let name = start.directory.as_deref().map(|path| path.file_name().unwrap_or_default());
+    if name.is_some_and(|name| !name.as_bytes().starts_with(DIRECTORY_PREFIX.as_bytes())) {
+        return Err("the sandbox does not permit that directory".into());
+    }
+    allowed.judge_user(&start.options)
 }
 
 fn inner(
@@ -104,7 +129,7 @@ fn refuse(channel: &mut Channel, why: &str) -> io::Result<ExitCode> {
 /// Moves both descriptors away from where anybody prints to.
 fn take_descriptors() -> io::Result<(OwnedFd, OwnedFd)> {
     let (channel, frames) = (stdin().try_clone_to_owned()?, stdout().try_clone_to_owned()?);
-    namespaces::close_others([channel.as_fd(), frames.as_fd()]);
+    close_others([channel.as_fd(), frames.as_fd()]);
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(null.as_fd())?;
     dup2_stdout(null.as_fd())?;

@@ -1,11 +1,10 @@
 //! The helper's namespaces: it gets its own view of mounts, processes, IPC and the host's name, and stays in the network
 //! namespace that it came from, for it is to reach the network as whoever started it.
 
-#![allow(unsafe_code)] // clone(2) and close_range(2), which no library has
+#![allow(unsafe_code)] // clone(2), which no library has
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, SIGCHLD, c_int};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -86,20 +85,6 @@ fn clone(namespaces: Namespaces) -> io::Result<Side> {
 fn errno(error: &io::Error) -> u8 {
     let number = error.raw_os_error().and_then(|number| u8::try_from(number).ok());
     number.filter(|&number| number > 0).unwrap_or(libc::EIO as u8)
-}
-
-/// Closes all descriptors of this process but the standard ones and `kept`. To be called before there are others.
-pub(super) fn close_others(kept: [BorrowedFd<'_>; 2]) {
-    let mut kept = kept.map(|fd| fd.as_raw_fd() as u32);
-    kept.sort_unstable();
-    let [first, second] = kept;
-    for (from, to) in [(3, first - 1), (first + 1, second - 1), (second + 1, u32::MAX)] {
-        if from <= to {
-            // SAFETY: numbers. Whoever made these descriptors was another program, so nobody here has them. A kernel
-            // without this call leaves them open, as their maker did.
-            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
-        }
-    }
 }
 
 /// Gives the one user and group of a new user namespace the numbers that they have outside.

@@ -8,10 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use landlock::{
-    ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
-    Scope,
-};
+use landlock::Scope;
 use rustix::fs::{Gid, Uid};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, Signal, geteuid, set_dumpable_behavior,
@@ -27,6 +24,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, Se
 
 use super::namespaces::Namespaces;
 use super::root::RESOLV_CONF;
+use crate::sandbox::restrict_files;
 
 /// What the helper still needs.
 pub(super) struct Needs {
@@ -117,24 +115,9 @@ fn drop_privileges(namespaces: Namespaces) -> rustix::io::Result<()> {
 }
 
 fn confine_files(needs: &Needs) -> Result<&'static str, landlock::RulesetError> {
-    let ruleset = Ruleset::default()
-        .handle_access(AccessFs::from_all(ABI::V5))?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
-        .create()?;
-    let mut ruleset = ruleset;
     let mut readable = vec![PathBuf::from(RESOLV_CONF)];
     readable.extend(needs.tftp.clone());
-    for path in readable {
-        // What is not there cannot be read either.
-        if let Ok(path) = PathFd::new(path) {
-            ruleset = ruleset.add_rule(PathBeneath::new(path, AccessFs::ReadFile))?;
-        }
-    }
-    Ok(match ruleset.restrict_self()?.ruleset {
-        RulesetStatus::FullyEnforced => "Landlock",
-        RulesetStatus::PartiallyEnforced => "Landlock in part",
-        RulesetStatus::NotEnforced => "no Landlock",
-    })
+    restrict_files(&readable, Scope::AbstractUnixSocket | Scope::Signal)
 }
 
 /// What libslirp, glib and glibc call between two packets; anything else fails with EPERM.
