@@ -3,6 +3,8 @@
 //! There are two slots. A record goes into the one that has the older, under a number that is one higher, and its checksum
 //! covers both; so whoever looks, after a process that was killed at any instant, finds the last record or the one before.
 //! What is found was written by somebody else, as far as we know: it is copied out, and believed if its checksum is right.
+//! Nobody reads while somebody writes, so there is nothing here for loom: what counts is the order of one thread's stores,
+//! and tests have each of them missing.
 //!
 //! Behind the slots there is room for what is not written whole. One word is beside the records: how far something got
 //! that the last record announces.

@@ -10,7 +10,8 @@
 //! The region is laid out as the buffer that vhost-user has for this purpose (vhost-user, "Inflight I/O tracking", queue
 //! regions), so that one that a front end keeps for us will do. Chains are given back in the order in which they came, in
 //! one move with being done; so none is ever in flight by that format, and its lists stay empty. What stands there was
-//! written by somebody else, as far as we know: every word is checked when it is read, and harms that ring only.
+//! written by somebody else, as far as we know: every word is checked when it is read, and harms that ring only. Who reads it
+//! comes after whoever wrote it has died, so loom has nothing to interleave: switches that are killed at any instant try it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

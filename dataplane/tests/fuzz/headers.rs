@@ -68,7 +68,8 @@ fn check_segment(bytes: &[u8]) {
     let addresses = match packet.net.expect("a segment is an IP packet") {
         NetSlice::Ipv4(ip) => {
             let header = ip.header();
-            assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum());
+            // Over its bytes as they are: etherparse leaves out a bit that nobody uses.
+            assert_eq!(sum(header.slice()) % 0xffff, 0, "{bytes:x?}");
             [header.source(), header.destination()].concat()
         }
         NetSlice::Ipv6(ip) => [ip.header().source(), ip.header().destination()].concat(),

@@ -1,5 +1,7 @@
 //! The receive ring of a packet socket (TPACKET_V2 of packet(7)): slots of one length in memory that the kernel shares
-//! with us. A slot is the kernel's or ours, as its status word says; what is ours the kernel neither reads nor writes.
+//! with us. A slot is the kernel's or ours, as its status word says; what is ours the kernel neither reads nor writes. The
+//! other end being the kernel, loom has no model of it: the status word hands a slot over as an index of the data plane's rings
+//! does, which has one.
 
 #![allow(unsafe_code)] // memory shared with the kernel
 

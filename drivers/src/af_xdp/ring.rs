@@ -1,7 +1,8 @@
 //! The rings between us and the kernel (`linux/if_xdp.h`): single producer, single consumer, a power of two of places.
 //!
 //! Each index of a ring is written by one side only. Ours is kept here and never read back; the kernel's is read once a
-//! call, and a difference that no ring can have counts as none.
+//! call, and a difference that no ring can have counts as none. The other end is the kernel, which loom cannot run: what is
+//! handed over by an index is whole as in the model of the data plane's rings.
 
 #![allow(unsafe_code)] // memory that the kernel shares
 

@@ -2,7 +2,8 @@
 //!
 //! It is the kernel's, and for a network card any process's that has netmap ports too, so nothing there is trusted. What
 //! a ring looks like is read once, checked against the mapping and kept here; each word that moves is read once, into a
-//! local, and checked before it is used.
+//! local, and checked before it is used. Loom cannot run the other end; that an index hands over what lies before it is in the
+//! model of the data plane's rings.
 
 #![allow(unsafe_code)] // memory that others write to
 
