@@ -1,5 +1,5 @@
-//! Every case of the hostile catalogue has a test that bears its number, and none bears a number that there is not. Run
-//! with `--nocapture` this prints the table that the README shows.
+//! Every case of the hostile catalogue has a test that bears its number, none bears a number that there is not, and the
+//! README shows which. Run with `--nocapture` this prints the table that belongs there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -74,21 +74,30 @@ fn every_case_of_the_catalogue_has_a_test() -> Result<()> {
     }
     let entries = entries();
     assert_eq!(entries.len(), 104);
-    println!("| case | what | tests | verdict |\n|---|---|---|---|");
+    let mut table = String::from("| case | what | tests | verdict |\n|---|---|---|---|\n");
     let mut without = Vec::new();
     for entry in &entries {
-        let named = tests.remove(entry.id).unwrap_or_default();
+        let mut named = tests.remove(entry.id).unwrap_or_default();
+        // Whatever the order of the files.
+        named.sort_unstable();
         match named.first() {
             Some(first) => {
                 let more =
                     if named.len() > 1 { format!(" and {} more", named.len() - 1) } else { String::new() };
-                println!("| {} | {} | `{first}`{more} | {} |", entry.id, entry.what, entry.verdict);
+                table +=
+                    &format!("| {} | {} | `{first}`{more} | {} |\n", entry.id, entry.what, entry.verdict);
             }
             None => without.push(entry.id),
         }
     }
     assert!(without.is_empty(), "no test of {without:?}");
     assert!(tests.is_empty(), "there are no such cases: {tests:?}");
+    println!("{table}");
+    let readme = fs::read_to_string(root.join("README.md")).doing("reading the README")?;
+    assert!(
+        readme.contains(&table),
+        "the README's table is another one: replace it by what --nocapture prints"
+    );
     Ok(())
 }
 
