@@ -11,6 +11,7 @@ use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads, Segments};
 use ringyard_dataplane::port::{Arming, EgressScratch, IngressEnd, IngressScratch, Tally};
 
 use super::*;
+use crate::sys::option;
 use crate::testing::in_namespace;
 
 fn ip(arguments: &str) {
@@ -257,14 +258,8 @@ fn checksum_that_the_kernel_left_open_is_completed() {
 }
 
 /// UDP_SEGMENT: the kernel cuts what is sent, as late as it can.
-#[allow(unsafe_code)]
 fn segment_by(socket: &UdpSocket, size: libc::c_int) {
-    use std::os::fd::AsRawFd;
-    let (value, len) = (std::ptr::from_ref(&size).cast(), size_of_val(&size) as libc::socklen_t);
-    // SAFETY: the option takes an int, which outlives the call.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_UDP, libc::UDP_SEGMENT, value, len) };
-    assert_eq!(result, 0);
+    option::set(socket, option::UDP_SEGMENT, size).unwrap();
 }
 
 #[test]

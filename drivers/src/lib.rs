@@ -16,22 +16,20 @@ mod flag;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod health;
-mod ioctl;
 pub mod ipv4;
 pub mod l2tpv3;
 pub mod line;
 mod links;
-mod message;
 pub mod minder;
 pub mod netmap;
 mod program;
 pub mod record;
-mod resolve;
 pub mod sandbox;
 mod socket_file;
 mod spread;
 pub mod store;
 pub mod stream;
+mod sys;
 pub mod tap;
 #[cfg(test)]
 mod testing;

@@ -1,8 +1,6 @@
 //! Programs that the switch starts: scripts, helpers. By itself, or, where it is confined, by its opener; then they are no
 //! children of ours, and not confined.
 
-#![allow(unsafe_code)] // what is done between fork and exec
-
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -10,10 +8,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::sandbox::{self, Errand, Order, PASSED, Request, Slot};
+use crate::sys::process::leave_open;
 
 /// What to start. Its standard input is nothing and its outputs are our standard error, unless it is given others: our own
 /// may be a monitor's.
@@ -107,12 +106,7 @@ impl Program {
                 Slot::Input => _ = command.stdin(fd),
                 Slot::Output => _ = command.stdout(fd),
                 Slot::Errors => _ = command.stderr(fd),
-                Slot::Passed => {
-                    let keep = move || Ok(fcntl_setfd(&fd, FdFlags::empty())?);
-                    // SAFETY: the closure makes one system call, and allocates nothing. The descriptor is open: the
-                    // command owns it.
-                    unsafe { command.pre_exec(keep) };
-                }
+                Slot::Passed => leave_open(&mut command, fd),
             }
         }
         let mut child = command.spawn()?;

@@ -1,7 +1,7 @@
 //! Taps of this kernel. They need CAP_NET_ADMIN and /dev/net/tun.
 
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress,
 use super::queue::TapQueue;
 use super::*;
 use crate::line::{PortKey, Switchboard};
+use crate::sys::option;
 use crate::testing::in_namespace;
 
 fn named(ifname: &str) -> TapOptions {
@@ -339,13 +340,8 @@ fn kernel_leaves_to_us_what_its_tap_has_and_nothing_else() {
 }
 
 /// UDP_SEGMENT: the kernel cuts what is sent, as late as it can.
-#[allow(unsafe_code)]
 fn segment_by(socket: &UdpSocket, size: libc::c_int) {
-    let (value, len) = (std::ptr::from_ref(&size).cast(), size_of_val(&size) as libc::socklen_t);
-    // SAFETY: the option takes an int, which outlives the call.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, value, len) };
-    assert_eq!(result, 0);
+    option::set(socket, option::UDP_SEGMENT, size).unwrap();
 }
 
 /// What each UDP frame asks to be cut into, and the payloads one behind the other; until all of it is there.

@@ -17,7 +17,7 @@ use virtio_bindings::virtio_net::VIRTIO_NET_HDR_F_NEEDS_CSUM;
 
 use super::ring::{HEADROOM, Ring, Slot};
 use super::socket::Socket;
-use crate::message;
+use crate::sys::message;
 
 /// See the module. One of the port's queues.
 pub(super) struct Inbox {

@@ -5,10 +5,8 @@
 //! rings; 1514 B 1.78 us, 1.92 us and 1.93 us. A ring's slot is filled by a copy, which `sendmmsg` makes itself, and a
 //! device that keeps frames, as a veth's peer does, makes another one. A call a frame is at 1.78 us and 1.85 us.
 
-#![allow(unsafe_code)] // sendmmsg from lent memory, which no slice may describe
-
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{
@@ -18,28 +16,32 @@ use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads, Payload, Segments};
 use ringyard_dataplane::port::Tally;
 use rustix::io::Errno;
 
+use crate::sys::outgoing::{MESSAGE_VECTORS_MAX, MessageRoom, Messages};
+use crate::sys::vector::Vector;
+
 /// Messages of one call.
 const MESSAGES_MAX: usize = BURST_FRAMES;
 /// Vectors of these: the pieces of a whole burst, and for each message a net header, a header, what the header copy has of
 /// the body, and a piece that was cut in two.
 const VECTORS_MAX: usize = BURST_PIECES + 4 * MESSAGES_MAX;
-/// Pieces of a frame that goes without a copy; the kernel takes 1024 vectors in all. Of a longer one there is only one in
-/// a burst.
+/// Pieces of a frame that goes without a copy. Of a longer one there is only one in a burst.
 const PIECES_MAX: usize = 1000;
-const _: () = assert!(PIECES_MAX + 3 <= 1024 && 2 * PIECES_MAX > BURST_PIECES);
+const _: () = assert!(PIECES_MAX + 3 <= MESSAGE_VECTORS_MAX && 2 * PIECES_MAX > BURST_PIECES);
+
+/// Bytes that are copied: a net header and a rebuilt one of each message, and a frame of very many pieces.
+const OWN_LEN: usize = MESSAGES_MAX * (NET_HEADER_LEN + OFFLOAD_HEADER_LEN) + FRAME_LEN_MAX;
 
 /// One queue's means to send.
 pub(super) struct Outbox {
-    messages: Box<[libc::mmsghdr; MESSAGES_MAX]>,
-    vectors: Box<[libc::iovec; VECTORS_MAX]>,
+    room: MessageRoom,
     marks: [Mark; MESSAGES_MAX],
+}
+
+/// Messages of one burst that are collected.
+struct Collected<'m> {
+    messages: Messages<'m>,
+    marks: &'m mut [Mark; MESSAGES_MAX],
     count: usize,
-    vector_count: usize,
-    nets: Box<[[u8; NET_HEADER_LEN]; MESSAGES_MAX]>,
-    /// Rebuilt ones, by message.
-    headers: Box<[[u8; OFFLOAD_HEADER_LEN]; MESSAGES_MAX]>,
-    /// For a frame of very many pieces.
-    bounce: Box<[u8]>,
 }
 
 /// Of which frame a message is.
@@ -70,26 +72,10 @@ struct Progress<'a> {
     skipping: bool,
 }
 
-// SAFETY: the pointers in it are set anew before each call, which is made by whoever has it exclusively, and mean nothing
-// between calls.
-unsafe impl Send for Outbox {}
-
 impl Outbox {
     pub(super) fn new() -> Outbox {
-        // SAFETY: numbers and pointers, for which zeros are values.
-        let messages = Box::new(unsafe { mem::zeroed() });
-        // SAFETY: as above.
-        let vectors = Box::new(unsafe { mem::zeroed() });
-        Outbox {
-            messages,
-            vectors,
-            marks: [Mark::default(); MESSAGES_MAX],
-            count: 0,
-            vector_count: 0,
-            nets: Box::new([[0; NET_HEADER_LEN]; MESSAGES_MAX]),
-            headers: Box::new([[0; OFFLOAD_HEADER_LEN]; MESSAGES_MAX]),
-            bounce: vec![0; FRAME_LEN_MAX].into(),
-        }
+        let room = MessageRoom::new(MESSAGES_MAX, VECTORS_MAX, OWN_LEN);
+        Outbox { room, marks: [Mark::default(); MESSAGES_MAX] }
     }
 
     /// Sends the picked frames in order, as far as there is room. A frame that asks for what is not among `offloads` goes
@@ -103,30 +89,32 @@ impl Outbox {
         picks: &[u8],
     ) -> Sent {
         let mut progress = Progress { tally, sent: Sent::default(), skipping: false };
-        (self.count, self.vector_count) = (0, 0);
+        let mut collected = Collected { messages: self.room.begin(), marks: &mut self.marks, count: 0 };
         for &pick in picks {
             let frame = burst.frame(usize::from(pick));
             let going = match frame.offload() {
-                None => self.collect_whole(&frame, [0; NET_HEADER_LEN], socket, &mut progress),
+                None => collected.collect_whole(&frame, [0; NET_HEADER_LEN], socket, &mut progress),
                 Some(offload) if takes(offloads, &frame) => {
                     let net = offload.net_header(0);
                     let net = std::array::from_fn(|at| net[at]);
-                    self.collect_whole(&frame, net, socket, &mut progress)
+                    collected.collect_whole(&frame, net, socket, &mut progress)
                 }
-                Some(_) => self.collect_segments(&frame, socket, &mut progress),
+                Some(_) => collected.collect_segments(&frame, socket, &mut progress),
             };
             if !going {
                 return progress.sent;
             }
         }
-        self.flush(socket, &mut progress);
+        collected.flush(socket, &mut progress);
         progress.sent
     }
+}
 
+impl<'m> Collected<'m> {
     #[inline]
     fn collect_whole(
         &mut self,
-        frame: &Frame<'_>,
+        frame: &Frame<'m>,
         net: [u8; NET_HEADER_LEN],
         socket: BorrowedFd<'_>,
         progress: &mut Progress<'_>,
@@ -135,14 +123,16 @@ impl Outbox {
         if going {
             let header = frame.header();
             let mark = Mark { len: frame.len() as u32, first: true, of: 1 };
-            self.collect(net, header.as_ptr(), header.len(), &frame.payload(header.len()), mark);
+            let first = self.begin(net);
+            self.messages.add(Vector::of(header));
+            self.end(first, &frame.payload(header.len()), mark);
         }
         going
     }
 
     fn collect_segments(
         &mut self,
-        frame: &Frame<'_>,
+        frame: &Frame<'m>,
         socket: BorrowedFd<'_>,
         progress: &mut Progress<'_>,
     ) -> bool {
@@ -154,12 +144,11 @@ impl Outbox {
                 return false;
             }
             let header = segments.header(payload.sum());
-            let place = &mut self.headers[self.count];
-            place[..header.len()].copy_from_slice(header);
-            let (start, len) = (place.as_ptr(), header.len());
             let of = if number == count { count as u16 } else { 0 };
             let mark = Mark { len: frame.len() as u32, first: number == 1, of };
-            self.collect([0; NET_HEADER_LEN], start, len, &payload, mark);
+            let first = self.begin([0; NET_HEADER_LEN]);
+            self.messages.add_own(header.len(), |room| copied(header, room));
+            self.end(first, &payload, mark);
         }
         true
     }
@@ -170,54 +159,34 @@ impl Outbox {
         self.count < MESSAGES_MAX || self.flush(socket, progress)
     }
 
-    /// Adds a message of a header at `start` and its body. There is room.
+    /// Adds a net header, which a header is to follow. There is room for a message. Its first vector.
     #[inline]
-    fn collect(
-        &mut self,
-        net: [u8; NET_HEADER_LEN],
-        start: *const u8,
-        len: usize,
-        body: &Payload<'_>,
-        mark: Mark,
-    ) {
-        let first = self.vector_count;
-        self.nets[self.count] = net;
-        self.push(self.nets[self.count].as_ptr(), NET_HEADER_LEN);
-        self.push(start, len);
-        let body_start = self.vector_count;
-        for piece in body.pieces() {
-            if self.vector_count - body_start == PIECES_MAX {
-                self.vector_count = body_start;
-                // It has room for any frame.
-                let _ = body.copy_to(&mut self.bounce);
-                self.push(self.bounce.as_ptr(), body.len());
-                break;
-            }
-            self.push(piece.start(), piece.len());
-        }
-        let vectors = &mut self.vectors[first..self.vector_count];
-        let message = &mut self.messages[self.count].msg_hdr;
-        (message.msg_iov, message.msg_iovlen) = (vectors.as_mut_ptr(), vectors.len() as _);
-        self.marks[self.count] = mark;
-        self.count += 1;
+    fn begin(&mut self, net: [u8; NET_HEADER_LEN]) -> usize {
+        let first = self.messages.vectors();
+        self.messages.next_message();
+        self.messages.add_own(NET_HEADER_LEN, |room| copied(&net, room));
+        first
     }
 
+    /// Adds the body behind these.
     #[inline]
-    fn push(&mut self, start: *const u8, len: usize) {
-        self.vectors[self.vector_count] = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
-        self.vector_count += 1;
+    fn end(&mut self, first: usize, body: &Payload<'m>, mark: Mark) {
+        self.messages.add_payload(body, PIECES_MAX);
+        let vectors = first..self.messages.vectors();
+        self.messages.describe(self.count, vectors, 0, None);
+        self.marks[self.count] = mark;
+        self.count += 1;
     }
 
     /// Sends what is collected. Whether all of it is settled: if not, the kernel had no room for the rest.
     fn flush(&mut self, socket: BorrowedFd<'_>, progress: &mut Progress<'_>) -> bool {
         let (count, mut at) = (mem::take(&mut self.count), 0);
-        self.vector_count = 0;
         while at < count {
             if progress.skips(&self.marks[at]) {
                 at += 1;
                 continue;
             }
-            match self.send_from(socket, at, count - at) {
+            match self.messages.send(socket, at..count) {
                 Ok(sent) => {
                     self.marks[at..at + sent].iter().for_each(|mark| progress.sent(mark));
                     at += sent;
@@ -233,21 +202,8 @@ impl Outbox {
                 }
             }
         }
+        self.messages.clear();
         true
-    }
-
-    /// Sends `count` messages from `first` on. How many went out, at least 1.
-    fn send_from(&mut self, socket: BorrowedFd<'_>, first: usize, count: usize) -> Result<usize, Errno> {
-        let messages = self.messages[first..first + count].as_mut_ptr();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: these messages were described since the vectors were collected; they point to headers of ours, which stay
-        // where they are, and into frames that are lent, all readable for their lengths whoever else writes there. The
-        // kernel writes to the messages only.
-        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages, count as u32, flags) };
-        if sent > 0 {
-            return Ok((sent as usize).min(count));
-        }
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
     }
 }
 
@@ -292,4 +248,11 @@ fn takes(offloads: Offloads, frame: &Frame<'_>) -> bool {
     let Some(offload) = frame.offload() else { return true };
     let tag = |at: usize| matches!(frame.header().get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
     offloads.has(offload.needs()) && !(offload.segmentation().is_some() && tag(12) && tag(16))
+}
+
+/// Copies `bytes` to the front of `room`, which has the room, and says how many they are.
+#[inline]
+fn copied(bytes: &[u8], room: &mut [u8]) -> usize {
+    room[..bytes.len()].copy_from_slice(bytes);
+    bytes.len()
 }

@@ -5,15 +5,15 @@
 
 #![allow(unsafe_code)] // memory shared with the kernel
 
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use libc::{PACKET_RX_RING, TP_STATUS_KERNEL, TP_STATUS_USER, tpacket_req, tpacket2_hdr};
+use libc::{TP_STATUS_KERNEL, TP_STATUS_USER, tpacket_req, tpacket2_hdr};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::socket::set_option;
+use crate::sys::option::{self, PACKET_RX_RING};
 
 /// Bytes of a ring, at most.
 pub(super) const RING_LEN: usize = 8 << 20;
@@ -59,7 +59,7 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// Gives `socket`, of version TPACKET_V2, a ring with slots for frames of an interface of that MTU.
-    pub(super) fn map(socket: BorrowedFd<'_>, mtu: u32) -> io::Result<Ring> {
+    pub(super) fn map(socket: BorrowedFd<'_>, mtu: u32) -> Result<Ring, Errno> {
         const OVERHEAD: usize = 160;
         let slot_len = (mtu as usize + OVERHEAD).next_power_of_two().clamp(SLOT_LEN_MIN, SLOT_LEN_MAX);
         let slots = RING_LEN / slot_len;
@@ -69,7 +69,7 @@ impl Ring {
             tp_frame_size: slot_len as u32,
             tp_frame_nr: slots as u32,
         };
-        set_option(socket, PACKET_RX_RING, &request)?;
+        option::set(socket, PACKET_RX_RING, request)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping, where the kernel likes it.
         let memory = unsafe { mmap(ptr::null_mut(), RING_LEN, protection, MapFlags::SHARED, socket, 0) }?;

@@ -198,8 +198,8 @@ impl Sockets {
             let queue = options.start_queue + index;
             let fd = given.next().map_or_else(Socket::create, Ok);
             let fd = fd.map_err(|error| options.failed(queue, Failed("making", error)))?;
-            let umem =
-                Umem::new().map_err(|error| options.failed(queue, Failed("mapping the memory of", error)))?;
+            let umem = Umem::new()
+                .map_err(|error| options.failed(queue, Failed("mapping the memory of", error.into())))?;
             let binding = Binding { interface, queue, copy };
             let bound = Socket::bind(fd, &umem, binding);
             let (socket, rings) = bound.map_err(|failed| options.failed(queue, failed))?;

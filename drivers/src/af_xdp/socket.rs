@@ -1,16 +1,16 @@
 //! One AF_XDP socket: its options, its rings, and what wakes the kernel.
 
-#![allow(unsafe_code)] // socket options and addresses that no crate in use has
-
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_domain};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::ring::{Consumer, Producer};
-use super::umem::{CHUNK_LEN, CHUNKS_IN, CHUNKS_OUT, UMEM_LEN, Umem};
-use crate::message;
+use super::umem::{CHUNK_LEN, CHUNKS_IN, CHUNKS_OUT, Umem};
+use crate::sys::{address, message, option};
 
 /// What a socket is bound to.
 #[derive(Clone, Copy, Debug)]
@@ -59,34 +59,20 @@ pub(super) struct Failed(pub(super) &'static str, pub(super) io::Error);
 impl Socket {
     /// A new socket, not bound.
     pub(super) fn create() -> io::Result<OwnedFd> {
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: numbers only.
-        let fd = unsafe { libc::socket(libc::AF_XDP, kind, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just made it for us.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        Ok(socket_with(FAMILY, SocketType::RAW, flags, None)?)
     }
 
     /// Makes rings for `fd`, which is not bound, over `umem`, and binds it.
     pub(super) fn bind(fd: OwnedFd, umem: &Umem, binding: Binding) -> Result<(Socket, Rings), Failed> {
         let doing = |what| move |error| Failed(what, error);
-        let family: c_int = get(&fd, libc::SOL_SOCKET, libc::SO_DOMAIN).map_err(doing("looking at"))?;
-        if family != libc::AF_XDP {
+        let family = socket_domain(&fd).map_err(|error| Failed("looking at", error.into()))?;
+        if family != FAMILY {
             return Err(Failed("looking at", io::Error::other("the descriptor is no AF_XDP socket")));
         }
-        let registration = libc::xdp_umem_reg {
-            addr: umem.address(),
-            len: UMEM_LEN as u64,
-            chunk_size: CHUNK_LEN as u32,
-            headroom: 0,
-            flags: 0,
-            tx_metadata_len: 0,
-        };
-        set(&fd, libc::XDP_UMEM_REG, &registration).map_err(doing("registering the memory of"))?;
+        umem.register(&fd).map_err(|error| Failed("registering the memory of", error.into()))?;
         let rings = Rings::make(&fd).map_err(doing("making the rings of"))?;
-        let several = bind(&fd, binding).map_err(doing("binding"))?;
+        let several = bind(&fd, binding).map_err(|error| Failed("binding", error.into()))?;
         set_buffers(&fd);
         Ok((Socket { fd, several }, rings))
     }
@@ -98,8 +84,7 @@ impl Socket {
 
     /// Has the kernel send what stands in the transmit ring.
     pub(super) fn send(&self) -> Woken {
-        // SAFETY: no memory is passed.
-        woken(unsafe { message::send(self.fd.as_fd(), &[]) })
+        woken(message::send(self.fd.as_fd(), &[]))
     }
 
     /// Has the kernel look at the fill ring.
@@ -117,14 +102,17 @@ impl AsFd for Socket {
 impl Rings {
     fn make(fd: &OwnedFd) -> io::Result<Rings> {
         for (ring, places) in [
-            (libc::XDP_UMEM_FILL_RING, CHUNKS_IN),
-            (libc::XDP_UMEM_COMPLETION_RING, CHUNKS_OUT),
-            (libc::XDP_RX_RING, CHUNKS_IN),
-            (libc::XDP_TX_RING, CHUNKS_OUT),
+            (option::XDP_FILL_RING, CHUNKS_IN),
+            (option::XDP_COMPLETION_RING, CHUNKS_OUT),
+            (option::XDP_RX_RING, CHUNKS_IN),
+            (option::XDP_TX_RING, CHUNKS_OUT),
         ] {
-            set(fd, ring, &(places as c_int))?;
+            option::set(fd, ring, places as c_int)?;
         }
-        let offsets: libc::xdp_mmap_offsets = get(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
+        let offsets = option::get(fd, option::XDP_MMAP_OFFSETS).map_err(|error| match error {
+            Errno::MSGSIZE => io::Error::other("the kernel's rings have a form that is not known here"),
+            error => error.into(),
+        })?;
         let (fd, chunks_in, chunks_out) = (fd.as_fd(), CHUNKS_IN as u32, CHUNKS_OUT as u32);
         let (rx, tx) = (libc::XDP_PGOFF_RX_RING as u64, libc::XDP_PGOFF_TX_RING as u64);
         Ok(Rings {
@@ -137,7 +125,7 @@ impl Rings {
 }
 
 /// Binds with frames in several chunks where the kernel (6.6) and the driver have them. Whether they do.
-fn bind(fd: &OwnedFd, binding: Binding) -> io::Result<bool> {
+fn bind(fd: &OwnedFd, binding: Binding) -> Result<bool, Errno> {
     let copy = if binding.copy { libc::XDP_COPY } else { 0 };
     let plain = libc::XDP_USE_NEED_WAKEUP | copy;
     if bind_with(fd, binding, plain | libc::XDP_USE_SG).is_ok() {
@@ -147,28 +135,17 @@ fn bind(fd: &OwnedFd, binding: Binding) -> io::Result<bool> {
     Ok(false)
 }
 
-fn bind_with(fd: &OwnedFd, binding: Binding, flags: u16) -> io::Result<()> {
-    let address = libc::sockaddr_xdp {
-        sxdp_family: libc::AF_XDP as u16,
-        sxdp_flags: flags,
-        sxdp_ifindex: binding.interface,
-        sxdp_queue_id: binding.queue,
-        sxdp_shared_umem_fd: 0,
-    };
-    let len = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: an address of that length, read during the call.
-    let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+fn bind_with(fd: &OwnedFd, binding: Binding, flags: u16) -> Result<(), Errno> {
+    rustix::net::bind(fd, &address::xdp(binding.interface, binding.queue, flags))
 }
 
 /// Lets the kernel have all chunks under way at once. Where it does not, frames wait in the ring.
 fn set_buffers(fd: &OwnedFd) {
-    let bytes = SEND_BUFFER_LEN as c_int;
-    if set_at(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes).is_err() {
-        let _ = set_at(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
+    if set_socket_send_buffer_size_force(fd, SEND_BUFFER_LEN).is_err() {
+        let _ = set_socket_send_buffer_size(fd, SEND_BUFFER_LEN);
     }
     // Before Linux 6.17, 32 frames a call.
-    let _ = set(fd, XDP_MAX_TX_SKB_BUDGET, &(CHUNKS_OUT as c_int));
+    let _ = option::set(fd, option::XDP_SEND_MAX, CHUNKS_OUT as c_int);
 }
 
 fn woken(result: Result<usize, Errno>) -> Woken {
@@ -181,34 +158,6 @@ fn woken(result: Result<usize, Errno>) -> Woken {
     }
 }
 
-fn set<T>(fd: &OwnedFd, option: c_int, value: &T) -> io::Result<()> {
-    set_at(fd, libc::SOL_XDP, option, value)
-}
-
-fn set_at<T>(fd: &OwnedFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
-    let (value, len) = ((&raw const *value).cast::<c_void>(), size_of::<T>() as libc::socklen_t);
-    // SAFETY: each caller passes the type that the option has; it is read during the call.
-    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value, len) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn get<T: Copy>(fd: &OwnedFd, level: c_int, option: c_int) -> io::Result<T> {
-    let mut value = std::mem::MaybeUninit::<T>::zeroed();
-    let mut len = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes, which `value` has.
-    let result =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &mut len) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if (len as usize) < size_of::<T>() {
-        return Err(io::Error::other("the kernel's rings have a form that is not known here"));
-    }
-    // SAFETY: numbers only, all of them written.
-    Ok(unsafe { value.assume_init() })
-}
-
+const FAMILY: AddressFamily = AddressFamily::from_raw(libc::AF_XDP as u16);
 /// Chunks, and what the kernel counts for each besides.
 const SEND_BUFFER_LEN: usize = CHUNKS_OUT * (CHUNK_LEN + 1024);
-/// Of `linux/if_xdp.h`, in which libc does not have it.
-const XDP_MAX_TX_SKB_BUDGET: c_int = 9;

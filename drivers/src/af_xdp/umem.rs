@@ -6,11 +6,14 @@
 #![allow(unsafe_code)] // memory that the kernel shares
 
 use std::ffi::c_void;
-use std::io;
+use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 
 use ringyard_dataplane::frame::Piece;
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::sys::option;
 
 /// Bytes of a chunk; frames that are longer need several.
 pub(super) const CHUNK_LEN: usize = 4096;
@@ -36,7 +39,7 @@ unsafe impl Send for Umem {}
 unsafe impl Sync for Umem {}
 
 impl Umem {
-    pub(super) fn new() -> io::Result<Umem> {
+    pub(super) fn new() -> Result<Umem, Errno> {
         let (protection, flags) =
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a new mapping, wherever the kernel likes.
@@ -45,9 +48,10 @@ impl Umem {
         Ok(Umem { start })
     }
 
-    /// For the kernel to know.
-    pub(super) fn address(&self) -> u64 {
-        self.start.as_ptr().addr() as u64
+    /// Makes it the memory of `socket`.
+    pub(super) fn register(&self, socket: &OwnedFd) -> Result<(), Errno> {
+        // SAFETY: nobody looks at a chunk that the kernel has; and it keeps the memory itself, should we unmap it first.
+        unsafe { option::register_chunks(socket, (self.start.as_ptr(), UMEM_LEN), CHUNK_LEN) }
     }
 
     /// What the kernel says lies in a chunk that a frame came in by: `None` if it does not lie in one of these.
@@ -110,7 +114,7 @@ mod tests {
         let umem = Umem::new().unwrap();
         let (chunk, piece) = umem.received(3 * 4096 + 256, 3840).unwrap();
         assert_eq!((chunk.offset(), piece.len()), (3 * 4096, 3840));
-        assert_eq!(piece.start().addr() as u64, umem.address() + 3 * 4096 + 256);
+        assert_eq!(piece.start().addr(), umem.start.as_ptr().addr() + 3 * 4096 + 256);
         let end = (CHUNKS_IN * CHUNK_LEN) as u64;
         for (offset, len) in [
             (256, 3841),

@@ -8,11 +8,7 @@
 //! of 1514 B each in one datagram after another take 211 ns a frame from socket to socket instead of 247, and others what
 //! they took (medians of 300 interleaved rounds each).
 
-#![allow(unsafe_code)] // recvmmsg, which rustix does not have
-
-use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr;
+use std::os::fd::BorrowedFd;
 
 use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{BURST_BYTES, BURST_FRAMES, Burst, ETHERNET_LEN, FRAME_LEN_MAX, Taken};
@@ -21,6 +17,8 @@ use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
 use super::{Encapsulation, Maker, PREFIX_LEN_MAX, Refusal, Source};
+use crate::sys::incoming::{Incoming, Told, Wanted};
+use crate::sys::{address, option};
 
 /// Bytes of a slot: a whole number of cache lines, and an odd one, so that the first lines of slots do not all compete for
 /// the same places of the cache.
@@ -33,18 +31,16 @@ const SLOTS: usize = BURST_FRAMES;
 const ERRORS_MAX: usize = 8;
 /// Reads in a row without a datagram, after which the socket is looked at more closely.
 const EMPTY_READS_MAX: u32 = 16;
-/// Room for the control messages of one datagram.
-const CONTROL_WORDS: usize = 16;
 
 /// Datagrams that were read and not forwarded yet.
 pub(super) struct Inbox {
     memory: Box<[u8]>,
-    arrays: Arrays,
+    incoming: Incoming<SLOTS>,
     wants_source: bool,
     /// The kernel may put several datagrams of one length into one slot (UDP_GRO).
     coalesces: bool,
     /// What the last read brought, a slot each.
-    datagrams: [Datagram; SLOTS],
+    datagrams: [Told; SLOTS],
     count: usize,
     /// The slot that is lent from next, and where in it.
     slot: usize,
@@ -55,17 +51,6 @@ pub(super) struct Inbox {
     /// Slots that the next read offers.
     wanted: usize,
     empty_reads: u32,
-}
-
-/// What lies in one slot.
-#[derive(Clone, Copy, Default)]
-struct Datagram {
-    len: usize,
-    /// Bytes of each datagram in it but the last; as many as `len` if it is one.
-    segment_len: usize,
-    source_len: usize,
-    /// The kernel had more, of it or of what it says about it.
-    cut: bool,
 }
 
 /// A frame in `memory`.
@@ -91,15 +76,15 @@ impl Inbox {
     pub(super) fn new(socket: BorrowedFd<'_>, maker: Maker, wants_source: bool) -> Inbox {
         // Only where we are the only reader: whoever has a socket of somebody else's after us does not expect it.
         let coalesces = match maker {
-            Maker::Us => set_coalescing(socket),
-            Maker::SomebodyElse => is_coalescing(socket),
+            Maker::Us => option::set(socket, option::UDP_GRO, 1).is_ok(),
+            Maker::SomebodyElse => option::get(socket, option::UDP_GRO).is_ok_and(|on| on != 0),
         };
         Inbox {
             memory: vec![0; SLOTS * SLOT_LEN].into(),
-            arrays: Arrays::new(),
+            incoming: Incoming::new(),
             wants_source,
             coalesces,
-            datagrams: [Datagram::default(); SLOTS],
+            datagrams: [Told::default(); SLOTS],
             count: 0,
             slot: 0,
             offset: 0,
@@ -118,7 +103,7 @@ impl Inbox {
     /// How many datagrams that is.
     pub(super) fn left(&self) -> usize {
         let slots = self.datagrams[self.slot..self.count].iter();
-        let count = |slot: &Datagram| {
+        let count = |slot: &Told| {
             if slot.cut { 1 } else { slot.len.div_ceil(slot.segment_len.max(1)).max(1) }
         };
         let datagrams: usize = slots.map(count).sum();
@@ -132,7 +117,7 @@ impl Inbox {
     /// Reads what waits, as far as there are slots. Only when [`Self::is_empty`].
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> Received {
         self.clear();
-        let read = self.arrays.read(socket, &mut self.memory, self.wanted, self.wants_source, self.coalesces);
+        let read = self.read(socket);
         let Ok(count) = read else {
             return match read {
                 Err(Errno::AGAIN) => self.received_nothing(),
@@ -141,7 +126,7 @@ impl Inbox {
         };
         let mut longest = 0;
         for (slot, datagram) in self.datagrams[..count].iter_mut().enumerate() {
-            *datagram = self.arrays.datagram(slot);
+            *datagram = self.incoming.told(slot);
             longest = longest.max(datagram.len);
         }
         self.count = count;
@@ -152,6 +137,34 @@ impl Inbox {
             0 => Received::Suspicious,
             _ if all => Received::Full,
             _ => Received::Drained,
+        }
+    }
+
+    /// How many datagrams came, at least 1.
+    ///
+    /// Errors: AGAIN, when there is none; others when the descriptor is of no use.
+    fn read(&mut self, socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+        let wanted = Wanted {
+            count: self.wanted,
+            slot_len: SLOT_LEN,
+            with_source: self.wants_source,
+            with_control: self.coalesces,
+        };
+        let mut errors = 0;
+        loop {
+            let error = match self.incoming.read(socket, &mut self.memory, wanted) {
+                Ok(count) => return Ok(count),
+                Err(error) => error,
+            };
+            let broken = matches!(error, Errno::BADF | Errno::NOTSOCK | Errno::INVAL);
+            errors += 1;
+            // An interrupted call or somebody's ICMP message: the next one gets what waits.
+            if error == Errno::AGAIN || broken {
+                return Err(error);
+            }
+            if errors == ERRORS_MAX {
+                return Err(Errno::AGAIN);
+            }
         }
     }
 
@@ -185,24 +198,20 @@ impl Inbox {
 
     /// Whether the last read brought something from there.
     pub(super) fn has_source(&self, address: &SocketAddrAny) -> bool {
-        let len = address.addr_len() as usize;
-        // SAFETY: an address is that many initialized bytes, and any bytes are u8.
-        let address = unsafe { std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), len) };
-        (0..self.count).any(|slot| self.arrays.name(slot, self.datagrams[slot].source_len) == address)
+        let address = address::bytes(address);
+        (0..self.count).any(|slot| self.incoming.name(slot, self.datagrams[slot].source_len) == address)
     }
 
     /// Who sent the first datagram of the last read that says so; over IP, the first that can be a frame.
     pub(super) fn first_source(&self) -> Option<SocketAddrAny> {
         const UNIX: [u8; FAMILY_LEN] = (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes();
         let slot = (0..self.count).find(|&slot| {
-            let Datagram { segment_len, source_len, .. } = self.datagrams[slot];
+            let Told { segment_len, source_len, .. } = self.datagrams[slot];
             let can_be_peer =
-                segment_len >= ETHERNET_LEN || self.arrays.name(slot, source_len).starts_with(&UNIX);
+                segment_len >= ETHERNET_LEN || self.incoming.name(slot, source_len).starts_with(&UNIX);
             source_len > FAMILY_LEN && can_be_peer
         })?;
-        let name = ptr::from_ref(&self.arrays.names[slot]);
-        // SAFETY: the kernel wrote an address of that length there, and it fits (`Arrays::datagram`).
-        Some(unsafe { SocketAddrAny::read(name.cast(), self.datagrams[slot].source_len as u32) })
+        Some(address::any(self.incoming.name(slot, self.datagrams[slot].source_len)))
     }
 
     /// Lends what is held and then what was not lent yet, as much as a burst takes. What `forward` leaves unsettled stays.
@@ -243,7 +252,7 @@ impl Inbox {
             }
             let start = slot * SLOT_LEN + offset;
             let bytes = &self.memory[start..start + len];
-            let source = Source(self.arrays.name(slot, datagram.source_len));
+            let source = Source(self.incoming.name(slot, datagram.source_len));
             let pushed = encapsulation.unwrap(bytes, source).and_then(|prefix| {
                 let frame = bytes.get(prefix..).unwrap_or_default();
                 builder.push_slice(frame).map_err(Refusal::Drop)?;
@@ -266,7 +275,7 @@ impl Inbox {
     }
 }
 
-impl Datagram {
+impl Told {
     /// Whether all of it has a place in a burst that has `frames` already: what came together goes together, so that it
     /// can be one message again. Of what is more than a burst, the first part does.
     #[inline]
@@ -281,174 +290,6 @@ impl Datagram {
     fn after(&self, slot: usize, offset: usize) -> (usize, usize) {
         if offset >= self.len || self.cut { (slot + 1, 0) } else { (slot, offset) }
     }
-}
-
-/// What the system call wants besides the memory, a place a slot.
-struct Arrays {
-    messages: Box<[libc::mmsghdr; SLOTS]>,
-    vectors: Box<[libc::iovec; SLOTS]>,
-    names: Box<[libc::sockaddr_storage; SLOTS]>,
-    controls: Box<[[u64; CONTROL_WORDS]; SLOTS]>,
-}
-
-// SAFETY: the pointers in it are set anew before each call, which is made by whoever has it exclusively, and mean nothing
-// between calls.
-unsafe impl Send for Arrays {}
-
-impl Arrays {
-    fn new() -> Arrays {
-        // SAFETY: numbers and pointers, for which zeros are values.
-        let messages = Box::new(unsafe { mem::zeroed() });
-        // SAFETY: as above.
-        let vectors = Box::new(unsafe { mem::zeroed() });
-        // SAFETY: as above.
-        let names = Box::new(unsafe { mem::zeroed() });
-        Arrays { messages, vectors, names, controls: Box::new([[0; CONTROL_WORDS]; SLOTS]) }
-    }
-
-    /// Reads up to `wanted` datagrams, a slot of `memory` each. How many, at least 1.
-    ///
-    /// Errors: AGAIN, when there is none; others when the descriptor is of no use.
-    fn read(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        memory: &mut [u8],
-        wanted: usize,
-        with_source: bool,
-        with_control: bool,
-    ) -> Result<usize, Errno> {
-        let slots = memory.chunks_exact_mut(SLOT_LEN).take(wanted);
-        for (at, slot) in slots.enumerate() {
-            self.vectors[at] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
-            let header = &mut self.messages[at].msg_hdr;
-            header.msg_iov = &mut self.vectors[at];
-            header.msg_iovlen = 1;
-            header.msg_flags = 0;
-            if with_source {
-                header.msg_name = ptr::from_mut(&mut self.names[at]).cast();
-                header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
-            }
-            if with_control {
-                header.msg_control = self.controls[at].as_mut_ptr().cast();
-                header.msg_controllen = size_of::<[u64; CONTROL_WORDS]>() as _;
-            }
-        }
-        let mut errors = 0;
-        loop {
-            let messages = self.messages.as_mut_ptr();
-            // SAFETY: the first `wanted` of `messages` name memory of ours that nobody else uses during the call: a slot, a
-            // name, a control buffer each, with their lengths.
-            let count = unsafe {
-                libc::recvmmsg(
-                    socket.as_raw_fd(),
-                    messages,
-                    wanted as u32,
-                    libc::MSG_DONTWAIT,
-                    ptr::null_mut(),
-                )
-            };
-            if count > 0 {
-                return Ok((count as usize).min(wanted));
-            }
-            let error = last_errno();
-            let broken = matches!(error, Errno::BADF | Errno::NOTSOCK | Errno::INVAL);
-            errors += 1;
-            // An interrupted call or somebody's ICMP message: the next one gets what waits.
-            if error == Errno::AGAIN || broken {
-                return Err(error);
-            }
-            if errors == ERRORS_MAX {
-                return Err(Errno::AGAIN);
-            }
-        }
-    }
-
-    /// What the last read put into slot `slot`.
-    #[inline]
-    fn datagram(&self, slot: usize) -> Datagram {
-        let libc::mmsghdr { msg_hdr: header, msg_len } = &self.messages[slot];
-        let len = *msg_len as usize;
-        let has_name = !header.msg_name.is_null();
-        let name_len = (header.msg_namelen as usize).min(size_of::<libc::sockaddr_storage>());
-        let mut segment_len = len;
-        if header.msg_controllen > 0 && !header.msg_control.is_null() {
-            segment_len = segment_len_told(header).filter(|&told| told > 0).unwrap_or(len);
-        }
-        // Without its control message a slot of several would be taken for one.
-        let lost_control = header.msg_flags & libc::MSG_CTRUNC != 0 && !header.msg_control.is_null();
-        Datagram {
-            len,
-            segment_len: segment_len.min(len),
-            source_len: if has_name { name_len } else { 0 },
-            cut: header.msg_flags & libc::MSG_TRUNC != 0 || lost_control,
-        }
-    }
-
-    #[inline]
-    fn name(&self, slot: usize, len: usize) -> &[u8] {
-        if len == 0 {
-            return &[];
-        }
-        let name = ptr::from_ref(&self.names[slot]).cast();
-        // SAFETY: a name is initialized memory of at least `len` bytes (`datagram`), and any bytes are u8.
-        unsafe { std::slice::from_raw_parts(name, len) }
-    }
-}
-
-/// What UDP_GRO says of the datagrams in one slot.
-fn segment_len_told(header: &libc::msghdr) -> Option<usize> {
-    // SAFETY: the kernel filled in as many bytes of control messages as `msg_controllen` says, in a buffer that is aligned.
-    let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
-    while !control.is_null() {
-        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give headers that lie in the buffer as a whole.
-        let found = unsafe { control.read() };
-        if (found.cmsg_level, found.cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO) {
-            // SAFETY: the data follow its header in the buffer.
-            let data = unsafe { libc::CMSG_DATA(control) };
-            // SAFETY: of this message they are an int.
-            let told = unsafe { data.cast::<libc::c_int>().read_unaligned() };
-            return usize::try_from(told).ok();
-        }
-        // SAFETY: both are of the same buffer.
-        control = unsafe { libc::CMSG_NXTHDR(header, control) };
-    }
-    None
-}
-
-/// Has the kernel hand over datagrams of one flow together, where it can.
-fn set_coalescing(socket: BorrowedFd<'_>) -> bool {
-    let on: libc::c_int = 1;
-    // SAFETY: an int, by its address and size.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_GRO,
-            ptr::from_ref(&on).cast(),
-            size_of_val(&on) as u32,
-        )
-    };
-    result == 0
-}
-
-/// Whether somebody has asked for that before us.
-fn is_coalescing(socket: BorrowedFd<'_>) -> bool {
-    let (mut on, mut len): (libc::c_int, u32) = (0, size_of::<libc::c_int>() as u32);
-    // SAFETY: an int, by its address and size.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_GRO,
-            ptr::from_mut(&mut on).cast(),
-            &mut len,
-        )
-    };
-    result == 0 && on != 0
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// Bytes of an address that is none: a unix socket without a name.

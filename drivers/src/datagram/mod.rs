@@ -35,8 +35,8 @@ use rustix::net::sockopt::{
 };
 use rustix::net::{AddressFamily, SocketAddrAny};
 
-use crate::message;
 use crate::minder::Alarm;
+use crate::sys::message;
 pub(crate) use ending::Ending;
 use inbox::{Inbox, Received};
 use outbox::Outbox;

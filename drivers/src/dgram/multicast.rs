@@ -4,10 +4,8 @@
 //! That socket is connected, which fixes its address. When the address, or the interface, is gone, a new pair of sockets
 //! is made as soon as that can be.
 
-#![allow(unsafe_code)] // a socket option that rustix does not have
-
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringyard_dataplane::port::Attachment;
@@ -20,6 +18,7 @@ use super::{Medium, attachment, attachment_of_given};
 use crate::datagram::{DatagramOptions, Destination, Encapsulation, Refusal, Source, make_room};
 use crate::errno;
 use crate::minder::Alarm;
+use crate::sys::option;
 
 pub(super) struct Multicast {
     group: SocketAddrV4,
@@ -169,18 +168,7 @@ fn prepared(socket: OwnedFd, group: SocketAddrV4) -> Result<OwnedFd, String> {
 
 /// What tells network namespaces apart; `None` where the kernel does not say (before Linux 5.14).
 fn namespace(socket: &OwnedFd) -> Option<u64> {
-    let (mut cookie, mut len) = (0u64, size_of::<u64>() as u32);
-    // SAFETY: 64 bits, by their address and size.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            std::ptr::from_mut(&mut cookie).cast(),
-            &mut len,
-        )
-    };
-    (result == 0).then_some(cookie)
+    option::get(socket, option::NETNS_COOKIE).ok()
 }
 
 fn join(socket: &OwnedFd, group: SocketAddrV4, interface: Option<Ipv4Addr>) -> Result<(), Errno> {

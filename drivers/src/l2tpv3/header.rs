@@ -21,7 +21,7 @@ use ringyard_dataplane::drops::DropReason;
 
 use crate::datagram::{Encapsulation, Refusal, Source};
 use crate::minder::Alarm;
-use crate::resolve;
+use crate::sys::resolve;
 
 /// Bytes of padding, at most.
 pub const OFFSET_MAX: u16 = 256;

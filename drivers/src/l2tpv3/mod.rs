@@ -29,7 +29,7 @@ use crate::datagram::{self, DatagramOptions, DatagramQueue, Destination};
 use crate::errno;
 use crate::line::{Line, Unplugged};
 use crate::minder::{Alarm, Minder, Stop, Wait};
-use crate::resolve::{Kind, Query, resolve};
+use crate::sys::resolve::{Kind, Query, resolve};
 #[cfg(any(test, fuzzing))]
 pub use header::fuzzing;
 use header::{Carrier, Counts, Header, Refusals};

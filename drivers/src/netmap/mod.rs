@@ -1,16 +1,15 @@
 //! `netmap`: a port of the netmap framework: a network card whose rings we take over, or a port of a VALE switch.
 //!
 //! What is opened is named as netmap(4) and its library name it (`name`). Each pair of rings has a descriptor of its own
-//! (`abi`), and so a doorbell and calls of its own; the first descriptor, for all rings, only keeps them together, so that
-//! a card is set up once. Rings and buffers are memory that we share with the kernel (`memory`): frames are lent from the
-//! slots that they came in by and copied once into those that they go out by, over several where they are longer than a
-//! buffer (`queue`). A VALE port's frames carry a virtio-net header, and with it go the offloads; a card's are finished
-//! before.
+//! (`sys::netmap`), and so a doorbell and calls of its own; the first descriptor, for all rings, only keeps them together,
+//! so that a card is set up once. Rings and buffers are memory that we share with the kernel (`memory`): frames are lent
+//! from the slots that they came in by and copied once into those that they go out by, over several where they are longer
+//! than a buffer (`queue`). A VALE port's frames carry a virtio-net header, and with it go the offloads; a card's are
+//! finished before.
 //!
 //! The port's thread (`life`) follows the card: down, gone, made again, its MTU. The control device is `/dev/netmap`, which
 //! the kernel module `netmap` makes, or what `devname` names.
 
-mod abi;
 mod life;
 mod memory;
 mod name;
@@ -21,13 +20,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ringyard_dataplane::port::{Attachment, Egress, IngressEnd};
+use rustix::io::Errno;
 
 use crate::errno;
 use crate::health::Health;
 use crate::line::Line;
 use crate::minder::Minder;
 use crate::sandbox::may_turn;
-use abi::{Device, Register};
+use crate::sys::netmap::{self as abi, Device, Register};
 use life::Life;
 use memory::{Region, Ring, Way};
 use name::{Direction, PortName, Rings};
@@ -245,8 +245,8 @@ impl PortName {
 
 fn open_device(path: &Path) -> Result<Device, String> {
     Device::open(path).map_err(|error| {
-        let hint = match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => "; is the kernel module 'netmap' loaded?",
+        let hint = match error {
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => "; is the kernel module 'netmap' loaded?",
             _ => "",
         };
         format!("could not open {}: {}{hint}", path.display(), errno::text(error))

@@ -1,6 +1,8 @@
 //! How a port is named: `netmap:em0`, `vale0:a`, or plain `em0`, and behind it which of its rings, as netmap(4) and
 //! libnetmap's port specifications have it.
 
+use crate::sys::netmap::NAME_LEN;
+
 /// A port's name, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PortName {
@@ -117,8 +119,6 @@ impl PortName {
 
 /// What a name ends before.
 const ENDS: [char; 8] = ['+', '-', '*', '^', '{', '}', '/', '@'];
-/// Bytes of the kernel's name with the zero behind it (NETMAP_REQ_IFNAMSIZ).
-pub(super) const NAME_LEN: usize = 64;
 
 #[cfg(test)]
 mod tests {

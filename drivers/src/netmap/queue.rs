@@ -5,7 +5,6 @@
 
 #![allow(unsafe_code)] // lends and fills memory that the kernel shares
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +13,12 @@ use ringyard_dataplane::drops::DropReason;
 use ringyard_dataplane::frame::{BURST_FRAMES, BURST_PIECES, Burst, BurstBuilder, Frame, Piece, Taken};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offloads};
 use ringyard_dataplane::port::{Arming, Doorbell, Egress, EgressScratch, Ingress, IngressScratch};
+use rustix::io::Errno;
 
-use super::abi::Device;
 use super::memory::Ring;
 use crate::health::Health;
 use crate::spread::{Form, Needs};
+use crate::sys::netmap::Device;
 
 /// Slots of one frame, at most (NETMAP_MAX_FRAGS).
 pub(super) const SLOTS_MAX: usize = 64;
@@ -26,17 +26,17 @@ pub(super) const SLOTS_MAX: usize = 64;
 /// The calls that move frames.
 pub(super) trait Kernel: AsFd + Send + Sync {
     /// Takes what was published to go out, and says what went.
-    fn sync_out(&self) -> io::Result<()>;
+    fn sync_out(&self) -> Result<(), Errno>;
     /// Takes slots back, and says what came in.
-    fn sync_in(&self) -> io::Result<()>;
+    fn sync_in(&self) -> Result<(), Errno>;
 }
 
 impl Kernel for Device {
-    fn sync_out(&self) -> io::Result<()> {
+    fn sync_out(&self) -> Result<(), Errno> {
         self.sync_out()
     }
 
-    fn sync_in(&self) -> io::Result<()> {
+    fn sync_in(&self) -> Result<(), Errno> {
         self.sync_in()
     }
 }

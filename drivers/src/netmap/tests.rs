@@ -125,9 +125,9 @@ impl AsFd for Fake {
 }
 
 impl Kernel for Fake {
-    fn sync_out(&self) -> io::Result<()> {
+    fn sync_out(&self) -> Result<(), Errno> {
         if self.gone.load(Ordering::Relaxed) {
-            return Err(io::Error::from_raw_os_error(libc::ENXIO));
+            return Err(Errno::NXIO);
         }
         let head = self.word(OUT_AT + RING_HEAD as u64);
         assert_eq!(head, self.word(OUT_AT + RING_CUR as u64));
@@ -151,9 +151,9 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn sync_in(&self) -> io::Result<()> {
+    fn sync_in(&self) -> Result<(), Errno> {
         if self.gone.load(Ordering::Relaxed) {
-            return Err(io::Error::from_raw_os_error(libc::ENXIO));
+            return Err(Errno::NXIO);
         }
         let (head, cur) = (self.word(IN_AT + RING_HEAD as u64), self.word(IN_AT + RING_CUR as u64));
         let mut next = self.next_in.lock().unwrap();

@@ -1,7 +1,5 @@
 //! The switch's end of its opener.
 
-#![allow(unsafe_code)] // prctl's PR_SET_PTRACER, which rustix does not have
-
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -14,6 +12,7 @@ use std::{io, thread};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{PTracer, Pid, set_ptracer};
 
 use super::Needs;
 use super::messages::{Reply, Request, receive, send};
@@ -81,8 +80,7 @@ impl Helper {
 
     fn greet(&mut self, needs: Needs) -> Result<(), String> {
         // Where Yama is, only ancestors look into a process otherwise.
-        // SAFETY: two numbers.
-        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(self.child.id())) };
+        let _ = set_ptracer(PTracer::ProcessID(Pid::from_child(&self.child)));
         let failed = |error: io::Error| format!("the opener does not get ready: {error}");
         let hello = Request::Hello {
             address: MARK.as_ptr().addr() as u64,

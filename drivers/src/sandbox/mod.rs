@@ -11,9 +11,6 @@
 
 mod allowed;
 mod client;
-mod descriptors;
-#[cfg(target_env = "gnu")]
-mod malloc;
 mod messages;
 pub mod opener;
 mod process;
@@ -31,10 +28,10 @@ use landlock::Scope;
 use ringyard_dataplane::worker::begin_with;
 use rustix::thread::set_no_new_privs;
 
+use crate::sys::seccomp;
 pub(crate) use allowed::Errand;
 pub use allowed::{Allowed, share_words};
 pub(crate) use client::{Client, opener};
-pub(crate) use descriptors::close_others;
 pub(crate) use messages::{Order, Request, Slot};
 use program::Verdict;
 pub(crate) use rights::restrict_files;
@@ -104,7 +101,7 @@ pub fn is_supported() -> Result<(), String> {
     if version < (Some(5), Some(14)) {
         return Err(format!("that takes Linux 5.14, and this is {release}"));
     }
-    program::has_listeners().map_err(|error| format!("the kernel has no seccomp notification: {error}"))
+    seccomp::has_listeners().map_err(|error| format!("the kernel has no seccomp notification: {error}"))
 }
 
 /// Confines the calling thread as a worker, for good.
@@ -114,7 +111,7 @@ pub fn confine_worker() -> io::Result<()> {
     // A thread's tables ask for random numbers once.
     let _ = RandomState::new();
     set_no_new_privs(true)?;
-    worker::program().install()
+    Ok(worker::program().install()?)
 }
 
 fn doing<E: Display>(what: &str) -> impl FnOnce(E) -> String {
@@ -148,10 +145,6 @@ const NEVER: &[c_long] = &[
 ];
 
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
-/// Of `linux/sockios.h`: the network namespace of a socket.
-const SIOCGSKNS: u32 = 0x894c;
-/// Of `linux/vduse.h`.
-const VDUSE_CREATE_DEV: u32 = 0x4150_8102;
 
 /// What is not to be done fails as what one may not do.
 fn deny() -> Verdict {

@@ -5,6 +5,8 @@ use std::ffi::c_long;
 
 use super::program::{Check, Program, Rule, Verdict};
 use super::{NEVER, PROT_EXEC, deny};
+use crate::sys::tap::SIOCGSKNS;
+use crate::sys::vduse::CREATE_DEV;
 
 /// Calls that are made as they are.
 const OWN: &[(&str, &[c_long])] = &[
@@ -137,7 +139,7 @@ const REQUESTS: &[(&str, &[libc::Ioctl])] = &[
 const REQUEST_TYPES: [u8; 3] = [b'i', 0xaf, 0x81];
 /// Requests that the opener makes.
 pub(super) const ASKED_REQUESTS: [u32; 4] =
-    [libc::TUNSETIFF as u32, libc::TUNGETDEVNETNS as u32, super::SIOCGSKNS, super::VDUSE_CREATE_DEV];
+    [libc::TUNSETIFF as u32, libc::TUNGETDEVNETNS as u32, SIOCGSKNS, CREATE_DEV as u32];
 
 /// Levels of socket options.
 const LEVELS: [i32; 9] = [

@@ -3,12 +3,13 @@
 //! The kernel runs it for every call, but remembers which calls a filter lets through whatever their arguments are (Linux
 //! 5.11), and those cost nothing. So the program is a plain row of comparisons.
 
-#![allow(unsafe_code)] // seccomp(2), which no crate in use has with all its flags
-
 use std::ffi::c_long;
-use std::io;
 use std::mem::offset_of;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
+use crate::sys::seccomp;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,36 +92,14 @@ impl Program {
     }
 
     /// Puts this thread, and those that it starts, under the filter for good. The thread must have no_new_privs.
-    pub(super) fn install(&self) -> io::Result<()> {
-        self.install_with(0).map(drop)
+    pub(super) fn install(&self) -> Result<(), Errno> {
+        seccomp::install(&self.0)
     }
 
     /// The same; where calls are [asked](Verdict::Ask) after.
-    pub(super) fn install_listening(&self) -> io::Result<OwnedFd> {
-        let listening = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        // With this flag (Linux 5.19) a signal does not make a call start anew that is under way.
-        let fd = self.install_with(listening | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
-        let fd = fd.or_else(|_| self.install_with(listening))?;
-        // SAFETY: the kernel has just made it for us.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    pub(super) fn install_listening(&self) -> Result<OwnedFd, Errno> {
+        seccomp::install_listening(&self.0)
     }
-
-    fn install_with(&self, flags: libc::c_ulong) -> io::Result<c_long> {
-        let program = libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() };
-        let (mode, program) = (libc::SECCOMP_SET_MODE_FILTER, &raw const program);
-        // SAFETY: the kernel reads the program, which lives on, and whose length is told.
-        let result = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, program) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-    }
-}
-
-/// Whether the kernel has filters that [ask](Verdict::Ask).
-pub(super) fn has_listeners() -> io::Result<()> {
-    let action = libc::SECCOMP_RET_USER_NOTIF;
-    // SAFETY: the kernel reads a number.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn body(rule: &Rule) -> Vec<libc::sock_filter> {

@@ -89,7 +89,7 @@ fn requests() -> Vec<(Vec<Check>, Verdict)> {
 /// and what others free is not given back by whoever frees it. Before they are started.
 pub(super) fn prepare(workers: usize) {
     #[cfg(target_env = "gnu")]
-    super::malloc::give_arenas(workers);
+    crate::sys::malloc::give_arenas(workers);
     #[cfg(not(target_env = "gnu"))]
     let _ = workers;
 }

@@ -1,11 +1,9 @@
 //! The wire to whoever started this process (sd_notify(3), sd_listen_fds(3)).
 
-#![allow(unsafe_code)] // owning the descriptors that the environment names
-
 use std::env;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +17,7 @@ use rustix::process::{getpid, getppid};
 
 use super::keeper::KEEPER_FD;
 use super::wire;
+use crate::sys::inherited;
 
 /// A socket whose other end is the keeper's.
 #[derive(Debug)]
@@ -93,11 +92,9 @@ pub(super) fn inherited(ours: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
     let numbers = LISTEN_FDS_START..LISTEN_FDS_START.saturating_add(number_of("LISTEN_FDS").unwrap_or(0));
     let mut taken = Vec::new();
     for (number, name) in numbers.zip(names.split(':')) {
-        // SAFETY: it is borrowed for this call only, whether or not it is open.
-        let fd = unsafe { BorrowedFd::borrow_raw(number) };
-        if fcntl_setfd(fd, FdFlags::CLOEXEC).is_ok() && ours(name) {
-            // SAFETY: it is open, and whoever started this process opened it for us under a name of ours, once.
-            taken.push((name.to_owned(), unsafe { OwnedFd::from_raw_fd(number) }));
+        let is_open = inherited::look(number, |fd| fcntl_setfd(fd, FdFlags::CLOEXEC).is_ok()) == Some(true);
+        if is_open && ours(name) {
+            taken.extend(inherited::take(number).ok().map(|fd| (name.to_owned(), fd)));
         }
     }
     taken
@@ -111,9 +108,8 @@ pub fn has_keeper() -> bool {
 /// The number of the socket to our own keeper, if this process is its child: the variable may be meant for an ancestor, and
 /// the number be another's here, but who made the socket is our parent.
 fn keeper_fd() -> Option<RawFd> {
-    let number = number_of(KEEPER_FD).filter(|&number| number >= 0)?;
-    // SAFETY: it is borrowed for this call only, whether or not it is open.
-    let maker = sockopt::socket_peercred(unsafe { BorrowedFd::borrow_raw(number) }).ok()?.pid;
+    let number = number_of(KEEPER_FD)?;
+    let maker = inherited::look(number, |fd| sockopt::socket_peercred(fd))?.ok()?.pid;
     (getppid() == Some(maker)).then_some(number)
 }
 
@@ -124,8 +120,7 @@ pub(super) fn socket_of_keeper() -> Option<OwnedFd> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return None;
     }
-    // SAFETY: it is open, and our parent opened it for us, once.
-    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    let socket = inherited::take(number).ok()?;
     // What this process starts is not to have it.
     fcntl_setfd(&socket, FdFlags::CLOEXEC).ok()?;
     Some(socket)

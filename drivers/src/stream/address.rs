@@ -19,8 +19,8 @@ use crate::chardev::{Server, SocketAccess};
 use crate::errno;
 use crate::line::SocketName;
 use crate::minder::{Stop, Wait};
-use crate::resolve::{Kind, Query, resolve};
 use crate::store::Drawer;
+use crate::sys::resolve::{Kind, Query, resolve};
 
 /// Where to listen or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]

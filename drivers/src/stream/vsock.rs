@@ -1,39 +1,20 @@
-//! Addresses of sockets between a host and its guests, which rustix does not have.
-
-#![allow(unsafe_code)] // sockaddr_vm
-
-use std::mem::MaybeUninit;
+//! Addresses of sockets between a host and its guests.
 
 use rustix::net::SocketAddrAny;
-use rustix::net::addr::SocketAddrStorage;
 
 use crate::line::SocketName;
+use crate::sys::address::{vsock, vsock_of};
 
 /// Errors: what is no number.
 pub(super) fn address(cid: &str, port: &str) -> Result<SocketAddrAny, String> {
     let number =
         |name: &str, text: &str| text.parse().map_err(|_| format!("Failed to parse {name} '{text}'"));
-    // SAFETY: numbers, and zeros behind them.
-    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_cid = number("cid", cid)?;
-    address.svm_port = number("port", port)?;
-    let mut storage = MaybeUninit::<SocketAddrStorage>::zeroed();
-    // SAFETY: any address fits into the storage, and is aligned no more than it.
-    unsafe { storage.as_mut_ptr().cast::<libc::sockaddr_vm>().write(address) };
-    // SAFETY: the storage holds this address, of its family and length.
-    Ok(unsafe { SocketAddrAny::new(storage, size_of::<libc::sockaddr_vm>() as u32) })
+    Ok(vsock(number("cid", cid)?, number("port", port)?))
 }
 
 /// The machine and port of such an address; `None` of any other.
 pub(super) fn name(address: &SocketAddrAny) -> Option<SocketName> {
-    let vsock = i32::from(address.address_family().as_raw()) == libc::AF_VSOCK;
-    if !vsock || (address.addr_len() as usize) < size_of::<libc::sockaddr_vm>() {
-        return None;
-    }
-    // SAFETY: the family and the length say what it is; the storage is aligned for any address.
-    let address = unsafe { &*address.as_ptr().cast::<libc::sockaddr_vm>() };
-    Some(SocketName::Vsock { cid: address.svm_cid, port: address.svm_port })
+    vsock_of(address).map(|(cid, port)| SocketName::Vsock { cid, port })
 }
 
 #[cfg(test)]

@@ -3,8 +3,6 @@
 //! When the kernel takes a part only, the rest of the frame that it cut is copied aside and goes first the next time. What
 //! is behind that was not sent.
 
-#![allow(unsafe_code)] // sends from its own memory, as `message` takes it
-
 use std::os::fd::BorrowedFd;
 
 use ringyard_dataplane::drops::DropReason;
@@ -14,15 +12,16 @@ use ringyard_dataplane::port::Tally;
 use rustix::io::Errno;
 
 use super::WORD_LEN;
-use super::call::Call;
-use crate::message;
+use super::call::{Call, CallRoom};
+use crate::sys::message;
+use crate::sys::vector::Vector;
 
 /// The records of the longest frame that is cut into the most segments.
 const TAIL_LEN: usize = FRAME_LEN_MAX + SEGMENTS_MAX * (WORD_LEN + OFFLOAD_HEADER_LEN);
 
 /// One egress's means to send. Used by one worker at a time, a burst long.
 pub(super) struct Writer {
-    call: Call,
+    room: CallRoom,
     tail: Tail,
     /// Why nothing can be sent any more.
     broken: Option<Errno>,
@@ -31,7 +30,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new() -> Writer {
         let tail = Tail { memory: vec![0; TAIL_LEN].into(), start: 0, end: 0 };
-        Writer { call: Call::new(), tail, broken: None }
+        Writer { room: CallRoom::new(), tail, broken: None }
     }
 
     /// Why nothing can be sent any more, if that is so.
@@ -84,25 +83,25 @@ impl Writer {
         let mut frames_max = BURST_FRAMES;
         while self.tail.send(socket)? && *settled < picks.len() {
             let rest = &picks[*settled..];
-            self.call.clear();
+            let mut call = self.room.begin();
             let frames = rest.iter().take(frames_max).map(|&pick| burst.frame(usize::from(pick)));
-            frames.take_while(|frame| self.call.add(frame)).for_each(drop);
-            if self.call.sent().is_empty() {
+            frames.take_while(|frame| call.add(frame)).for_each(drop);
+            if call.sent().is_empty() {
                 let frame = burst.frame(usize::from(rest[0]));
                 count(tally, &frame, self.tail.take(&frame));
                 *settled += 1;
                 continue;
             }
-            match self.call.send(socket) {
+            match call.send(socket) {
                 Ok(sent) => {
-                    *settled += self.settle(sent, burst, rest, tally);
-                    if sent < self.call.bytes() {
+                    *settled += self.tail.settle(&call, sent, burst, rest, tally);
+                    if sent < call.bytes() {
                         return Ok(());
                     }
                 }
                 Err(error) if is_full(error) => return Ok(()),
                 // A sender has taken its memory away. Whose frame it was shows when they go one by one.
-                Err(Errno::FAULT) if self.call.sent().len() > 1 => frames_max = 1,
+                Err(Errno::FAULT) if call.sent().len() > 1 => frames_max = 1,
                 Err(Errno::FAULT) => {
                     tally.drop(DropReason::IoError);
                     *settled += 1;
@@ -111,27 +110,6 @@ impl Writer {
             }
         }
         Ok(())
-    }
-
-    /// After a call that took `sent` bytes of `picks`: how many of these are settled, the one that was cut included.
-    fn settle(&mut self, sent: usize, burst: &Burst<'_>, picks: &[u8], tally: &mut Tally) -> usize {
-        let (mut start, mut settled) = (0, 0);
-        for (of, &pick) in self.call.sent().iter().zip(picks) {
-            if sent < of.end {
-                if sent == start {
-                    break;
-                }
-                (self.tail.start, self.tail.end) =
-                    (0, self.call.copy_to(sent, of.end, &mut self.tail.memory));
-            }
-            count(tally, &burst.frame(usize::from(pick)), of.segments);
-            settled += 1;
-            start = of.end;
-            if sent < start {
-                break;
-            }
-        }
-        settled
     }
 }
 
@@ -158,9 +136,7 @@ impl Tail {
     fn send(&mut self, socket: BorrowedFd<'_>) -> Result<bool, Errno> {
         while self.start < self.end {
             let bytes = &self.memory[self.start..self.end];
-            let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            // SAFETY: the vector is of our own memory.
-            match unsafe { message::send(socket, &[vector]) } {
+            match message::send(socket, &[Vector::of(bytes)]) {
                 Ok(sent) => self.start += sent,
                 Err(Errno::INTR) => {}
                 Err(error) if is_full(error) => return Ok(false),
@@ -168,6 +144,34 @@ impl Tail {
             }
         }
         Ok(true)
+    }
+
+    /// After a call that took `sent` bytes of `picks`: how many of these are settled, the one that was cut included,
+    /// whose rest it takes.
+    fn settle(
+        &mut self,
+        call: &Call<'_>,
+        sent: usize,
+        burst: &Burst<'_>,
+        picks: &[u8],
+        tally: &mut Tally,
+    ) -> usize {
+        let (mut start, mut settled) = (0, 0);
+        for (of, &pick) in call.sent().iter().zip(picks) {
+            if sent < of.end {
+                if sent == start {
+                    break;
+                }
+                (self.start, self.end) = (0, call.copy_to(sent, of.end, &mut self.memory));
+            }
+            count(tally, &burst.frame(usize::from(pick)), of.segments);
+            settled += 1;
+            start = of.end;
+            if sent < start {
+                break;
+            }
+        }
+        settled
     }
 
     /// Takes the records of a whole frame, when there is nothing else. How many segments it was cut into; 0 for none.

@@ -1,10 +1,8 @@
 //! The tun driver's character device: the ioctls of `linux/if_tun.h`, and a frame in one `writev`.
 
-#![allow(unsafe_code)] // ioctls that rustix does not have, and writev from guest memory
-
-use std::ffi::{c_int, c_uint, c_ulong};
+use std::ffi::{c_int, c_uint};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use ringyard_dataplane::frame::{Burst, Frame};
 use ringyard_dataplane::offload::{NET_HEADER_LEN, Offload, Offloads, Payload, Segments};
@@ -13,6 +11,9 @@ use rustix::io::Errno;
 
 use super::train::{TRAIN_PIECES_MAX, Train};
 use super::{OpenError, macvtap};
+use crate::sys::ioctl::ioctl;
+use crate::sys::tap;
+use crate::sys::vector::{Vector, write_vectors};
 
 const TUN: &str = "/dev/net/tun";
 /// Body pieces that one `writev` takes here; Linux takes 1024 in all.
@@ -61,8 +62,8 @@ impl Device {
         let path = macvtap.as_deref().unwrap_or(TUN);
         let fd = rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| OpenError::new(format!("could not open {path}"), error.into()))?;
-        let mut features: c_uint = 0;
-        if ioctl(&fd, libc::TUNGETFEATURES, &mut features).is_err() {
+        let mut features = 0;
+        if ioctl(&fd, tap::GET_FEATURES, &mut features).is_err() {
             features = 0;
         }
         let supports = |flag: c_int| features & flag as c_uint != 0;
@@ -84,36 +85,33 @@ impl Device {
             flags |= libc::IFF_MULTI_QUEUE;
         }
         let name = ifname.unwrap_or("tap%d");
-        let failed = |error| OpenError::new(format!("could not configure {path} ({name})"), error);
-        let mut request = request(name).map_err(failed)?;
-        request.ifr_ifru.ifru_flags = flags as i16;
-        ioctl(&fd, libc::TUNSETIFF, &mut request).map_err(failed)?;
-        Device::set_up(fd, &request, flags).map_err(failed)
+        let failed =
+            |error: Errno| OpenError::new(format!("could not configure {path} ({name})"), error.into());
+        let ifname = tap::set_interface(&fd, name, flags).map_err(failed)?;
+        Device::set_up(fd, ifname, flags).map_err(failed)
     }
 
     /// A queue that somebody else opened.
     pub(super) fn take_over(fd: OwnedFd) -> Result<Device, OpenError> {
         let number = fd.as_raw_fd();
-        let failed = |error| OpenError::new(format!("Unable to query TUNGETIFF on FD {number}"), error);
-        let mut request = request("").map_err(failed)?;
-        ioctl(&fd, libc::TUNGETIFF, &mut request).map_err(failed)?;
-        // SAFETY: the kernel filled the flags in; they are a plain number in any case.
-        let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+        let failed =
+            |error: Errno| OpenError::new(format!("Unable to query TUNGETIFF on FD {number}"), error.into());
+        let (ifname, flags) = tap::interface(&fd).map_err(failed)?;
         if flags & libc::IFF_TAP == 0 {
             return Err(OpenError(format!("FD {number} is a tun device, and a tap is needed")));
         }
-        rustix::io::ioctl_fionbio(&fd, true).map_err(|error| failed(error.into()))?;
-        Device::set_up(fd, &request, flags).map_err(failed)
+        rustix::io::ioctl_fionbio(&fd, true).map_err(failed)?;
+        Device::set_up(fd, ifname, flags).map_err(failed)
     }
 
-    fn set_up(fd: OwnedFd, request: &libc::ifreq, flags: c_int) -> io::Result<Device> {
+    fn set_up(fd: OwnedFd, ifname: String, flags: c_int) -> Result<Device, Errno> {
         let (mut net_header_len, mut offloads) = (0, Offloads::NONE);
         if flags & libc::IFF_VNET_HDR != 0 {
             net_header_len = NET_HEADER_LEN;
-            ioctl(&fd, libc::TUNSETVNETHDRSZ, &mut (NET_HEADER_LEN as c_int))?;
+            ioctl(&fd, tap::SET_HEADER_LEN, &mut (NET_HEADER_LEN as c_int))?;
             offloads = take_offloads(&fd)?;
         }
-        Ok(Device { fd, ifname: name_in(request), flags, net_header_len, offloads })
+        Ok(Device { fd, ifname, flags, net_header_len, offloads })
     }
 
     /// The same by the name that users know it by: it may have been given another one since.
@@ -124,9 +122,7 @@ impl Device {
     /// Makes the descriptor one of the interface of the same name again, after it was deleted and made anew.
     pub(super) fn take_back(&self) -> io::Result<()> {
         const SHAPE: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-        let mut request = request(&self.ifname)?;
-        request.ifr_ifru.ifru_flags = (self.flags & SHAPE) as i16;
-        ioctl(&self.fd, libc::TUNSETIFF, &mut request)?;
+        tap::set_interface(&self.fd, &self.ifname, self.flags & SHAPE)?;
         self.put_header_right()?;
         if self.net_header_len > 0 {
             take_offloads(&self.fd)?;
@@ -137,12 +133,11 @@ impl Device {
 
     /// What has become of the interface.
     pub(super) fn condition(&self) -> Condition {
-        let Ok(mut request) = request("") else { return Condition::Gone };
-        if ioctl(&self.fd, libc::TUNGETIFF, &mut request).is_err() {
+        if tap::interface(&self.fd).is_err() {
             return Condition::Gone;
         }
         let mut len: c_int = 0;
-        let known = self.net_header_len > 0 && ioctl(&self.fd, libc::TUNGETVNETHDRSZ, &mut len).is_ok();
+        let known = self.net_header_len > 0 && ioctl(&self.fd, tap::GET_HEADER_LEN, &mut len).is_ok();
         let other = known && len != self.net_header_len as c_int;
         if other { Condition::OtherHeader } else { Condition::Whole }
     }
@@ -156,29 +151,19 @@ impl Device {
     }
 
     pub(super) fn set_header_len(&self, mut len: c_int) -> io::Result<()> {
-        ioctl(&self.fd, libc::TUNSETVNETHDRSZ, &mut len)
+        ioctl(&self.fd, tap::SET_HEADER_LEN, &mut len)?;
+        Ok(())
     }
 
     /// The name that the interface has now, and the network namespace that it is in, if we may know that.
     pub(super) fn whereabouts(&self) -> (String, Option<OwnedFd>) {
-        let name = request("").ok().and_then(|mut request| {
-            ioctl(&self.fd, libc::TUNGETIFF, &mut request).ok()?;
-            Some(name_in(&request))
-        });
-        // SAFETY: the request takes no argument and returns a descriptor, or a number below 0.
-        let number = unsafe { libc::ioctl(self.fd.as_raw_fd(), c_ulong::from(libc::TUNGETDEVNETNS)) };
-        // SAFETY: the descriptor is new, and nobody else has its number.
-        let namespace = (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) });
-        (name.unwrap_or_else(|| self.ifname.clone()), namespace)
+        let name = tap::interface(&self.fd).map_or_else(|_| self.ifname.clone(), |(name, _)| name);
+        (name, tap::namespace(&self.fd).ok())
     }
 
     /// The network namespace in which the descriptor was opened, if we may know that.
     pub(super) fn home(&self) -> Option<OwnedFd> {
-        const SIOCGSKNS: c_ulong = 0x894c;
-        // SAFETY: as in `whereabouts`.
-        let number = unsafe { libc::ioctl(self.fd.as_raw_fd(), SIOCGSKNS as _) };
-        // SAFETY: as in `whereabouts`.
-        (number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+        tap::home(&self.fd).ok()
     }
 
     /// The interface's name.
@@ -198,7 +183,8 @@ impl Device {
 
     /// Limits what the kernel queues for this writer.
     pub(super) fn set_sndbuf(&self, bytes: i32) -> io::Result<()> {
-        ioctl(&self.fd, libc::TUNSETSNDBUF, &mut { bytes })
+        ioctl(&self.fd, tap::SET_SNDBUF, &mut { bytes })?;
+        Ok(())
     }
 
     /// Reads one net header and frame.
@@ -252,18 +238,18 @@ impl Device {
         body: &Payload<'_>,
         bounce: &mut [u8],
     ) -> Result<(), Unwritten> {
-        let mut vectors = [EMPTY; PIECES_MAX + 2];
-        vectors[0] = vector(net[..self.net_header_len].as_ptr(), self.net_header_len);
-        vectors[1] = vector(header.as_ptr(), header.len());
+        let mut vectors = [Vector::EMPTY; PIECES_MAX + 2];
+        vectors[0] = Vector::of(&net[..self.net_header_len]);
+        vectors[1] = Vector::of(header);
         let mut count = 2;
-        for piece in body.pieces() {
+        for vector in Vector::all_of(body) {
             if count == vectors.len() {
                 body.copy_to(bounce).ok_or(Unwritten::Failed)?;
-                vectors[2] = vector(bounce.as_ptr(), body.len());
+                vectors[2] = Vector::of(&bounce[..body.len()]);
                 count = 3;
                 break;
             }
-            vectors[count] = vector(piece.start(), piece.len());
+            vectors[count] = vector;
             count += 1;
         }
         self.write_vectors(&vectors[..count])
@@ -276,32 +262,26 @@ impl Device {
         burst: &Burst<'_>,
         picks: &[u8],
     ) -> Result<(), Unwritten> {
-        let mut vectors = [EMPTY; TRAIN_PIECES_MAX + 2];
-        vectors[0] = vector(train.net.as_ptr(), train.net.len());
-        vectors[1] = vector(train.header().as_ptr(), train.header().len());
+        let mut vectors = [Vector::EMPTY; TRAIN_PIECES_MAX + 2];
+        vectors[0] = Vector::of(&train.net);
+        vectors[1] = Vector::of(train.header());
         let mut count = 2;
         for &pick in picks {
-            for piece in train.payload(&burst.frame(usize::from(pick))).pieces() {
-                vectors[count] = vector(piece.start(), piece.len());
+            for vector in Vector::all_of(&train.payload(&burst.frame(usize::from(pick)))) {
+                vectors[count] = vector;
                 count += 1;
             }
         }
         self.write_vectors(&vectors[..count])
     }
 
-    /// What the vectors describe is readable while it is written: they are made of frames that are lent.
-    fn write_vectors(&self, vectors: &[libc::iovec]) -> Result<(), Unwritten> {
-        // SAFETY: every vector is readable while the frame is lent, whatever its owner writes there; none is written to.
-        let written = unsafe { libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as c_int) };
-        if written >= 0 {
-            return Ok(());
-        }
-        match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Err(Unwritten::Full),
-            Some(libc::EIO) => Err(Unwritten::Down),
-            Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::ENOLINK) => Err(Unwritten::Gone),
-            _ => Err(Unwritten::Failed),
-        }
+    fn write_vectors(&self, vectors: &[Vector<'_>]) -> Result<(), Unwritten> {
+        write_vectors(&self.fd, vectors).map_err(|error| match error {
+            Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => Unwritten::Full,
+            Errno::IO => Unwritten::Down,
+            Errno::BADFD | Errno::NODEV | Errno::NXIO | Errno::NOLINK => Unwritten::Gone,
+            _ => Unwritten::Failed,
+        })
     }
 }
 
@@ -325,58 +305,19 @@ impl AsFd for Device {
     }
 }
 
-const EMPTY: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-
-fn vector(start: *const u8, len: usize) -> libc::iovec {
-    libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len }
-}
-
 fn net_header(offload: &Offload) -> [u8; NET_HEADER_LEN] {
     let whole = offload.net_header(0);
     std::array::from_fn(|at| whole[at])
 }
 
-/// The name that the kernel put into a request.
-fn name_in(request: &libc::ifreq) -> String {
-    let bytes = request.ifr_name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0);
-    String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
-}
-
-/// A request for the interface `name`, which must be shorter than 16 bytes.
-fn request(name: &str) -> io::Result<libc::ifreq> {
-    if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: an ifreq of zeros is a valid one: numbers and an array of characters.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    Ok(request)
-}
-
-fn ioctl<T>(fd: &OwnedFd, code: impl Into<c_ulong>, argument: &mut T) -> io::Result<()> {
-    // SAFETY: each caller passes the type that the request takes, exclusively borrowed for the call.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), code.into(), std::ptr::from_mut(argument)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Has the kernel leave to us whatever it can. What it leaves to us is also what it takes from us: both came with the
 /// same release, USO with Linux 6.2.
-fn take_offloads(fd: &OwnedFd) -> io::Result<Offloads> {
+fn take_offloads(fd: &OwnedFd) -> Result<Offloads, Errno> {
     const TCP: c_uint = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
     const USO: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
-    if set_offload(fd, TCP | USO).is_ok() {
+    if tap::set_offload(fd, TCP | USO).is_ok() {
         return Ok(Offloads::ALL);
     }
-    set_offload(fd, TCP)?;
+    tap::set_offload(fd, TCP)?;
     Ok(Offloads::ALL.without(Offloads::USO4.with(Offloads::USO6)))
-}
-
-/// TUNSETOFFLOAD takes its flags by value.
-fn set_offload(fd: &OwnedFd, flags: c_uint) -> io::Result<()> {
-    // SAFETY: a number, no memory.
-    let result =
-        unsafe { libc::ioctl(fd.as_raw_fd(), c_ulong::from(libc::TUNSETOFFLOAD), c_ulong::from(flags)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,101 +1,6 @@
-//! The structures and numbers of `linux/vduse.h` (API version 0, as of Linux 6.12), and no more.
+//! The messages of `linux/vduse.h` (API version 0, as of Linux 6.12): what the kernel asks, and what it is answered.
 
-use std::mem::{offset_of, size_of};
-
-use libc::{_IO, _IOR, _IOW, _IOWR, Ioctl, c_int};
-
-/// VDUSE_BASE.
-const BASE: u32 = 0x81;
-/// Bytes of a name, the ending zero included.
-pub(super) const NAME_MAX: usize = 256;
-
-pub(super) const SET_API_VERSION: Ioctl = _IOW::<u64>(BASE, 0x01);
-pub(super) const CREATE_DEV: Ioctl = _IOW::<[u8; CONFIG_HEAD]>(BASE, 0x02);
-pub(super) const DESTROY_DEV: Ioctl = _IOW::<[u8; NAME_MAX]>(BASE, 0x03);
-pub(super) const IOTLB_GET_FD: Ioctl = _IOWR::<IotlbEntry>(BASE, 0x10);
-pub(super) const DEV_GET_FEATURES: Ioctl = _IOR::<u64>(BASE, 0x11);
-pub(super) const VQ_SETUP: Ioctl = _IOW::<VqConfig>(BASE, 0x14);
-pub(super) const VQ_GET_INFO: Ioctl = _IOWR::<VqInfo>(BASE, 0x15);
-pub(super) const VQ_SETUP_KICKFD: Ioctl = _IOW::<VqEventfd>(BASE, 0x16);
-pub(super) const VQ_INJECT_IRQ: Ioctl = _IOW::<u32>(BASE, 0x17);
-
-/// `vduse_dev_config` without its flexible end.
-const CONFIG_HEAD: usize = 336;
-
-/// `vduse_dev_config` with the configuration space of a network device behind it.
-#[repr(C)]
-pub(super) struct DevConfig {
-    pub name: [u8; NAME_MAX],
-    pub vendor_id: u32,
-    pub device_id: u32,
-    pub features: u64,
-    pub vq_num: u32,
-    pub vq_align: u32,
-    pub reserved: [u32; 13],
-    pub config_size: u32,
-    pub config: NetConfig,
-}
-
-/// The first fields of `virtio_net_config` (virtio 1.2, 5.1.4), as bytes: they are little-endian.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct NetConfig {
-    pub mac: [u8; 6],
-    pub status: [u8; 2],
-    pub max_virtqueue_pairs: [u8; 2],
-    pub mtu: [u8; 2],
-}
-
-/// `vduse_vq_config`.
-#[repr(C)]
-#[derive(Default)]
-pub(super) struct VqConfig {
-    pub index: u32,
-    pub max_size: u16,
-    pub reserved: [u16; 13],
-}
-
-/// `vduse_iotlb_entry`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct IotlbEntry {
-    pub offset: u64,
-    pub start: u64,
-    pub last: u64,
-    pub perm: u8,
-    pub padding: [u8; 7],
-}
-
-/// VDUSE_ACCESS_RW.
-pub(super) const ACCESS_RW: u8 = 3;
-
-/// `vduse_vq_state_packed`, the union's larger half; the available index of a split ring is its first word.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct RingPosition {
-    pub words: [u16; 4],
-}
-
-/// `vduse_vq_info`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct VqInfo {
-    pub index: u32,
-    pub num: u32,
-    pub desc_addr: u64,
-    pub driver_addr: u64,
-    pub device_addr: u64,
-    pub position: RingPosition,
-    pub ready: u8,
-    pub padding: [u8; 7],
-}
-
-/// `vduse_vq_eventfd`.
-#[repr(C)]
-pub(super) struct VqEventfd {
-    pub index: u32,
-    pub fd: c_int,
-}
+use crate::sys::vduse::RingPosition;
 
 /// Bytes of `vduse_dev_request` and of `vduse_dev_response`.
 pub(super) const MESSAGE_LEN: usize = 152;
@@ -156,24 +61,6 @@ pub(super) fn encode(id: u32, answer: Answer) -> [u8; MESSAGE_LEN] {
     }
     message
 }
-
-const _: () = {
-    assert!(offset_of!(DevConfig, features) == 264);
-    assert!(offset_of!(DevConfig, config_size) == 332);
-    assert!(offset_of!(DevConfig, config) == CONFIG_HEAD);
-    assert!(size_of::<NetConfig>() == 12);
-    assert!(size_of::<VqConfig>() == 32);
-    assert!(offset_of!(IotlbEntry, perm) == 24 && size_of::<IotlbEntry>() == 32);
-    assert!(offset_of!(VqInfo, position) == 32 && offset_of!(VqInfo, ready) == 40);
-    assert!(size_of::<VqInfo>() == 48);
-    assert!(size_of::<VqEventfd>() == 8);
-    // As the kernel's headers have them.
-    assert!(CREATE_DEV == 0x4150_8102 && DESTROY_DEV == 0x4100_8103);
-    assert!(SET_API_VERSION == 0x4008_8101 && IOTLB_GET_FD == 0xc020_8110);
-    assert!(DEV_GET_FEATURES == 0x8008_8111 && VQ_SETUP == 0x4020_8114);
-    assert!(VQ_GET_INFO == 0xc030_8115 && VQ_SETUP_KICKFD == 0x4008_8116 && VQ_INJECT_IRQ == 0x4004_8117);
-    assert!(_IO(BASE, 0) == 0x8100);
-};
 
 #[cfg(test)]
 mod tests {

@@ -1,17 +1,16 @@
 //! `/dev/vduse/control` and `/dev/vduse/NAME`: devices are made, set up, and told what the kernel wants to know.
 
-#![allow(unsafe_code)] // ioctls
-
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::abi::{self, Answer, DevConfig, IotlbEntry, MESSAGE_LEN, Request, VqConfig, VqEventfd, VqInfo};
+use super::abi::{self, Answer, MESSAGE_LEN, Request};
 use crate::errno;
-use crate::ioctl::ioctl;
+use crate::sys::ioctl::ioctl;
+use crate::sys::vduse::{self, DevConfig, IotlbEntry, NAME_MAX, VqConfig, VqEventfd, VqInfo};
 
 pub(crate) const CONTROL: &str = "/dev/vduse/control";
 
@@ -28,21 +27,17 @@ impl Device {
     /// earlier process left behind is taken away first.
     pub(super) fn make(name: &str, mut config: DevConfig, size: u16) -> Result<Device, String> {
         let control = open(CONTROL).map_err(no_control)?;
-        // SAFETY: the request reads a number of 64 bits.
-        unsafe { ioctl(&control, abi::SET_API_VERSION, &mut 0u64) }
+        ioctl(&control, vduse::SET_API_VERSION, &mut 0)
             .map_err(|error| doing("setting the version of VDUSE's interface", error))?;
         let rings = config.vq_num;
-        // SAFETY: the request reads the head of the configuration, and behind it as many bytes as that says, which are there.
-        let mut made = unsafe { ioctl(&control, abi::CREATE_DEV, &mut config) };
-        if made.as_ref().is_err_and(|error| Errno::from_io_error(error) == Some(Errno::EXIST)) {
-            let left = destroy(&control, name);
-            if left.as_ref().is_err_and(|error| Errno::from_io_error(error) == Some(Errno::BUSY)) {
+        let mut made = vduse::create(&control, &mut config);
+        if made == Err(Errno::EXIST) {
+            if destroy(&control, name) == Err(Errno::BUSY) {
                 return Err(format!(
                     "the VDUSE device '{name}' is there already and in use: 'vdpa dev del {name}' takes it off the bus"
                 ));
             }
-            // SAFETY: as above.
-            made = unsafe { ioctl(&control, abi::CREATE_DEV, &mut config) };
+            made = vduse::create(&control, &mut config);
         }
         made.map_err(|error| doing(format_args!("making the VDUSE device '{name}'"), error))?;
         let mut device = Device { name: name.to_owned(), fd: None, control };
@@ -50,8 +45,7 @@ impl Device {
         let fd = open(&path).map_err(|error| format!("Could not open '{path}': {}", errno::text(error)))?;
         for index in 0..rings {
             let mut ring = VqConfig { index, max_size: size, ..VqConfig::default() };
-            // SAFETY: the request reads a `vduse_vq_config`.
-            unsafe { ioctl(&fd, abi::VQ_SETUP, &mut ring) }
+            ioctl(&fd, vduse::VQ_SETUP, &mut ring)
                 .map_err(|error| doing(format_args!("setting ring {index} of '{name}' up"), error))?;
         }
         device.fd = Some(fd);
@@ -91,35 +85,28 @@ impl Device {
 
     /// What the driver acknowledged.
     pub(super) fn features(&self) -> io::Result<u64> {
-        let mut features = 0u64;
-        // SAFETY: the request writes a number of 64 bits.
-        unsafe { ioctl(self.open_fd(), abi::DEV_GET_FEATURES, &mut features) }?;
+        let mut features = 0;
+        ioctl(self.open_fd(), vduse::DEV_GET_FEATURES, &mut features)?;
         Ok(features)
     }
 
     /// What the driver said of ring `index`.
     pub(super) fn ring(&self, index: u32) -> io::Result<VqInfo> {
         let mut info = VqInfo { index, ..VqInfo::default() };
-        // SAFETY: the request reads and writes a `vduse_vq_info`, which is numbers.
-        unsafe { ioctl(self.open_fd(), abi::VQ_GET_INFO, &mut info) }?;
+        ioctl(self.open_fd(), vduse::VQ_GET_INFO, &mut info)?;
         Ok(info)
     }
 
     /// Has `kick` signalled when the driver kicks ring `index`.
     pub(super) fn set_kick(&self, index: u32, kick: impl AsFd) -> io::Result<()> {
         let mut eventfd = VqEventfd { index, fd: kick.as_fd().as_raw_fd() };
-        // SAFETY: the request reads a `vduse_vq_eventfd`.
-        unsafe { ioctl(self.open_fd(), abi::VQ_SETUP_KICKFD, &mut eventfd) }?;
+        ioctl(self.open_fd(), vduse::VQ_SETUP_KICKFD, &mut eventfd)?;
         Ok(())
     }
 
     /// The first mapping from the address `start` on, with its file; `None`: there is none.
     pub(super) fn mapping(&self, start: u64) -> Option<(IotlbEntry, OwnedFd)> {
-        let mut entry = IotlbEntry { start, last: u64::MAX, ..IotlbEntry::default() };
-        // SAFETY: the request reads and writes a `vduse_iotlb_entry`, which is numbers.
-        let fd = unsafe { ioctl(self.open_fd(), abi::IOTLB_GET_FD, &mut entry) }.ok()?;
-        // SAFETY: the kernel made the descriptor for us; nobody else has it.
-        Some((entry, unsafe { OwnedFd::from_raw_fd(fd) }))
+        vduse::mapping(self.open_fd(), start)
     }
 
     fn open_fd(&self) -> &OwnedFd {
@@ -132,7 +119,7 @@ impl Drop for Device {
         drop(self.fd.take());
         match destroy(&self.control, &self.name) {
             Ok(()) => {}
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => tracing::warn!(
+            Err(Errno::BUSY) => tracing::warn!(
                 "the VDUSE device '{}' stays, since it is on the vDPA bus or in use: 'vdpa dev del {0}' takes it off",
                 self.name
             ),
@@ -146,21 +133,17 @@ impl Drop for Device {
 /// Tells the driver to look at what ring `index` of the device behind `fd` has used. One that is not running does not
 /// care.
 pub(super) fn inject(fd: &OwnedFd, index: u32) {
-    // SAFETY: the request reads a number of 32 bits.
-    let _ = unsafe { ioctl(fd, abi::VQ_INJECT_IRQ, &mut { index }) };
+    let _ = ioctl(fd, vduse::VQ_INJECT_IRQ, &mut { index });
 }
 
-fn destroy(control: &OwnedFd, name: &str) -> io::Result<()> {
-    let mut bytes = name_bytes(name);
-    // SAFETY: the request reads NAME_MAX bytes.
-    unsafe { ioctl(control, abi::DESTROY_DEV, &mut bytes) }?;
-    Ok(())
+fn destroy(control: &OwnedFd, name: &str) -> Result<(), Errno> {
+    ioctl(control, vduse::DESTROY_DEV, &mut name_bytes(name)).map(drop)
 }
 
 /// A name that is short enough, with zeros behind it.
-pub(super) fn name_bytes(name: &str) -> [u8; abi::NAME_MAX] {
-    let mut bytes = [0; abi::NAME_MAX];
-    for (to, from) in bytes.iter_mut().take(abi::NAME_MAX - 1).zip(name.bytes()) {
+pub(super) fn name_bytes(name: &str) -> [u8; NAME_MAX] {
+    let mut bytes = [0; NAME_MAX];
+    for (to, from) in bytes.iter_mut().take(NAME_MAX - 1).zip(name.bytes()) {
         *to = from;
     }
     bytes
@@ -178,7 +161,7 @@ fn no_control(error: Errno) -> String {
     format!("Could not open '{CONTROL}': {}{hint}", errno::text(error))
 }
 
-fn doing(what: impl fmt::Display, error: io::Error) -> String {
+fn doing(what: impl fmt::Display, error: Errno) -> String {
     format!("{what}: {}", errno::text(error))
 }
 

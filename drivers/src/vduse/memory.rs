@@ -10,9 +10,9 @@ use std::sync::Arc;
 use libc::{HUGETLBFS_MAGIC, TMPFS_MAGIC};
 use ringyard_dataplane::ring::{Mapping, MemoryTable, REGIONS_MAX, Region};
 
-use super::abi::{ACCESS_RW, IotlbEntry};
 use super::device::Device;
 use crate::errno;
+use crate::sys::vduse::{ACCESS_RW, IotlbEntry};
 
 /// All that is mapped now. `trouble` is signalled when a file of it is truncated later. What is read-only to devices is
 /// left out, and so is what is not fit to be mapped, each with a word in the log: a ring that needs it breaks.

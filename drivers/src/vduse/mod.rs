@@ -5,7 +5,8 @@
 //! network interface of it, vhost_vdpa a character device for a VMM, a container, or another switch. The rings are those of
 //! [`vhost_user`](crate::vhost_user), in the addresses of whoever drives the device.
 //!
-//! [`abi`] is the kernel's interface, [`device`] the calls, [`memory`] what the driver shares, [`server`] the rest.
+//! [`abi`] is what the kernel and we tell each other, [`device`] the calls, [`memory`] what the driver shares, [`server`] the
+//! rest.
 //!
 //! One queue pair: Linux makes no network device with a control queue over VDUSE ("Temporarily fail if control queue feature
 //! requested", 6.9), and without that a driver uses no second pair (virtio 1.2, 5.1.3.1).
@@ -29,18 +30,15 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use crate::line::Line;
 use crate::minder::Minder;
 use crate::sandbox::may_turn;
+use crate::sys::vduse::{DevConfig, NAME_MAX, NetConfig, VQ_INJECT_IRQ};
 use crate::virtio_net::OFFLOADS;
-use abi::{DevConfig, NetConfig};
 use device::Device;
 use server::{RINGS, Server};
-
-/// Bytes of what a device is made of (`vduse_dev_config`).
-pub(crate) const CONFIG_LEN: usize = size_of::<abi::DevConfig>();
 
 /// Entries of a ring where nothing else is asked for.
 pub const QUEUE_SIZE: u16 = 1024;
 /// Bytes of a device's name, at most.
-pub const NAME_LEN_MAX: usize = abi::NAME_MAX - 1;
+pub const NAME_LEN_MAX: usize = NAME_MAX - 1;
 
 /// What a device is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +137,7 @@ pub(crate) const DEVICE: &str = device::CONTROL;
 /// What workers call for it.
 pub(crate) const CALLS: &[std::ffi::c_long] = &[libc::SYS_ioctl];
 /// The request that this is for.
-pub(crate) const WORKERS_REQUESTS: [libc::Ioctl; 1] = [abi::VQ_INJECT_IRQ];
+pub(crate) const WORKERS_REQUESTS: [libc::Ioctl; 1] = [VQ_INJECT_IRQ.number()];
 /// Virtio features, besides the offloads. The kernel demands the first two.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_ACCESS_PLATFORM

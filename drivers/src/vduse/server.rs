@@ -10,13 +10,14 @@ use ringyard_dataplane::ring::{Call, Fault, MemoryTable, RingLayout};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
 
-use super::abi::{Answer, Request, RingPosition, VqInfo};
+use super::abi::{Answer, Request};
 use super::device::{Device, inject};
 use super::memory;
 use crate::bucket::Bucket;
 use crate::errno;
 use crate::line::{Line, Unplugged};
 use crate::minder::{Stop, Wait};
+use crate::sys::vduse::{RingPosition, VqInfo};
 use crate::virtio_net;
 use crate::vring::{self, Surroundings, Vring};
 

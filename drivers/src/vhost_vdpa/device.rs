@@ -1,17 +1,16 @@
 //! `/dev/vhost-vdpa-N`: a vDPA device as its driver sees it.
 
-#![allow(unsafe_code)] // ioctls
-
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use libc::{Ioctl, c_int};
 use ringyard_dataplane::ring::{DriverMemory, RingLayout};
 use rustix::fs::{Mode, OFlags};
 
-use super::abi::{self, CONFIG_LEN, ConfigRequest, Iotlb, IovaRange, VringAddr, VringFile, VringState};
+use super::abi::{self, Iotlb};
 use crate::errno;
-use crate::ioctl::ioctl;
+use crate::sys::Plain;
+use crate::sys::ioctl::{Bare, Request, ioctl, ioctl_bare};
+use crate::sys::vdpa::{self, CONFIG_LEN, IovaRange, VringAddr, VringFile, VringState};
 
 /// An open device. One process has it at a time.
 pub(super) struct Device {
@@ -35,78 +34,74 @@ impl Device {
 
     /// Makes us the one whose memory is meant.
     pub(super) fn set_owner(&self) -> io::Result<()> {
-        self.set(abi::SET_OWNER, 0u64)
+        self.do_bare(vdpa::SET_OWNER)
     }
 
     /// The virtio device id: 1 is a network device.
     pub(super) fn device_id(&self) -> io::Result<u32> {
-        self.get(abi::GET_DEVICE_ID)
+        self.get(vdpa::GET_DEVICE_ID)
     }
 
     /// What the device offers.
     pub(super) fn features(&self) -> io::Result<u64> {
-        self.get(abi::GET_FEATURES)
+        self.get(vdpa::GET_FEATURES)
     }
 
     /// What we acknowledge.
     pub(super) fn set_features(&self, features: u64) -> io::Result<()> {
-        self.set(abi::SET_FEATURES, features)
+        self.set(vdpa::SET_FEATURES, features)
     }
 
     /// What the kernel's side of it offers.
     pub(super) fn backend_features(&self) -> io::Result<u64> {
-        self.get(abi::GET_BACKEND_FEATURES)
+        self.get(vdpa::GET_BACKEND_FEATURES)
     }
 
     /// What we use of that.
     pub(super) fn set_backend_features(&self, features: u64) -> io::Result<()> {
-        self.set(abi::SET_BACKEND_FEATURES, features)
+        self.set(vdpa::SET_BACKEND_FEATURES, features)
     }
 
     /// The device status (virtio 1.2, 2.1).
     pub(super) fn status(&self) -> io::Result<u8> {
-        self.get(abi::GET_STATUS)
+        self.get(vdpa::GET_STATUS)
     }
 
     /// Writes the status; 0 resets the device.
     pub(super) fn set_status(&self, status: u8) -> io::Result<()> {
-        self.set(abi::SET_STATUS, status)
+        self.set(vdpa::SET_STATUS, status)
     }
 
     /// Has the device leave its rings alone.
     pub(super) fn suspend(&self) -> io::Result<()> {
-        self.set(abi::SUSPEND, 0u64)
+        self.do_bare(vdpa::SUSPEND)
     }
 
     /// The first bytes of the configuration space; those that the device does not have are 0.
     pub(super) fn config(&self) -> io::Result<[u8; CONFIG_LEN]> {
         // Kernels before 5.16 do not tell; all network devices of theirs have these bytes.
-        let size: u32 = self.get(abi::GET_CONFIG_SIZE).unwrap_or(CONFIG_LEN as u32);
-        let len = size.min(CONFIG_LEN as u32);
-        let mut request = ConfigRequest { len, ..ConfigRequest::default() };
-        // SAFETY: the request reads the head and writes `len` bytes behind it, of which there are as many.
-        unsafe { ioctl(&self.fd, abi::GET_CONFIG, &mut request) }?;
-        Ok(request.bytes)
+        let size: u32 = self.get(vdpa::GET_CONFIG_SIZE).unwrap_or(CONFIG_LEN as u32);
+        Ok(vdpa::config(&self.fd, size)?)
     }
 
     /// Has `eventfd` signalled when the configuration changed.
     pub(super) fn set_config_call(&self, eventfd: impl AsFd) -> io::Result<()> {
-        self.set(abi::SET_CONFIG_CALL, eventfd.as_fd().as_raw_fd())
+        self.set(vdpa::SET_CONFIG_CALL, eventfd.as_fd().as_raw_fd())
     }
 
     /// Which addresses the device reaches.
     pub(super) fn iova_range(&self) -> io::Result<IovaRange> {
-        self.get(abi::GET_IOVA_RANGE)
+        self.get(vdpa::GET_IOVA_RANGE)
     }
 
     /// Entries of a ring, at most.
     pub(super) fn ring_size_max(&self) -> io::Result<u16> {
-        self.get(abi::GET_VRING_NUM)
+        self.get(vdpa::GET_VRING_NUM)
     }
 
     /// Rings of the device; `None`: the kernel does not tell.
     pub(super) fn rings(&self) -> Option<u32> {
-        self.get(abi::GET_VQS_COUNT).ok()
+        self.get(vdpa::GET_VQS_COUNT).ok()
     }
 
     /// Sets ring `index` up: where it lies in the device's addresses, where it begins, and its eventfds.
@@ -119,17 +114,17 @@ impl Device {
         call: impl AsFd,
     ) -> io::Result<()> {
         let RingLayout { size, desc, avail, used } = layout;
-        self.set(abi::SET_VRING_NUM, VringState { index, num: size.into() })?;
+        self.set(vdpa::SET_VRING_NUM, VringState { index, num: size.into() })?;
         let addr = VringAddr { index, flags: 0, desc, used, avail, log: 0 };
-        self.set(abi::SET_VRING_ADDR, addr)?;
-        self.set(abi::SET_VRING_BASE, VringState { index, num: base })?;
-        self.set(abi::SET_VRING_KICK, VringFile { index, fd: kick.as_fd().as_raw_fd() })?;
-        self.set(abi::SET_VRING_CALL, VringFile { index, fd: call.as_fd().as_raw_fd() })
+        self.set(vdpa::SET_VRING_ADDR, addr)?;
+        self.set(vdpa::SET_VRING_BASE, VringState { index, num: base })?;
+        self.set(vdpa::SET_VRING_KICK, VringFile { index, fd: kick.as_fd().as_raw_fd() })?;
+        self.set(vdpa::SET_VRING_CALL, VringFile { index, fd: call.as_fd().as_raw_fd() })
     }
 
     /// Lets the device use ring `index`.
     pub(super) fn enable_ring(&self, index: u32) -> io::Result<()> {
-        self.set(abi::SET_VRING_ENABLE, VringState { index, num: 1 })
+        self.set(vdpa::SET_VRING_ENABLE, VringState { index, num: 1 })
     }
 
     /// Has the device reach all of `memory`, at the addresses that it has in descriptors.
@@ -163,28 +158,19 @@ impl Device {
         }
     }
 
-    fn get<T: Default + Plain>(&self, request: Ioctl) -> io::Result<T> {
+    fn get<T: Default + Plain>(&self, request: Request<T>) -> io::Result<T> {
         let mut value = T::default();
-        // SAFETY: each request above writes no more than the type that it is asked for by, which is numbers.
-        unsafe { ioctl(&self.fd, request, &mut value) }?;
+        ioctl(&self.fd, request, &mut value)?;
         Ok(value)
     }
 
-    fn set<T: Plain>(&self, request: Ioctl, mut value: T) -> io::Result<()> {
-        // SAFETY: each request above reads no more than the type that it is given.
-        unsafe { ioctl(&self.fd, request, &mut value) }?;
+    fn set<T: Plain>(&self, request: Request<T>, mut value: T) -> io::Result<()> {
+        ioctl(&self.fd, request, &mut value)?;
+        Ok(())
+    }
+
+    fn do_bare(&self, request: Bare) -> io::Result<()> {
+        ioctl_bare(&self.fd, request, 0)?;
         Ok(())
     }
 }
-
-/// Arguments of requests: numbers, and structures of them.
-trait Plain {}
-impl Plain for u8 {}
-impl Plain for u16 {}
-impl Plain for u32 {}
-impl Plain for u64 {}
-impl Plain for c_int {}
-impl Plain for IovaRange {}
-impl Plain for VringState {}
-impl Plain for VringFile {}
-impl Plain for VringAddr {}

@@ -11,8 +11,8 @@ use virtio_bindings::virtio_net::{
 };
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
-use super::abi::{CONFIG_LEN, IovaRange};
 use super::control::{self, ControlQueue};
+use crate::sys::vdpa::{CONFIG_LEN, IovaRange};
 use crate::virtio_net::OFFLOADS;
 
 /// How a device is used.

@@ -1,21 +1,22 @@
 //! The switch as the opener sees it: what its arguments point to, and its descriptors. All of it is copied before it is
 //! looked at, since other threads of the switch may change it meanwhile.
 
-#![allow(unsafe_code)] // process_vm_readv, process_vm_writev and pidfd_getfd, which rustix does not have as they are needed
-
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use crate::sys::process::{read_memory, write_memory};
 
 /// The process.
 pub(super) struct Caller {
     pub process: i32,
+    id: Pid,
     handle: OwnedFd,
 }
 
@@ -43,7 +44,7 @@ const PAGE: u64 = 4096;
 impl Caller {
     pub(super) fn new(process: i32) -> io::Result<Caller> {
         let pid = Pid::from_raw(process).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Caller { process, handle: pidfd_open(pid, PidfdFlags::empty())? })
+        Ok(Caller { process, id: pid, handle: pidfd_open(pid, PidfdFlags::empty())? })
     }
 
     /// `len` bytes at `address`.
@@ -52,25 +53,23 @@ impl Caller {
         if bytes.len() == len { Ok(bytes) } else { Err(Errno::FAULT) }
     }
 
+    /// The `int` at `address`.
+    pub(super) fn read_number(&self, address: u64) -> Result<i32, Errno> {
+        let bytes = self.read(address, size_of::<i32>())?;
+        bytes.first_chunk().map(|&bytes| i32::from_ne_bytes(bytes)).ok_or(Errno::FAULT)
+    }
+
     fn read_some(&self, address: u64, len: usize) -> Result<Vec<u8>, Errno> {
         let mut bytes = vec![0; len];
-        let ours = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: len };
-        let theirs = libc::iovec { iov_base: address as *mut _, iov_len: len };
-        // SAFETY: one vector of ours, which the kernel fills; that of the other process is no pointer to us.
-        let count =
-            unsafe { libc::process_vm_readv(self.process, &raw const ours, 1, &raw const theirs, 1, 0) };
-        bytes.truncate(usize::try_from(count).map_err(|_| Errno::FAULT)?);
+        let count = read_memory(self.id, address, &mut bytes).map_err(|_| Errno::FAULT)?;
+        bytes.truncate(count);
         Ok(bytes)
     }
 
     /// Writes to `address`.
     pub(super) fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-        let ours = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        let theirs = libc::iovec { iov_base: address as *mut _, iov_len: bytes.len() };
-        // SAFETY: as above; our vector is read only.
-        let count =
-            unsafe { libc::process_vm_writev(self.process, &raw const ours, 1, &raw const theirs, 1, 0) };
-        if count == bytes.len() as isize { Ok(()) } else { Err(Errno::FAULT) }
+        let count = write_memory(self.id, address, bytes);
+        if count == Ok(bytes.len()) { Ok(()) } else { Err(Errno::FAULT) }
     }
 
     /// The path at `address`, as it is meant: what a process calls its own is the switch's.
@@ -124,13 +123,7 @@ impl Caller {
 
     /// A duplicate of a descriptor of the switch.
     pub(super) fn descriptor(&self, number: u64) -> Result<OwnedFd, Errno> {
-        // SAFETY: numbers.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.handle.as_raw_fd(), number as i32, 0) };
-        if fd < 0 {
-            return Err(last_errno());
-        }
-        // SAFETY: the kernel has just made it for us.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+        pidfd_getfd(&self.handle, number as i32, PidfdGetfdFlags::empty())
     }
 
     /// Where a path begins, by the argument that says so.
@@ -145,9 +138,4 @@ impl Caller {
 /// As the C functions take it.
 pub(super) fn c_path(path: &Path) -> Result<CString, Errno> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)
-}
-
-/// The last error of a call of libc's.
-pub(super) fn last_errno() -> Errno {
-    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -1,22 +1,24 @@
 //! Calls that make, or give a name to, a socket or a device.
 
-#![allow(unsafe_code)] // calls with addresses, options and requests as they come
-
 use std::collections::HashMap;
-use std::ffi::{OsStr, c_long};
+use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::caller::last_errno;
 use super::listener::Answer;
 use super::paths::Desk;
+use crate::sys::address::{bind_bytes, connect_bytes};
+use crate::sys::vduse::{self, DevConfig};
+use crate::sys::{option, tap};
 
 /// Threads of the switch that are in another network namespace, as far as they know: their sockets are made there.
 #[derive(Default)]
@@ -46,8 +48,9 @@ impl Desk<'_> {
             return Err(self.refuse());
         }
         let make = || {
-            // SAFETY: numbers.
-            owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) }.into())
+            let (family, kind) = (AddressFamily::from_raw(family as u16), SocketType::from_raw(kind as u32));
+            let protocol = NonZeroU32::new(protocol as u32).map(Protocol::from_raw);
+            socket_with(family, kind, SocketFlags::CLOEXEC, protocol)
         };
         let namespace = travellers.namespace_of(self.call.thread)?;
         let made = match namespace {
@@ -76,11 +79,7 @@ impl Desk<'_> {
         if shares {
             return Err(self.refuse());
         }
-        // SAFETY: an address with its length.
-        let result = unsafe {
-            libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t)
-        };
-        done(result.into())
+        bind_bytes(&socket, &address).map(|()| Answer::Value(0))
     }
 
     /// `connect(socket, address, len)`.
@@ -91,11 +90,7 @@ impl Desk<'_> {
         if real.is_some_and(|real| !self.policy.may_connect(&real)) {
             return Err(self.refuse());
         }
-        // SAFETY: as above.
-        let result = unsafe {
-            libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t)
-        };
-        done(result.into())
+        connect_bytes(&socket, &address).map(|()| Answer::Value(0))
     }
 
     fn address(&self) -> Result<Vec<u8>, Errno> {
@@ -124,10 +119,13 @@ impl Desk<'_> {
             return Err(self.refuse());
         }
         let socket = self.caller.descriptor(self.number(0))?;
-        let value = self.caller.read(self.number(3), 4)?;
-        // SAFETY: an int, by its address and size.
-        let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.as_ptr().cast(), 4) };
-        done(result.into())
+        let value = self.caller.read_number(self.number(3))?;
+        let option = if option == libc::SO_SNDBUFFORCE {
+            option::SEND_BUFFER_FORCE
+        } else {
+            option::RECEIVE_BUFFER_FORCE
+        };
+        option::set(&socket, option, value).map(|()| Answer::Value(0))
     }
 
     /// `ioctl(fd, request, argument)`.
@@ -136,23 +134,23 @@ impl Desk<'_> {
         let fd = self.caller.descriptor(self.number(0))?;
         match request {
             TUNSETIFF => {
-                let mut bytes = self.caller.read(self.number(2), size_of::<libc::ifreq>())?;
+                let mut bytes = [0; tap::INTERFACE_REQUEST_LEN];
+                bytes.copy_from_slice(&self.caller.read(self.number(2), tap::INTERFACE_REQUEST_LEN)?);
                 let flags = i16::from_ne_bytes([bytes[libc::IFNAMSIZ], bytes[libc::IFNAMSIZ + 1]]);
                 if libc::c_int::from(flags) & libc::IFF_TAP == 0 {
                     return Err(self.refuse());
                 }
-                let made = requested(&fd, request, bytes.as_mut_ptr())?;
+                let made = tap::set_interface_as_bytes(&fd, &mut bytes)?;
                 self.caller.write(self.number(2), &bytes)?;
-                Ok(Answer::Value(made))
+                Ok(Answer::Value(made.into()))
             }
-            crate::sandbox::VDUSE_CREATE_DEV => {
-                let mut bytes = self.caller.read(self.number(2), crate::vduse::CONFIG_LEN)?;
-                requested(&fd, request, bytes.as_mut_ptr()).map(Answer::Value)
+            CREATE_DEV => {
+                let bytes = self.caller.read(self.number(2), DevConfig::LEN)?;
+                let mut config = DevConfig::of_bytes(&bytes).ok_or(Errno::FAULT)?;
+                vduse::create(&fd, &mut config).map(|made| Answer::Value(made.into()))
             }
-            // They take no argument, and return a descriptor.
-            TUNGETDEVNETNS | crate::sandbox::SIOCGSKNS => {
-                owned(requested(&fd, request, std::ptr::null_mut())?).map(Answer::Descriptor)
-            }
+            TUNGETDEVNETNS => tap::namespace(&fd).map(Answer::Descriptor),
+            tap::SIOCGSKNS => tap::home(&fd).map(Answer::Descriptor),
             _ => Err(self.refuse()),
         }
     }
@@ -201,25 +199,7 @@ fn family(address: &[u8]) -> i32 {
     address.first_chunk().map_or(libc::AF_UNSPEC, |&family| u16::from_ne_bytes(family).into())
 }
 
-/// Makes a request whose argument is at `argument`: of the size that the request takes.
-fn requested(fd: &OwnedFd, request: u32, argument: *mut u8) -> Result<c_long, Errno> {
-    // SAFETY: each caller passes what the request takes.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), request as libc::Ioctl, argument) };
-    if result < 0 { Err(last_errno()) } else { Ok(result.into()) }
-}
-
-fn done(result: c_long) -> Result<Answer, Errno> {
-    if result < 0 { Err(last_errno()) } else { Ok(Answer::Value(result)) }
-}
-
-fn owned(result: c_long) -> Result<OwnedFd, Errno> {
-    if result < 0 {
-        return Err(last_errno());
-    }
-    // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
-}
-
+const CREATE_DEV: u32 = vduse::CREATE_DEV as u32;
 const TUNSETIFF: u32 = libc::TUNSETIFF as u32;
 const TUNGETDEVNETNS: u32 = libc::TUNGETDEVNETNS as u32;
 /// The protocol's number.

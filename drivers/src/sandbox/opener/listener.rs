@@ -1,15 +1,13 @@
 //! The kernel's end of a filter that asks: which call a thread of the switch is about to make, and what it is told
 //! (seccomp_unotify(2)).
 
-#![allow(unsafe_code)] // ioctls that rustix does not have
-
 use std::io;
-use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::ioctl::ioctl;
+use crate::sys::ioctl::ioctl;
+use crate::sys::seccomp;
 
 /// A call that a thread waits in.
 #[derive(Clone, Copy, Debug)]
@@ -46,18 +44,13 @@ impl Listener {
     ///
     /// Errors: also when the thread has given up waiting, `NOENT`.
     pub(super) fn next(&self) -> io::Result<Call> {
-        // SAFETY: numbers, for which zeros are values; the kernel insists on them.
-        let mut notice: libc::seccomp_notif = unsafe { mem::zeroed() };
-        // SAFETY: the request takes this structure.
-        unsafe { ioctl(&self.0, libc::SECCOMP_IOCTL_NOTIF_RECV, &mut notice) }?;
-        let libc::seccomp_notif { id, pid, data, .. } = notice;
+        let libc::seccomp_notif { id, pid, data, .. } = seccomp::next(&self.0)?;
         Ok(Call { id, thread: pid as i32, number: data.nr.into(), arguments: data.args })
     }
 
     /// Whether the thread still waits in it, and so what was read of its memory was its own.
     pub(super) fn is_waiting(&self, call: &Call) -> bool {
-        // SAFETY: the request takes a number.
-        unsafe { ioctl(&self.0, libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &mut { call.id }) }.is_ok()
+        ioctl(&self.0, seccomp::ID_VALID, &mut { call.id }).is_ok()
     }
 
     /// Answers. A thread that waits no more does not mind.
@@ -66,17 +59,16 @@ impl Listener {
             Ok(Answer::Value(value)) => (value, 0),
             Ok(Answer::Descriptor(fd)) => match self.hand_over(call, &fd) {
                 Ok(()) => return,
-                Err(error) => (0, error.raw_os_error().map_or(-libc::EMFILE, |error| -error)),
+                Err(error) => (0, -error.raw_os_error()),
             },
             Err(error) => (0, -error.raw_os_error()),
         };
         let mut response = libc::seccomp_notif_resp { id: call.id, val, error, flags: 0 };
-        // SAFETY: the request takes this structure.
-        let _ = unsafe { ioctl(&self.0, libc::SECCOMP_IOCTL_NOTIF_SEND, &mut response) };
+        let _ = ioctl(&self.0, seccomp::SEND, &mut response);
     }
 
     /// Gives the thread a descriptor as what its call returns.
-    fn hand_over(&self, call: &Call, fd: &OwnedFd) -> io::Result<()> {
+    fn hand_over(&self, call: &Call, fd: &OwnedFd) -> Result<(), Errno> {
         let mut added = libc::seccomp_notif_addfd {
             id: call.id,
             flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
@@ -84,7 +76,6 @@ impl Listener {
             newfd: 0,
             newfd_flags: libc::O_CLOEXEC as u32,
         };
-        // SAFETY: the request takes this structure.
-        unsafe { ioctl(&self.0, libc::SECCOMP_IOCTL_NOTIF_ADDFD, &mut added) }.map(drop)
+        ioctl(&self.0, seccomp::ADD_FD, &mut added).map(drop)
     }
 }

@@ -11,8 +11,6 @@
 //!
 //! It keeps the rights that the switch gives up, reads nothing that comes over a network, and ends with the switch.
 
-#![allow(unsafe_code)] // handlers of signals
-
 mod caller;
 mod devices;
 mod listener;
@@ -30,9 +28,9 @@ use std::thread;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use rustix::stdio::{dup2_stdin, stdin};
 
-use super::descriptors::close_others;
 use super::messages::{Reply, Request, receive, send};
 use crate::af_xdp::{Redirect, SocketMap};
+use crate::sys::process::{close_others, outlive};
 use caller::Caller;
 use devices::Travellers;
 use listener::Listener;
@@ -62,7 +60,9 @@ fn run() -> io::Result<()> {
     close_others([socket.as_fd(), socket.as_fd()]);
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(null.as_fd())?;
-    outlive_signals();
+    // Whoever stops the switch by a signal to all of its processes shall not stop us first: it still has to remove its
+    // sockets.
+    outlive(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
 
     // While its number is free.
     let place = Place::keep()?;
@@ -157,20 +157,5 @@ fn answer(programs: &mut Programs, request: Request, fds: Vec<OwnedFd>) -> io::R
             Ok((0, attached.into()))
         }
         Request::Hello { .. } | Request::Begin => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-/// Whoever stops the switch by a signal to all of its processes shall not stop us first: it still has to remove its
-/// sockets. Handlers, since what is ignored would be ignored by the programs that we start, too.
-fn outlive_signals() {
-    extern "C" fn nothing(_signal: libc::c_int) {}
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-        let handler: extern "C" fn(libc::c_int) = nothing;
-        // SAFETY: a handler that does nothing.
-        let before = unsafe { libc::signal(signal, handler as libc::sighandler_t) };
-        if before == libc::SIG_IGN {
-            // SAFETY: as it was.
-            unsafe { libc::signal(signal, libc::SIG_IGN) };
-        }
     }
 }

@@ -3,19 +3,17 @@
 //! What a path leads to is held by a descriptor first (`O_PATH`), judged by what the kernel says that this is, and then
 //! opened, or changed, as that: whoever puts another file in its place meanwhile has gained nothing.
 
-#![allow(unsafe_code)] // structures as the kernel writes them, and calls by their numbers
-
 use std::cell::Cell;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
-use super::caller::{Base, Caller, c_path, last_errno};
+use super::caller::{Base, Caller, c_path};
 use super::listener::{Answer, Call};
 use super::policy::Policy;
+use crate::sys::file;
 
 /// What the handlers work with.
 pub(super) struct Desk<'a> {
@@ -116,31 +114,17 @@ impl Desk<'_> {
     /// `newfstatat(base, path, buffer, flags)`.
     pub(super) fn stat(&self) -> Result<Answer, Errno> {
         let (base, path) = (self.base(0)?, c_path(&self.path(1)?)?);
-        let mut stat = MaybeUninit::<libc::stat>::zeroed();
-        let (fd, flags) = (base.as_fd().as_raw_fd(), self.argument(3) as i32);
-        // SAFETY: a path that ends with a zero, and room for the structure.
-        let result = unsafe { libc::fstatat(fd, path.as_ptr(), stat.as_mut_ptr(), flags) };
-        self.write_back(2, result, &stat)
+        let stat = file::stat(&base, &path, self.argument(3) as i32)?;
+        self.caller.write(self.argument(2), &stat)?;
+        Ok(Answer::Value(0))
     }
 
     /// `statx(base, path, flags, mask, buffer)`.
     pub(super) fn statx(&self) -> Result<Answer, Errno> {
         let (base, path) = (self.base(0)?, c_path(&self.path(1)?)?);
-        let mut stat = MaybeUninit::<libc::statx>::zeroed();
-        let fd = base.as_fd().as_raw_fd();
         let (flags, mask) = (self.argument(2) as i32, self.argument(3) as u32);
-        // SAFETY: as above.
-        let result = unsafe { libc::statx(fd, path.as_ptr(), flags, mask, stat.as_mut_ptr()) };
-        self.write_back(4, result, &stat)
-    }
-
-    fn write_back<T>(&self, number: usize, result: i32, what: &MaybeUninit<T>) -> Result<Answer, Errno> {
-        if result < 0 {
-            return Err(last_errno());
-        }
-        // SAFETY: all of its bytes were set to zero, and then some by the kernel.
-        let bytes = unsafe { std::slice::from_raw_parts(what.as_ptr().cast::<u8>(), size_of::<T>()) };
-        self.caller.write(self.argument(number), bytes)?;
+        let stat = file::statx(&base, &path, flags, mask)?;
+        self.caller.write(self.argument(4), &stat)?;
         Ok(Answer::Value(0))
     }
 

@@ -1,11 +1,9 @@
 //! Programs that are started for the switch, as its own children would be: with the opener's environment, working directory
 //! and rights, which were the switch's. None but those that its start has named.
 
-#![allow(unsafe_code)] // what is done between fork and exec, and waitpid's status as it is
-
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 
@@ -16,17 +14,18 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use crate::sandbox::PASSED;
 use crate::sandbox::allowed::{Allowed, Errand};
 use crate::sandbox::messages::{Order, Slot};
+use crate::sys::process::put_in_place;
 
 /// See the module.
 pub(super) struct Programs {
     allowed: Allowed,
     running: BTreeMap<i32, Running>,
     asked: bool,
-    _place: Place,
+    place: Place,
 }
 
 /// Keeps the number [`PASSED`] for the programs.
-pub(super) struct Place(#[expect(dead_code, reason = "it is open")] OwnedFd);
+pub(super) struct Place(OwnedFd);
 
 impl Place {
     pub(super) fn keep() -> io::Result<Place> {
@@ -47,7 +46,7 @@ struct Running {
 
 impl Programs {
     pub(super) fn new(allowed: Allowed, place: Place) -> Programs {
-        Programs { allowed, running: BTreeMap::new(), asked: false, _place: place }
+        Programs { allowed, running: BTreeMap::new(), asked: false, place }
     }
 
     /// Starts one; its number, and what becomes readable at its end.
@@ -77,7 +76,7 @@ impl Programs {
                 Slot::Input => _ = command.stdin(fd),
                 Slot::Output => _ = command.stdout(fd),
                 Slot::Errors => _ = command.stderr(fd),
-                Slot::Passed => pass(&mut command, fd),
+                Slot::Passed => put_in_place(&mut command, fd, self.place.0.as_fd()),
             }
         }
         let child = command.spawn()?;
@@ -134,19 +133,4 @@ impl Programs {
     pub(super) fn is_asked(&self) -> bool {
         self.asked
     }
-}
-
-/// Has the program have `fd` as [`PASSED`].
-fn pass(command: &mut Command, fd: OwnedFd) {
-    const PLACE: RawFd = PASSED;
-    let place = move || {
-        // SAFETY: numbers. The place is kept for this, so nothing else is closed.
-        if unsafe { libc::dup2(fd.as_raw_fd(), PLACE) } < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
-    };
-    // SAFETY: the closure makes one system call, and allocates nothing.
-    unsafe { command.pre_exec(place) };
 }

@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 
-use crate::sandbox::{Allowed, close_others};
+use crate::sandbox::Allowed;
+use crate::sys::process::close_others;
 
 use super::channel::{Channel, Reply, Request, Start};
 use namespaces::Side;

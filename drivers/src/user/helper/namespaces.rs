@@ -1,14 +1,14 @@
 //! The helper's namespaces: it gets its own view of mounts, processes, IPC and the host's name, and stays in the network
 //! namespace that it came from, for it is to reach the network as whoever started it.
 
-#![allow(unsafe_code)] // clone(2), which no library has
-
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 
-use libc::{CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, SIGCHLD, c_int};
+use libc::{CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, c_int};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, getegid, geteuid, waitpid};
+
+use crate::sys::process::{end_copy, fork_into};
 
 /// What the child is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +45,12 @@ pub(super) fn split() -> io::Result<Side> {
 }
 
 fn clone(namespaces: Namespaces) -> io::Result<Side> {
-    let mut flags = SIGCHLD;
-    flags |= if namespaces.own { OWN } else { 0 };
-    flags |= if namespaces.user { CLONE_NEWUSER } else { 0 };
+    let own = if namespaces.own { OWN } else { 0 };
+    let user_own = if namespaces.user { CLONE_NEWUSER } else { 0 };
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let (mut reader, mut writer) = (File::from(reader), File::from(writer));
-    // SAFETY: a copy of this process, as by fork, and this process has no other thread that could hold a lock.
-    let result = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0, 0, 0, 0) };
-    match Pid::from_raw(result as i32) {
-        _ if result < 0 => Err(io::Error::last_os_error()),
+    match fork_into(own | user_own)? {
         Some(child) => {
             drop(writer);
             let mut error = [0];
@@ -75,8 +71,7 @@ fn clone(namespaces: Namespaces) -> io::Result<Side> {
                 return Ok(Side::Child(namespaces));
             }
             // The host permits the user namespace, but nothing in it: fewer namespaces are tried.
-            // SAFETY: this process ends; its exit handlers are the old one's.
-            unsafe { libc::_exit(1) }
+            end_copy(1)
         }
     }
 }

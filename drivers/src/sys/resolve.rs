@@ -1,7 +1,5 @@
 //! Names of hosts and services as addresses: the system's own `getaddrinfo`, so that its files, its servers and its error
-//! texts are used.
-
-#![allow(unsafe_code)] // getaddrinfo, which the standard library has without services and families
+//! texts are used (the standard library has it without services and families).
 
 use std::ffi::{CStr, CString, c_int};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};

@@ -1,6 +1,4 @@
-//! Settings of glibc's allocator.
-
-#![allow(unsafe_code)] // mallopt(3)
+//! Settings of glibc's allocator (mallopt(3)).
 
 use std::thread;
 
@@ -8,7 +6,7 @@ use std::thread;
 const ARENAS_A_CORE: usize = 8;
 
 /// Gives `workers` threads that are about to start an arena each, besides the usual ones, and has no arena shrink.
-pub(super) fn give_arenas(workers: usize) {
+pub(crate) fn give_arenas(workers: usize) {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let arenas = i32::try_from(cores * ARENAS_A_CORE + workers).unwrap_or(i32::MAX);
     // SAFETY: two numbers; no other thread allocates yet that would mind.
