@@ -1,10 +1,10 @@
 //! Frames for a receiver whose buffers are small: each frame, or each of the segments that stand for it, is copied over
 //! as many buffers of a fixed length as it needs, once.
 
-#![allow(unsafe_code)] // copies lent memory to memory that a kernel shares
-
 use ringyard_dataplane::frame::Frame;
-use ringyard_dataplane::offload::{Offloads, Payload, Pieces, Segments};
+use ringyard_dataplane::offload::{Offloads, Payload, Segments};
+
+use crate::sys::vector::{Room, Vector, Vectors};
 
 /// What a receiver takes, and in what form.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ impl Form {
     fn bytes<'f>(&self, net: &'f [u8; NET_HEADER_MAX], header: &'f [u8], payload: Payload<'f>) -> Bytes<'f> {
         let len = self.net_header_len + header.len() + payload.len();
         let net = &net[..self.net_header_len];
-        Bytes { front: [net, header], pieces: payload.pieces(), here: (header.as_ptr(), 0), len }
+        Bytes { front: [net, header], rest: Vector::all_of(&payload), here: Vector::EMPTY, len }
     }
 }
 
@@ -83,9 +83,9 @@ impl Form {
 pub(crate) struct Bytes<'f> {
     /// What comes before the pieces; empty when taken.
     front: [&'f [u8]; 2],
-    pieces: Pieces<'f>,
-    /// The rest of the stretch that was begun: readable for so many bytes as long as the frame is lent.
-    here: (*const u8, usize),
+    rest: Vectors<'f>,
+    /// What is left of the stretch that was begun.
+    here: Vector<'f>,
     /// Of all that is left.
     len: usize,
 }
@@ -96,25 +96,17 @@ impl Bytes<'_> {
         self.len
     }
 
-    /// Takes the next bytes off, as many as `room` says if there are, and copies them to `to`. Returns how many.
-    ///
-    /// # Safety
-    /// `to` is writable for `room` bytes, and none of them are the frame's.
-    pub(crate) unsafe fn copy(&mut self, to: *mut u8, room: usize) -> usize {
-        let mut copied = 0;
-        while copied < room {
-            if self.here.1 == 0 && !self.begin() {
+    /// Takes the next bytes off, as many as there is room for, and copies them there. Returns how many.
+    #[inline]
+    pub(crate) fn copy(&mut self, mut room: Room<'_>) -> usize {
+        let before = room.len();
+        while room.len() > 0 {
+            if self.here.len() == 0 && !self.begin() {
                 break;
             }
-            let (start, left) = self.here;
-            let count = left.min(room - copied);
-            // SAFETY: `copied` is less than `room`.
-            let place = unsafe { to.add(copied) };
-            // SAFETY: `start` is readable for `left` bytes, which are the frame's; `place` has count bytes of room.
-            unsafe { std::ptr::copy_nonoverlapping(start, place, count) };
-            self.here = (start.wrapping_add(count), left - count);
-            copied += count;
+            room.take(&mut self.here);
         }
+        let copied = before - room.len();
         self.len -= copied;
         copied
     }
@@ -124,12 +116,12 @@ impl Bytes<'_> {
         for front in &mut self.front {
             let bytes = std::mem::take(front);
             if !bytes.is_empty() {
-                self.here = (bytes.as_ptr(), bytes.len());
+                self.here = Vector::of(bytes);
                 return true;
             }
         }
-        let Some(piece) = self.pieces.next() else { return false };
-        self.here = (piece.start(), piece.len());
+        let Some(vector) = self.rest.next() else { return false };
+        self.here = vector;
         true
     }
 }
@@ -140,24 +132,22 @@ const NET_HEADER_MAX: usize = 12;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringyard_dataplane::frame::{BurstScratch, FRAME_LEN_MAX, Piece};
+    use ringyard_dataplane::frame::{BurstScratch, FRAME_LEN_MAX};
+
+    use crate::testing::lend_pieces;
 
     /// What a receiver of that form gets of a frame in pieces, buffer by buffer, and what it needs for it.
     fn sent(form: Form, net: [u8; 10], frame: &[u8], cuts: usize) -> (Vec<Vec<Vec<u8>>>, Needs) {
         let mut scratch = BurstScratch::default();
         let mut builder = scratch.begin(0);
-        let pieces: Vec<Piece> =
-            frame.chunks(cuts).map(|cut| Piece::at(cut.as_ptr(), cut.len() as u32)).collect();
-        // SAFETY: the pieces are of `frame`.
-        unsafe { builder.push_lent_asking(&net, &pieces, Offloads::ALL) }.unwrap();
+        lend_pieces(&mut builder, &net, &frame.chunks(cuts).collect::<Vec<_>>());
         let burst = builder.burst();
         let mut frames = Vec::new();
         form.each(&burst.frame(0), |mut bytes| {
             let mut buffers = Vec::new();
             while bytes.len() > 0 {
                 let mut buffer = vec![0; form.buffer_len];
-                // SAFETY: the buffer is as long as said.
-                let len = unsafe { bytes.copy(buffer.as_mut_ptr(), form.buffer_len) };
+                let len = bytes.copy(Room::of(&mut buffer));
                 buffer.truncate(len);
                 buffers.push(buffer);
             }

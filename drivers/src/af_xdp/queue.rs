@@ -18,6 +18,7 @@ use super::socket::{Rings, Socket, Woken};
 use super::umem::{CHUNK_LEN, CHUNKS_OUT, Chunk, Umem};
 use crate::health::Health;
 use crate::spread::{Form, Needs};
+use crate::sys::vector::Room;
 
 /// Chunks of one frame, at most: the longest frame needs 18 (a chunk has 256 bytes less for a frame that comes in).
 pub(super) const PIECES_MAX: usize = 18;
@@ -258,7 +259,7 @@ impl Outward {
             while bytes.len() > 0 {
                 let Some(chunk) = self.free.pop() else { return };
                 // SAFETY: the chunk is free, so that nobody else looks at it, and has that many bytes.
-                let len = unsafe { bytes.copy(umem.room(chunk), CHUNK_LEN) };
+                let len = bytes.copy(unsafe { Room::at(umem.room(chunk), CHUNK_LEN) });
                 let options = if bytes.len() > 0 { libc::XDP_PKT_CONTD } else { 0 };
                 self.transmit.put(libc::xdp_desc { addr: chunk.offset(), len: len as u32, options });
             }

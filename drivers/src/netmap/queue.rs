@@ -19,6 +19,7 @@ use super::memory::Ring;
 use crate::health::Health;
 use crate::spread::{Form, Needs};
 use crate::sys::netmap::Device;
+use crate::sys::vector::Room;
 
 /// Slots of one frame, at most (NETMAP_MAX_FRAGS).
 pub(super) const SLOTS_MAX: usize = 64;
@@ -405,7 +406,7 @@ impl Outgoing {
                     return;
                 };
                 // SAFETY: a buffer of the mapping, whose slot is ours; no frame of this burst lies there.
-                let len = unsafe { bytes.copy(place, form.buffer_len) };
+                let len = bytes.copy(unsafe { Room::at(place, form.buffer_len) });
                 self.ring.fill_slot(head, len as u16, bytes.len() > 0);
                 head = self.ring.next(head);
             }

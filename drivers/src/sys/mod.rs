@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // this is where it belongs
 
 pub(crate) mod address;
+pub(crate) mod bpf;
 pub(crate) mod ethtool;
 pub(crate) mod file;
 pub(crate) mod incoming;

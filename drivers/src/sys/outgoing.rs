@@ -236,3 +236,74 @@ impl<'m> Messages<'m> {
 }
 
 const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::lend_pieces;
+    use ringyard_dataplane::frame::BurstScratch;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    fn put<'a>(bytes: &'a [u8]) -> impl FnOnce(&mut [u8]) -> usize + 'a {
+        |room| {
+            room[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
+        }
+    }
+
+    #[test]
+    fn what_is_copied_one_behind_the_other_is_one_vector_of_its_message() {
+        let (ours, theirs) = UnixDatagram::pair().expect("a pair of sockets can be made");
+        let (mut room, lent) = (MessageRoom::new(2, 8, 64), *b"lent");
+        let mut messages = room.begin();
+        messages.add_own(9, put(b"ab"));
+        messages.add_own(9, put(b"cd"));
+        messages.add(Vector::of(&lent));
+        messages.add_own(9, put(b""));
+        assert_eq!(messages.vectors(), 2);
+        messages.describe(0, 0..2, 0, None);
+        messages.next_message();
+        messages.add_own(9, put(b"ef"));
+        messages.next_message();
+        messages.add_own(9, put(b"gh"));
+        messages.describe(1, 2..4, 0, None);
+        assert!(messages.has_room(4, 56) && !messages.has_room(5, 0) && !messages.has_room(0, 57));
+        assert_eq!(messages.send(ours.as_fd(), 0..2), Ok(2));
+        let mut bytes = [0; 16];
+        for expected in [&b"abcdlent"[..], b"efgh"] {
+            let len = theirs.recv(&mut bytes).expect("it was sent");
+            assert_eq!(&bytes[..len], expected);
+        }
+        assert_eq!((messages.copy_to(2, 10, &mut bytes), &bytes[..8]), (8, &b"cdlentef"[..]));
+        messages.clear();
+        assert!(messages.has_room(8, 64));
+    }
+
+    #[test]
+    fn payload_of_too_many_pieces_is_copied() {
+        let frame: Vec<u8> = (0..200).collect();
+        let mut scratch = BurstScratch::default();
+        let mut builder = scratch.begin(0);
+        lend_pieces(&mut builder, &[0; 10], &frame.chunks(10).collect::<Vec<_>>());
+        let burst = builder.burst();
+        let payload = burst.frame(0).payload(14);
+        let pieces = payload.pieces().count();
+        for (pieces_max, vectors, own) in [(pieces, pieces, 0), (pieces - 1, 1, frame.len() - 14)] {
+            let mut room = MessageRoom::new(1, 64, 256);
+            let mut messages = room.begin();
+            messages.add_payload(&payload, pieces_max);
+            assert_eq!((messages.vectors(), messages.own_len), (vectors, own));
+            let mut copy = vec![0; frame.len()];
+            assert_eq!(messages.copy_to(0, usize::MAX, &mut copy), frame.len() - 14);
+            assert_eq!(copy[..frame.len() - 14], frame[14..]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "range end index 1 out of range")]
+    fn message_that_is_not_described_is_not_sent() {
+        let (ours, _theirs) = UnixDatagram::pair().expect("a pair of sockets can be made");
+        let _ = MessageRoom::new(1, 1, 1).begin().send(ours.as_fd(), 0..1);
+    }
+}
