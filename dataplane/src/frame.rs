@@ -6,6 +6,8 @@
 //! something to its receiver ([`Offload`]) has a longer copy, up to [`OFFLOAD_HEADER_LEN`] bytes, kept apart so that the
 //! others cost what they cost without. The lifetime of a burst is that of the poll that lends it.
 
+mod lent;
+
 use std::marker::PhantomData;
 
 use crate::drops::DropReason;
@@ -264,16 +266,6 @@ impl<'m> BurstBuilder<'_, 'm> {
         &mut self.scratch.extensions[self.frames].header
     }
 
-    /// Adds a piece of the frame that the next [`Self::commit`] ends.
-    ///
-    /// # Safety
-    /// `start` is readable for `len` bytes during `'m`, whoever else writes there.
-    #[allow(unsafe_code)] // the ring engine lends guest memory, which no slice may describe
-    #[inline]
-    pub(crate) unsafe fn push_piece(&mut self, start: *const u8, len: u32) {
-        self.scratch.pieces.push(Piece { start, len });
-    }
-
     /// Takes back the last `pieces` pieces, of a frame that turned out to be none.
     #[inline]
     pub(crate) fn abandon(&mut self, pieces: usize) {
@@ -482,22 +474,6 @@ impl<'a> Frame<'a> {
     /// `None` when `to` is shorter.
     pub fn copy_to(&self, to: &mut [u8]) -> Option<usize> {
         Some(self.copy_front(to.get_mut(..self.len)?))
-    }
-
-    /// Copies as much of the frame's front to the front of `to` as there is room for. Returns how many bytes.
-    #[allow(unsafe_code)] // pieces are no slices: their owner may write to them
-    pub fn copy_front(&self, to: &mut [u8]) -> usize {
-        let room = to.len().min(self.len);
-        let header = self.header();
-        let (front, mut rest) = to[..room].split_at_mut(room.min(header.len()));
-        front.copy_from_slice(&header[..front.len()]);
-        for piece in self.body() {
-            let (here, behind) = rest.split_at_mut(piece.len().min(rest.len()));
-            // SAFETY: the piece is readable for its length while the burst lives, and `here` is no longer and ours.
-            unsafe { std::ptr::copy_nonoverlapping(piece.start(), here.as_mut_ptr(), here.len()) };
-            rest = behind;
-        }
-        room
     }
 
     /// The destination address.

@@ -17,7 +17,6 @@ pub mod frame;
 pub mod grace;
 pub mod hold;
 pub mod hub;
-mod lent;
 pub mod mac;
 pub mod offload;
 pub mod port;

@@ -8,6 +8,8 @@
 
 use std::ops::AddAssign;
 
+use super::Payload;
+
 /// A one's complement sum of 16-bit words in network order, the last of which may be half.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -74,6 +76,30 @@ impl Sum {
             0 => 0xffff,
             checksum => checksum,
         }
+    }
+}
+
+impl Payload<'_> {
+    /// The sum of the bytes.
+    pub fn sum(&self) -> Sum {
+        let mut sum = Sum::default();
+        for piece in self.pieces() {
+            // SAFETY: pieces of a frame are readable while it is lent, which the payload's lifetime says.
+            sum += unsafe { Sum::of_lent(piece.start(), piece.len()) };
+        }
+        sum
+    }
+
+    /// Copies the bytes to the front of `to` and says their sum, or `None` when `to` is shorter.
+    pub fn copy_to(&self, to: &mut [u8]) -> Option<Sum> {
+        let (mut sum, mut left) = (Sum::default(), to.get_mut(..self.len())?);
+        for piece in self.pieces() {
+            let (here, behind) = left.split_at_mut_checked(piece.len())?;
+            // SAFETY: as in `sum`; `here` has the piece's length, and is memory of our own.
+            sum += unsafe { Sum::of_copy(piece.start(), here.as_mut_ptr(), piece.len()) };
+            left = behind;
+        }
+        Some(sum)
     }
 }
 

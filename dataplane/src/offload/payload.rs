@@ -1,10 +1,7 @@
 //! A frame's payload: what lies behind its headers, lent, in the header copy's rest and in the sender's pieces.
 
-#![allow(unsafe_code)] // sums and copies lent memory
-
 use std::marker::PhantomData;
 
-use super::Sum;
 use crate::frame::Piece;
 
 /// Bytes of a frame from some place on, to be taken off bit by bit.
@@ -48,28 +45,6 @@ impl<'f> Payload<'f> {
         Pieces(*self)
     }
 
-    /// The sum of the bytes.
-    pub fn sum(&self) -> Sum {
-        let mut sum = Sum::default();
-        for piece in self.pieces() {
-            // SAFETY: pieces of a frame are readable while it is lent, which `'f` says.
-            sum += unsafe { Sum::of_lent(piece.start(), piece.len()) };
-        }
-        sum
-    }
-
-    /// Copies the bytes to the front of `to` and says their sum, or `None` when `to` is shorter.
-    pub fn copy_to(&self, to: &mut [u8]) -> Option<Sum> {
-        let (mut sum, mut left) = (Sum::default(), to.get_mut(..self.len)?);
-        for piece in self.pieces() {
-            let (here, behind) = left.split_at_mut_checked(piece.len())?;
-            // SAFETY: as in `sum`; `here` has the piece's length, and is memory of our own.
-            sum += unsafe { Sum::of_copy(piece.start(), here.as_mut_ptr(), piece.len()) };
-            left = behind;
-        }
-        Some(sum)
-    }
-
     /// `len` bytes, of which there are as many.
     fn skip(&mut self, mut len: usize) {
         self.len -= len;
@@ -107,6 +82,7 @@ impl Iterator for Pieces<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload::Sum;
 
     #[test]
     fn bytes_come_off_in_order_whatever_the_pieces() {

@@ -1,13 +1,22 @@
 //! Frames in pieces of a memory that no slice may describe, since somebody else may write there: an ingress that shares
-//! its memory with a kernel adds them to a burst here.
+//! its memory with a kernel or a guest adds them to a burst here, and who needs a frame in one piece copies them.
 
 #![allow(unsafe_code)] // lends memory that others may write to
 
+use super::{BurstBuilder, Frame, HEADER_LEN, OFFLOAD_HEADER_LEN, Piece, check_len};
 use crate::drops::DropReason;
-use crate::frame::{BurstBuilder, HEADER_LEN, OFFLOAD_HEADER_LEN, Piece, check_len};
 use crate::offload::{NET_HEADER_LEN, Offload, Offloads};
 
 impl BurstBuilder<'_, '_> {
+    /// Adds a piece of the frame that the next [`Self::commit`] ends.
+    ///
+    /// # Safety
+    /// `start` is readable for `len` bytes during `'m`, whoever else writes there.
+    #[inline]
+    pub(crate) unsafe fn push_piece(&mut self, start: *const u8, len: u32) {
+        self.scratch.pieces.push(Piece { start, len });
+    }
+
     /// Adds the frame that lies in `pieces`, one behind the other; some may be empty.
     ///
     /// Errors: [`DropReason::Runt`] and [`DropReason::TooLong`], and nothing is added.
@@ -72,6 +81,23 @@ impl BurstBuilder<'_, '_> {
             }
         }
         count
+    }
+}
+
+impl Frame<'_> {
+    /// Copies as much of the frame's front to the front of `to` as there is room for. Returns how many bytes.
+    pub fn copy_front(&self, to: &mut [u8]) -> usize {
+        let room = to.len().min(self.len);
+        let header = self.header();
+        let (front, mut rest) = to[..room].split_at_mut(room.min(header.len()));
+        front.copy_from_slice(&header[..front.len()]);
+        for piece in self.body() {
+            let (here, behind) = rest.split_at_mut(piece.len().min(rest.len()));
+            // SAFETY: the piece is readable for its length while the burst lives, and `here` is no longer and ours.
+            unsafe { std::ptr::copy_nonoverlapping(piece.start(), here.as_mut_ptr(), here.len()) };
+            rest = behind;
+        }
+        room
     }
 }
 
