@@ -195,6 +195,21 @@ impl HostileRing {
             return self.used() == self.avail;
         }
         let (place, wrap) = self.last;
+        self.is_used(place, wrap)
+    }
+
+    /// The same of a ring that was filled with chains of one descriptor: looks at each, since a device may write the first
+    /// of a run last, so that all of them are seen at once, and what is written then must not be a newer one's.
+    pub fn is_empty_again(&self) -> bool {
+        if !self.packed {
+            return self.is_used_up();
+        }
+        let lap = |place| if place < self.place { self.wrap } else { !self.wrap };
+        (0..self.size).all(|place| self.is_used(place, lap(place)))
+    }
+
+    /// Whether the device has used a packed ring's descriptor, which was made available in a lap with that wrap counter.
+    fn is_used(&self, place: u16, wrap: bool) -> bool {
         let word = self.memory.word(self.offset + 16 * u64::from(place) + 8).load(Ordering::SeqCst);
         let used = if wrap { AVAILABLE | USED } else { 0 };
         (word >> 48) as u16 & (AVAILABLE | USED) == used

@@ -18,7 +18,8 @@ fn flood(attacker: &mut Attacker, time: Duration) -> u64 {
     while Instant::now() < until {
         (0..SIZE).for_each(|_| attacker.post(&[frame]));
         attacker.show(TX);
-        while !attacker.rings[TX].is_used_up() && Instant::now() < until {
+        // Those that are left when the time is up are waited for below, and none is posted after them.
+        while !attacker.rings[TX].is_empty_again() && Instant::now() < until {
             std::hint::spin_loop();
         }
         sent += u64::from(SIZE);
