@@ -45,6 +45,9 @@ const WRITABLE: &[&str] = &[
     "/dev/full",
 ];
 
+/// Where programs find what they load. Here nothing is loaded: what is in memory must not become code.
+const LIBRARIES: &[&str] = &["/etc/ld.so.", "/lib", "/usr/lib", "/usr/local/lib"];
+
 /// Of these directories we make some, for a socket that is being made ready and for a helper, and remove them with what is
 /// in them.
 const PRIVATE: &[&str] = &[".ringyard-", "ringyard-user-"];
@@ -151,6 +154,12 @@ impl Policy {
 pub(in crate::sandbox) fn is_door(path: &Path) -> bool {
     let path = path.as_os_str().as_bytes();
     DOORS.iter().any(|door| path.starts_with(door.as_bytes()))
+}
+
+/// Whether it is where libraries are.
+pub(super) fn is_library(path: &Path) -> bool {
+    let path = path.as_os_str().as_bytes();
+    LIBRARIES.iter().any(|place| path.starts_with(place.as_bytes()))
 }
 
 fn is_device(path: &Path) -> bool {
