@@ -1,5 +1,5 @@
-//! Two built-in guests that send to each other without a pause, in a thread of their own, while something happens to the
-//! switch between them: nothing may be lost, and how long nothing arrived is measured.
+//! Two guests that send to each other while something happens to the switch between them. Built-in ones do so without a
+//! pause, in a thread of their own: nothing may be lost, and how long nothing arrived is measured. Real ones ping each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +10,9 @@ use ringyard_benches::front_end::FrontEnd;
 use ringyard_benches::traffic::{SEQUENCE, Template};
 
 use crate::deadline::wait_for;
+use crate::guest::{BOOT_TIME_MAX, Guest, GuestConfig, NetAttach};
+use crate::slot::Slot;
+use crate::switch::Switch;
 use crate::{Error, Result};
 
 /// Frames of a burst, at most.
@@ -143,4 +146,35 @@ fn exchange(guests: &mut [FrontEnd; 2], watched: &Watched) -> Result<[Flow; 2]> 
             return Ok(flows);
         }
     }
+}
+
+/// Has one real guest of `switch` ping another so often, every 50 ms, while `something` happens to it: no answer is lost, and
+/// the guests' links never go down.
+pub fn ping_on(
+    switch: &mut Switch,
+    pings: u32,
+    something: impl FnOnce(&mut Switch) -> Result<()>,
+) -> Result<()> {
+    let slot = Slot::take()?;
+    let mut guests = Vec::new();
+    for number in [1, 2] {
+        let name = format!("vm{number}");
+        let socket = switch.plug_listening(&name, 0)?;
+        let config = GuestConfig::new(number, NetAttach::connect(socket));
+        switch.plug_nic(&name, &config.mac)?;
+        guests.push(Guest::start(&slot, config)?);
+    }
+    for guest in &mut guests {
+        guest.wait_booted(BOOT_TIME_MAX)?;
+    }
+    let changes = "cat /sys/class/net/eth0/carrier_changes";
+    let carrier = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
+    let pings = guests[0].spawn(&format!("ping -c {pings} -i 0.05 10.0.0.2"))?;
+    something(switch)?;
+    let pings = guests[0].wait(&pings, Duration::from_secs(60))?;
+    println!("{}", pings.stdout);
+    assert!(pings.stdout.contains(" 0% packet loss"), "{}", pings.stdout);
+    let after = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
+    assert_eq!(carrier, after, "the guests' links never went down");
+    Ok(())
 }

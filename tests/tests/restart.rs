@@ -5,11 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use ringyard_benches::guest::{Features, GuestConfig};
-use ringyard_tests::exchange::{BURST, Exchange, Flow};
-use ringyard_tests::guest::{BOOT_TIME_MAX, Guest, NetAttach};
+use ringyard_tests::exchange::{BURST, Exchange, Flow, ping_on};
 use ringyard_tests::slot::Slot;
 use ringyard_tests::switch::Switch;
-use ringyard_tests::{Error, Result, guest};
+use ringyard_tests::{Error, Result};
 use serde_json::json;
 
 const KILLS: usize = 100;
@@ -79,32 +78,15 @@ fn switch_killed_a_hundred_times_loses_no_frame_of_packed_rings() -> Result<()> 
 
 #[test]
 fn real_guests_ping_on_while_their_switch_is_killed_and_their_links_stay_up() -> Result<()> {
-    let slot = Slot::take()?;
     let mut switch = Switch::start(&["--keep"])?;
-    let mut guests = Vec::new();
-    for number in [1, 2] {
-        let name = format!("vm{number}");
-        let socket = switch.plug_listening(&name, 0)?;
-        let config = guest::GuestConfig::new(number, NetAttach::connect(socket));
-        switch.plug_nic(&name, &config.mac)?;
-        guests.push(Guest::start(&slot, config)?);
-    }
-    for guest in &mut guests {
-        guest.wait_booted(BOOT_TIME_MAX)?;
-    }
-    let changes = "cat /sys/class/net/eth0/carrier_changes";
-    let carrier = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
     // 15 s of it.
-    let pings = guests[0].spawn("ping -c 300 -i 0.05 10.0.0.2")?;
-    for _ in 0..40 {
-        thread::sleep(Duration::from_millis(300));
-        switch.kill_under_keeper()?;
-    }
-    let pings = guests[0].wait(&pings, Duration::from_secs(60))?;
-    println!("{}", pings.stdout);
-    assert!(pings.stdout.contains(" 0% packet loss"), "{}", pings.stdout);
-    let after = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
-    assert_eq!(carrier, after, "the guests' links never went down");
+    ping_on(&mut switch, 300, |switch| {
+        for _ in 0..40 {
+            thread::sleep(Duration::from_millis(300));
+            switch.kill_under_keeper()?;
+        }
+        Ok(())
+    })?;
     switch.reconnect()?;
     let netdevs = switch.qmp().execute("x-query-stats", json!({}));
     assert!(netdevs.is_ok(), "{netdevs:?}");

@@ -7,9 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringyard_benches::guest::{Features, GuestConfig};
-use ringyard_tests::exchange::Exchange;
+use ringyard_tests::exchange::{Exchange, ping_on};
 use ringyard_tests::flow::{Flow, FlowConfig, silences};
-use ringyard_tests::guest::{self, BOOT_TIME_MAX, Guest, NetAttach};
 use ringyard_tests::netns::Netns;
 use ringyard_tests::packet::PacketSocket;
 use ringyard_tests::process::{command, run};
@@ -156,33 +155,16 @@ fn upgraded_between_guests_it_loses_and_repeats_nothing_of_packed_rings() -> Res
 
 #[test]
 fn real_guests_ping_on_while_their_switch_is_upgraded() -> Result<()> {
-    let slot = Slot::take()?;
     let mut switch = Switch::start(&["--keep"])?;
-    let mut guests = Vec::new();
-    for number in [1, 2] {
-        let name = format!("vm{number}");
-        let socket = switch.plug_listening(&name, 0)?;
-        let config = guest::GuestConfig::new(number, NetAttach::connect(socket));
-        switch.plug_nic(&name, &config.mac)?;
-        guests.push(Guest::start(&slot, config)?);
-    }
-    for guest in &mut guests {
-        guest.wait_booted(BOOT_TIME_MAX)?;
-    }
-    let changes = "cat /sys/class/net/eth0/carrier_changes";
-    let carrier = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
-    let pings = guests[0].spawn("ping -c 200 -i 0.05 10.0.0.2")?;
-    for _ in 0..UPGRADES {
-        let before = switch.kept()?;
-        upgrade(&switch)?;
-        await_other(&mut switch, before)?;
-        thread::sleep(Duration::from_millis(300));
-    }
-    let pings = guests[0].wait(&pings, Duration::from_secs(60))?;
-    println!("{}", pings.stdout);
-    assert!(pings.stdout.contains(" 0% packet loss"), "{}", pings.stdout);
-    let after = guests.iter_mut().map(|guest| guest.expect(changes)).collect::<Result<Vec<_>>>()?;
-    assert_eq!(carrier, after, "the guests' links never went down");
+    ping_on(&mut switch, 200, |switch| {
+        for _ in 0..UPGRADES {
+            let before = switch.kept()?;
+            upgrade(switch)?;
+            await_other(switch, before)?;
+            thread::sleep(Duration::from_millis(300));
+        }
+        Ok(())
+    })?;
     switch.finish()
 }
 
