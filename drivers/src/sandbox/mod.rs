@@ -33,7 +33,7 @@ pub(crate) use allowed::Errand;
 pub use allowed::{Allowed, share_words};
 pub(crate) use client::{Client, opener};
 pub(crate) use messages::{Order, Request, Slot};
-use program::Verdict;
+pub(crate) use program::{Check, Program, Rule, Verdict};
 pub(crate) use rights::restrict_files;
 pub use worker::calls as worker_calls;
 pub(crate) use worker::may_turn;
@@ -114,7 +114,8 @@ pub fn confine_worker() -> io::Result<()> {
     Ok(worker::program().install()?)
 }
 
-fn doing<E: Display>(what: &str) -> impl FnOnce(E) -> String {
+/// What went wrong, behind what was being done.
+pub(crate) fn doing<E: Display>(what: &str) -> impl FnOnce(E) -> String {
     move |error| format!("{what}: {error}")
 }
 

@@ -13,7 +13,7 @@ use crate::sys::seccomp;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is made.
     Allow,
     /// The process that listens makes it, or answers in its place.
@@ -27,7 +27,7 @@ pub(super) enum Verdict {
 /// A condition of one argument: that it has `value` in the bits of `mask`. The upper half is not looked at: those that are
 /// tested are of 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Check {
+pub(crate) struct Check {
     /// Which argument, from 0.
     pub argument: usize,
     pub mask: u32,
@@ -36,24 +36,24 @@ pub(super) struct Check {
 
 impl Check {
     /// It is this.
-    pub(super) fn is(argument: usize, value: u32) -> Check {
+    pub(crate) fn is(argument: usize, value: u32) -> Check {
         Check { argument, mask: u32::MAX, value }
     }
 
     /// It has none of these bits.
-    pub(super) fn lacks(argument: usize, bits: u32) -> Check {
+    pub(crate) fn lacks(argument: usize, bits: u32) -> Check {
         Check { argument, mask: bits, value: 0 }
     }
 
     /// It has all of these bits.
-    pub(super) fn has(argument: usize, bits: u32) -> Check {
+    pub(crate) fn has(argument: usize, bits: u32) -> Check {
         Check { argument, mask: bits, value: bits }
     }
 }
 
 /// What becomes of one call: that of the first case whose checks all hold, or else the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     pub call: c_long,
     pub cases: Vec<(Vec<Check>, Verdict)>,
     pub otherwise: Verdict,
@@ -61,17 +61,17 @@ pub(super) struct Rule {
 
 impl Rule {
     /// The same whatever the arguments.
-    pub(super) fn always(call: c_long, verdict: Verdict) -> Rule {
+    pub(crate) fn always(call: c_long, verdict: Verdict) -> Rule {
         Rule { call, cases: Vec::new(), otherwise: verdict }
     }
 }
 
 /// A filter, ready to be installed.
-pub(super) struct Program(Vec<libc::sock_filter>);
+pub(crate) struct Program(Vec<libc::sock_filter>);
 
 impl Program {
     /// Of rules for distinct calls; `otherwise` is for all others.
-    pub(super) fn new(rules: &[Rule], otherwise: Verdict) -> Program {
+    pub(crate) fn new(rules: &[Rule], otherwise: Verdict) -> Program {
         let mut program = vec![
             load(offset_of!(libc::seccomp_data, arch)),
             compare(libc::BPF_JEQ, ARCH, 1, 0),
@@ -92,7 +92,7 @@ impl Program {
     }
 
     /// Puts this thread, and those that it starts, under the filter for good. The thread must have no_new_privs.
-    pub(super) fn install(&self) -> Result<(), Errno> {
+    pub(crate) fn install(&self) -> Result<(), Errno> {
         seccomp::install(&self.0)
     }
 

@@ -4,8 +4,6 @@
 //! Every layer is applied where the kernel has it; only seccomp and the end of privileges must succeed. What was applied is
 //! said in a sentence.
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::PathBuf;
 
 use landlock::Scope;
@@ -18,13 +16,10 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
-use seccompiler::SeccompCmpArgLen::Dword;
-use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
-use seccompiler::{BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, SeccompRule};
 
 use super::namespaces::Namespaces;
 use super::root::RESOLV_CONF;
-use crate::sandbox::restrict_files;
+use crate::sandbox::{Check, Program, Rule, Verdict, doing, restrict_files};
 
 /// What the helper still needs.
 pub(super) struct Needs {
@@ -58,8 +53,7 @@ pub(super) fn confine(needs: &Needs) -> Result<String, String> {
     set_no_new_privs(true).map_err(doing("setting no_new_privs"))?;
     let files = confine_files(needs).map_err(doing("applying Landlock"))?;
     let user = geteuid().as_raw();
-    let program = filter(needs.connects).map_err(doing("building the seccomp filter"))?;
-    seccompiler::apply_filter(&program).map_err(doing("applying the seccomp filter"))?;
+    filter(needs.connects).install().map_err(doing("applying the seccomp filter"))?;
 
     let namespaces = match needs.namespaces {
         Namespaces { own: false, .. } => "no namespaces",
@@ -73,10 +67,6 @@ pub(super) fn confine(needs: &Needs) -> Result<String, String> {
 /// Has the kernel kill this process when its parent ends.
 pub(super) fn die_with_parent() -> rustix::io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))
-}
-
-fn doing<E: Display>(what: &str) -> impl FnOnce(E) -> String {
-    move |error| format!("{what}: {error}")
 }
 
 fn limit_resources() -> rustix::io::Result<()> {
@@ -172,7 +162,7 @@ const OLDER_CALLS: &[libc::c_long] = &[libc::SYS_accept, libc::SYS_poll, libc::S
 const OLDER_CALLS: &[libc::c_long] = &[libc::SYS_accept];
 
 /// Of `linux/sockios.h`: the number of an interface, for the scope of a name server's address.
-const SIOCGIFINDEX: libc::c_long = 0x8933;
+const SIOCGIFINDEX: u32 = 0x8933;
 
 /// The options of sockets that libslirp sets, by level; 0 stands for all of a level.
 const SOCKET_OPTIONS: &[(libc::c_int, libc::c_int)] = &[
@@ -194,14 +184,13 @@ const SOCKET_OPTIONS: &[(libc::c_int, libc::c_int)] = &[
     (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
 ];
 
-fn filter(connects: bool) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        CALLS.iter().chain(OLDER_CALLS).map(|&call| (call, Vec::new())).collect();
-    let is = |argument, value: libc::c_int| SeccompCondition::new(argument, Dword, Eq, value as u32 as u64);
-    let lacks =
-        |argument, bits: libc::c_int| SeccompCondition::new(argument, Dword, MaskedEq(bits as u32 as u64), 0);
-    let any = |conditions: Vec<Vec<SeccompCondition>>| -> Result<Vec<SeccompRule>, _> {
-        conditions.into_iter().map(SeccompRule::new).collect()
+fn filter(connects: bool) -> Program {
+    let refused = Verdict::Fail(libc::EPERM);
+    let mut rules: Vec<Rule> =
+        CALLS.iter().chain(OLDER_CALLS).map(|&call| Rule::always(call, Verdict::Allow)).collect();
+    let mut permit_if = |call, cases: Vec<Vec<Check>>| {
+        let cases = cases.into_iter().map(|checks| (checks, Verdict::Allow)).collect();
+        rules.push(Rule { call, cases, otherwise: refused });
     };
 
     let mut sockets = Vec::new();
@@ -210,33 +199,27 @@ fn filter(connects: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     for domain in domains {
         for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
             // Behind the kind there are flags.
-            let kind = SeccompCondition::new(1, Dword, MaskedEq(0xf), kind as u64)?;
-            sockets.push(vec![is(0, domain)?, kind]);
+            let kind = Check { argument: 1, mask: 0xf, value: kind as u32 };
+            sockets.push(vec![Check::is(0, domain as u32), kind]);
         }
     }
-    rules.insert(libc::SYS_socket, any(sockets)?);
+    permit_if(libc::SYS_socket, sockets);
 
-    let mut options = Vec::new();
-    for &(level, option) in SOCKET_OPTIONS {
-        options.push(vec![is(1, level)?, is(2, option)?]);
-    }
-    rules.insert(libc::SYS_setsockopt, any(options)?);
+    let option =
+        |&(level, option): &(i32, i32)| vec![Check::is(1, level as u32), Check::is(2, option as u32)];
+    permit_if(libc::SYS_setsockopt, SOCKET_OPTIONS.iter().map(option).collect());
 
     let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
-    rules.insert(libc::SYS_openat, any(vec![vec![lacks(2, writing)?]])?);
+    permit_if(libc::SYS_openat, vec![vec![Check::lacks(2, writing as u32)]]);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        rules.insert(call, any(vec![vec![lacks(2, libc::PROT_EXEC)?]])?);
+        permit_if(call, vec![vec![Check::lacks(2, libc::PROT_EXEC as u32)]]);
     }
+    let second = |value: u32| vec![Check::is(1, value)];
     let fcntl = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL];
-    let fcntl = fcntl.iter().map(|&command| Ok(vec![is(1, command)?])).collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_fcntl, any(fcntl)?);
-    let ioctl = [libc::FIONREAD as libc::c_int, libc::FIONBIO as libc::c_int, SIOCGIFINDEX as libc::c_int];
-    let ioctl = ioctl.iter().map(|&request| Ok(vec![is(1, request)?])).collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_ioctl, any(ioctl)?);
-
-    let refused = SeccompAction::Errno(libc::EPERM as u32);
-    let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()
+    permit_if(libc::SYS_fcntl, fcntl.map(|command| second(command as u32)).to_vec());
+    let ioctl = [libc::FIONREAD as u32, libc::FIONBIO as u32, SIOCGIFINDEX];
+    permit_if(libc::SYS_ioctl, ioctl.map(second).to_vec());
+    Program::new(&rules, refused)
 }
 
 #[cfg(test)]

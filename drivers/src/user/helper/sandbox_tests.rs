@@ -82,14 +82,13 @@ fn become_user() {
 }
 
 /// Has this process's `call`s fail that meet `condition`.
-fn deny(call: libc::c_long, condition: Option<SeccompCondition>) {
-    let rules = condition.map(|condition| SeccompRule::new(vec![condition]).expect("it is a rule"));
-    let rules = [(call, rules.into_iter().collect())].into();
-    let arch = std::env::consts::ARCH.try_into().expect("it is known");
-    let refused = SeccompAction::Errno(libc::EACCES as u32);
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).expect("it is a filter");
-    let program: BpfProgram = filter.try_into().expect("it is a program");
-    seccompiler::apply_filter(&program).expect("tests are root's");
+fn deny(call: libc::c_long, condition: Option<Check>) {
+    let refused = Verdict::Fail(libc::EACCES);
+    let rule = match condition {
+        Some(check) => Rule { call, cases: vec![(vec![check], refused)], otherwise: Verdict::Allow },
+        None => Rule::always(call, refused),
+    };
+    Program::new(&[rule], Verdict::Allow).install().expect("tests are root's");
 }
 
 /// `name` and how the system call ended.
@@ -170,9 +169,8 @@ fn who_is_not_root_is_confined_as_well() {
 #[test]
 fn user_namespace_in_which_nothing_is_permitted_is_done_without() {
     let prepare = || {
-        let writing =
-            SeccompCondition::new(2, Dword, MaskedEq(libc::O_ACCMODE as u64), libc::O_WRONLY as u64);
-        deny(libc::SYS_openat, Some(writing.expect("it is a condition")));
+        let writing = Check { argument: 2, mask: libc::O_ACCMODE as u32, value: libc::O_WRONLY as u32 };
+        deny(libc::SYS_openat, Some(writing));
         become_user();
     };
     let said = inside_after(prepare, true, None, false, forbidden);
