@@ -115,8 +115,8 @@ pub use qapi::{ErrorClass, QapiError, Spot};
 pub use wire::Event;
 pub use yard::{Yard, YardError};
 
-/// Is the helper of a `user` netdev, or the opener of a confined switch, if this process was started as one; what it ends with. To be called before anything
-/// else is done.
+/// Is the helper of a `user` netdev, or the opener of a confined switch, if this process was started as one; what it ends
+/// with. To be called before anything else is done.
 pub fn run_as_helper() -> Option<ExitCode> {
     let role = std::env::args_os().nth(1)?;
     match role.to_str() {

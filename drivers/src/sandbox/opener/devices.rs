@@ -29,13 +29,9 @@ const ADDRESS_LEN_MAX: u64 = 128;
 const PATH_AT: usize = 2;
 
 impl Desk<'_> {
-    fn number(&self, at: usize) -> u64 {
-        self.call.arguments[at]
-    }
-
     /// `socket(family, kind, protocol)`: those that not everybody may have, and those of another namespace.
     pub(super) fn socket(&self, travellers: &Travellers) -> Result<Answer, Errno> {
-        let [family, kind, protocol] = [0, 1, 2].map(|at| self.number(at) as i32);
+        let [family, kind, protocol] = [0, 1, 2].map(|at| self.argument(at) as i32);
         let raw = (kind & 0xf) == libc::SOCK_RAW;
         let permitted = match family {
             libc::AF_NETLINK => protocol == libc::NETLINK_ROUTE,
@@ -62,8 +58,8 @@ impl Desk<'_> {
 
     /// `setns(fd, kind)`, of network namespaces: the thread is given out as being there.
     pub(super) fn travel(&self, travellers: &Travellers) -> Result<Answer, Errno> {
-        let namespace = self.caller.descriptor(self.number(0))?;
-        if self.number(1) as i32 != libc::CLONE_NEWNET {
+        let namespace = self.caller.descriptor(self.argument(0))?;
+        if self.argument(1) as i32 != libc::CLONE_NEWNET {
             return Err(self.refuse());
         }
         in_namespace(&namespace, || Ok(()))?;
@@ -73,7 +69,7 @@ impl Desk<'_> {
 
     /// `bind(socket, address, len)`.
     pub(super) fn bind(&self) -> Result<Answer, Errno> {
-        let (socket, address) = (self.caller.descriptor(self.number(0))?, self.address()?);
+        let (socket, address) = (self.caller.descriptor(self.argument(0))?, self.address()?);
         // Of AF_XDP: memory shared with the socket of a number, which would be one of ours.
         let shares = family(&address) == libc::AF_XDP && address.get(2).is_some_and(|flags| flags & 1 != 0);
         if shares {
@@ -84,7 +80,7 @@ impl Desk<'_> {
 
     /// `connect(socket, address, len)`.
     pub(super) fn connect(&self) -> Result<Answer, Errno> {
-        let (socket, address) = (self.caller.descriptor(self.number(0))?, self.address()?);
+        let (socket, address) = (self.caller.descriptor(self.argument(0))?, self.address()?);
         // A path that leads nowhere is the kernel's to refuse.
         let real = path_in(&address).and_then(|path| fs::canonicalize(path).ok());
         if real.is_some_and(|real| !self.policy.may_connect(&real)) {
@@ -94,11 +90,11 @@ impl Desk<'_> {
     }
 
     fn address(&self) -> Result<Vec<u8>, Errno> {
-        let len = self.number(2);
+        let len = self.argument(2);
         if len > ADDRESS_LEN_MAX {
             return Err(Errno::INVAL);
         }
-        let mut address = self.caller.read(self.number(1), len as usize)?;
+        let mut address = self.caller.read(self.argument(1), len as usize)?;
         if let Some(path) = path_in(&address) {
             let meant = self.caller.meant(path.as_os_str().as_bytes(), self.call.thread);
             address.truncate(PATH_AT);
@@ -113,13 +109,13 @@ impl Desk<'_> {
 
     /// `setsockopt(socket, level, option, value, len)`: buffers beyond what others may have.
     pub(super) fn set_option(&self) -> Result<Answer, Errno> {
-        let [level, option] = [1, 2].map(|at| self.number(at) as i32);
+        let [level, option] = [1, 2].map(|at| self.argument(at) as i32);
         let forced = [libc::SO_SNDBUFFORCE, libc::SO_RCVBUFFORCE].contains(&option);
-        if level != libc::SOL_SOCKET || !forced || self.number(4) != 4 {
+        if level != libc::SOL_SOCKET || !forced || self.argument(4) != 4 {
             return Err(self.refuse());
         }
-        let socket = self.caller.descriptor(self.number(0))?;
-        let value = self.caller.read_number(self.number(3))?;
+        let socket = self.caller.descriptor(self.argument(0))?;
+        let value = self.caller.read_number(self.argument(3))?;
         let option = if option == libc::SO_SNDBUFFORCE {
             option::SEND_BUFFER_FORCE
         } else {
@@ -130,22 +126,22 @@ impl Desk<'_> {
 
     /// `ioctl(fd, request, argument)`.
     pub(super) fn request(&self) -> Result<Answer, Errno> {
-        let request = self.number(1) as u32;
-        let fd = self.caller.descriptor(self.number(0))?;
+        let request = self.argument(1) as u32;
+        let fd = self.caller.descriptor(self.argument(0))?;
         match request {
             TUNSETIFF => {
                 let mut bytes = [0; tap::INTERFACE_REQUEST_LEN];
-                bytes.copy_from_slice(&self.caller.read(self.number(2), tap::INTERFACE_REQUEST_LEN)?);
+                bytes.copy_from_slice(&self.caller.read(self.argument(2), tap::INTERFACE_REQUEST_LEN)?);
                 let flags = i16::from_ne_bytes([bytes[libc::IFNAMSIZ], bytes[libc::IFNAMSIZ + 1]]);
                 if libc::c_int::from(flags) & libc::IFF_TAP == 0 {
                     return Err(self.refuse());
                 }
                 let made = tap::set_interface_as_bytes(&fd, &mut bytes)?;
-                self.caller.write(self.number(2), &bytes)?;
+                self.caller.write(self.argument(2), &bytes)?;
                 Ok(Answer::Value(made.into()))
             }
             CREATE_DEV => {
-                let bytes = self.caller.read(self.number(2), DevConfig::LEN)?;
+                let bytes = self.caller.read(self.argument(2), DevConfig::LEN)?;
                 let mut config = DevConfig::of_bytes(&bytes).ok_or(Errno::FAULT)?;
                 vduse::create(&fd, &mut config).map(|made| Answer::Value(made.into()))
             }

@@ -39,7 +39,7 @@ impl Desk<'_> {
         Errno::PERM
     }
 
-    fn argument(&self, number: usize) -> u64 {
+    pub(super) fn argument(&self, number: usize) -> u64 {
         self.call.arguments[number]
     }
 
